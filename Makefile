@@ -1,0 +1,60 @@
+# One definition of everything: `make help` lists it. Python 3.11 or newer is all that must be there.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODELS_DIR ?= models
+STARTER := multilingual-e5-small
+CONFIG ?= serve_config.yaml
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install models serve test unit lint format bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing the service (a few minutes the first time)"
+	$(BIN)/pip install --quiet --editable . --constraint constraints.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve
+	@echo "installing what tests, lint and benchmarks need"
+	$(BIN)/pip install --quiet --editable '.[test,lint,bench]' --constraint constraints.txt
+	@touch $@
+
+install: $(VENV)/.serve ## create .venv and install the service into it
+
+models: $(VENV)/.serve ## build the starter model if it is missing
+	@$(BIN)/python -m serve_app.models.starter --models-dir $(MODELS_DIR) $(STARTER)
+
+serve: models ## run the service on port 8000 until Ctrl-C
+	@set -a; . configs/serve.env; set +a; exec $(BIN)/python -m serve_app $(CONFIG)
+
+test: $(VENV)/.dev models ## run all tests (minutes: they start real clusters)
+	$(BIN)/pytest tests
+
+unit: $(VENV)/.dev ## run the unit tests only (seconds)
+	$(BIN)/pytest tests/unit tests/test_architecture.py
+
+lint: $(VENV)/.dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## rewrite the code in the agreed format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev models ## measure this service beside others, in one run
+	$(BIN)/python -m benchmarks
+
+clean: ## remove the virtual environment and caches; models stay
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

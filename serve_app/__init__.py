@@ -1,0 +1,3 @@
+"""A retrieval-model server: text to vectors, on Ray Serve."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,38 @@
+"""``python -m serve_app CONFIG``: ``serve run CONFIG`` that stops gently.
+
+Left alone, Ctrl-C makes ``serve run`` stop its proxies first, and SIGTERM makes it kill its cluster; both
+cut the requests in flight. Here either signal removes the applications first: their replicas answer what
+they have, then everything stops.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+
+def main(arguments: list[str]) -> None:
+    """Starts a local Ray cluster (or joins ``RAY_ADDRESS``) and runs Serve's own command line on it."""
+    import ray
+    from ray.serve.scripts import cli
+
+    ray.init(namespace="serve")  # first: it sets a SIGTERM handler of its own
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, _stop)
+    cli(["run", *arguments], prog_name="serve")
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    from ray import serve
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, signal.SIG_IGN)  # once is enough: stopping is not to be interrupted
+    print("stopping: requests in flight are answered first", flush=True)
+    for application in serve.status().applications:
+        serve.delete(application)
+    raise KeyboardInterrupt  # what `serve run` takes as its end
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

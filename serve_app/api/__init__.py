@@ -1,0 +1,1 @@
+"""The HTTP surface: schemas, routes and error bodies. Knows neither Ray nor torch."""

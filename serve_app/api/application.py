@@ -1,0 +1,42 @@
+"""The FastAPI application: routes, error bodies, documentation pages that need no internet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse, Response
+from fastapi_offline import FastAPIOffline
+
+from serve_app import __version__
+from serve_app.api import problems
+from serve_app.api.gateway import Gateway
+from serve_app.api.limits import Guard
+from serve_app.api.routes.health import health_router
+from serve_app.api.routes.native import native_router
+from serve_app.domain.limits import Limits
+
+_DESCRIPTION = """Turns text into vectors. Every error is `{"detail": what to do, "code": a stable word}`."""
+
+
+def create_app(
+    gateway: Gateway, limits: Limits, *, count_status: Callable[[str, int], None] = lambda path, status: None
+) -> FastAPI:
+    """The whole HTTP surface over a gateway.
+
+    Args:
+        gateway: What answers; a fake one in tests.
+        limits: Bounds of a request.
+        count_status: Called with path and status of every response, for the metrics.
+    """
+    app = FastAPIOffline(title="Retrieval model server", version=__version__, description=_DESCRIPTION)
+    app.add_middleware(Guard, max_body_bytes=limits.max_body_bytes, count_status=count_status)
+    problems.install(app)
+    app.include_router(native_router(gateway, limits))
+    app.include_router(health_router(gateway))
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return RedirectResponse("/docs")
+
+    return app

@@ -1,0 +1,44 @@
+"""Reading JSON bodies without losing anything silently.
+
+JSON lets an object name a key twice, and Python keeps the last. In ``{"items": {id: text}}`` that would drop a
+text without a word, so it is an error here, in every object of every body.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+
+from serve_app.domain.errors import InvalidInputError
+
+
+class StrictRoute(APIRoute):
+    """A route whose JSON body may not name a key twice; for ``APIRouter(route_class=StrictRoute)``."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, on a request that reads strictly."""
+        handle = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            return await handle(_StrictRequest(request.scope, request.receive))
+
+        return strictly
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        return json.loads(await self.body(), object_pairs_hook=_distinct)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        name = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise InvalidInputError(f"body: an object names {name!r} twice")
+    return values

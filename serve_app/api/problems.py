@@ -1,0 +1,101 @@
+"""Error bodies: one shape, one place. ``{"detail": what to do, "code": stable word}``."""
+
+from __future__ import annotations
+
+import logging
+import math
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from serve_app.domain.errors import InternalError, ServiceError
+
+logger = logging.getLogger(__name__)
+
+_MAX_VIOLATIONS = 5
+_UNION_TAGS = frozenset({"<strings>", "<map>", "<records>"})  # of schemas.native.Items
+
+
+class Problem(BaseModel):
+    """The body of every error."""
+
+    detail: str
+    code: str
+    error_id: str | None = None
+
+
+def problem(status: int, code: str, detail: str, *, retry_after_s: float | None = None, **more: str) -> Response:
+    """An error response; ``Retry-After`` is rounded up to whole seconds."""
+    headers = {} if retry_after_s is None else {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
+    body = orjson.dumps({"detail": detail, "code": code, **more})
+    return Response(body, status, headers, media_type="application/json")
+
+
+def of_service_error(error: ServiceError) -> Response:
+    """The response for an expected error; an internal one is logged under an id and keeps its message."""
+    if isinstance(error, InternalError):
+        return internal(error)
+    return problem(error.status, error.code, error.message, retry_after_s=error.retry_after_s)
+
+
+def internal(error: BaseException) -> Response:
+    """A 500 that tells the client nothing but an id; the log has the trace under that id."""
+    error_id = uuid.uuid4().hex
+    logger.error("internal error %s", error_id, exc_info=error)
+    return problem(500, "internal_error", "internal error", error_id=error_id)
+
+
+def install(app: FastAPI) -> None:
+    """Registers the handlers for expected errors; unexpected ones are caught by ``limits.Guard``."""
+
+    @app.exception_handler(ServiceError)
+    async def _service(_: Request, error: ServiceError) -> Response:
+        return of_service_error(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(request: Request, error: RequestValidationError) -> Response:
+        return problem(422, "invalid_input", describe_violations(request, error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> Response:
+        if isinstance(error.__cause__, ServiceError):  # raised while the body was read; FastAPI makes it a 400
+            return of_service_error(error.__cause__)
+        if error.status_code == 400:  # FastAPI's word for a body that is no JSON at all
+            return problem(422, "invalid_input", "body: not valid JSON in UTF-8, or nested too deeply")
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        response = problem(error.status_code, code, str(error.detail))
+        response.headers.update(error.headers or {})
+        return response
+
+
+def describe_violations(request: Request, errors: Sequence[Any]) -> str:
+    """A line such as ``items[3]: input should be a valid string`` for the first few violations."""
+    content_type = request.headers.get("content-type", "")
+    if "json" not in content_type and any(tuple(e["loc"]) == ("body",) for e in errors):
+        return f"body: send JSON with the header Content-Type: application/json (it was {content_type or 'absent'!r})"
+    lines = [f"{field_name(e['loc'])}: {_lower_first(e['msg'])}" for e in errors[:_MAX_VIOLATIONS]]
+    if len(errors) > _MAX_VIOLATIONS:
+        lines.append(f"and {len(errors) - _MAX_VIOLATIONS} more")
+    return "; ".join(lines)
+
+
+def field_name(location: Sequence[int | str]) -> str:
+    """``("body", "items", 3, "text")`` as ``items[3].text``; tags of unions are left out."""
+    name = ""
+    for part in location[1:] if location and location[0] == "body" else location:
+        if isinstance(part, int):
+            name += f"[{part}]" if name else f"position {part}"
+        elif part not in _UNION_TAGS:
+            name += f".{part}" if name else part
+    return name or "body"
+
+
+def _lower_first(message: str) -> str:
+    return message if message[1:2].isupper() else message[:1].lower() + message[1:]

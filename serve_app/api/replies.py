@@ -1,0 +1,63 @@
+"""Replies with many numbers: written from numpy arrays by orjson, never as Python lists.
+
+A pydantic response model would turn every float into an object first, which is many times slower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import orjson
+from fastapi.responses import Response, StreamingResponse
+
+from serve_app.domain.embeddings import Float32
+
+_JSON = "application/json"
+_PIECE_FLOATS = 64 * 1024  # about 2 ms of writing: the event loop is never held longer
+_MAX_LISTED = 1000  # indices in a header
+
+
+def dumps(value: Any) -> bytes:
+    """JSON of plain values and C-contiguous numpy arrays; non-finite floats become null."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def json_reply(value: Any, *, truncated: Sequence[int] = ()) -> Response:
+    """A small reply in one piece."""
+    return Response(dumps(value), headers=truncation_headers(truncated), media_type=_JSON)
+
+
+def vectors_reply(vectors: Float32, ids: Sequence[str] | None = None, *, truncated: Sequence[int] = ()) -> Response:
+    """``{"vectors": [[f]]}``, or ``{"vectors": {id: [f]}}`` with ``ids``; large ones are streamed.
+
+    Args:
+        vectors: float32 ``[n, dimension]``.
+        ids: One name for each row.
+        truncated: Rows whose text was cut, for the ``X-Truncated`` header.
+    """
+    if vectors.size <= _PIECE_FLOATS:
+        rows: Any = vectors if ids is None else dict(zip(ids, vectors, strict=True))
+        return json_reply({"vectors": rows}, truncated=truncated)
+    headers = truncation_headers(truncated)
+    return StreamingResponse(_pieces(vectors, ids), headers=headers, media_type=_JSON)
+
+
+def truncation_headers(truncated: Sequence[int]) -> dict[str, str]:
+    """``X-Truncated`` with the indices (the first 1,000) and ``X-Truncated-Count``; nothing if none was cut."""
+    if not truncated:
+        return {}
+    listed = ",".join(map(str, truncated[:_MAX_LISTED]))
+    return {"X-Truncated": listed, "X-Truncated-Count": str(len(truncated))}
+
+
+async def _pieces(vectors: Float32, ids: Sequence[str] | None) -> AsyncIterator[bytes]:
+    step = max(1, _PIECE_FLOATS // vectors.shape[1])
+    yield b'{"vectors":' + (b"[" if ids is None else b"{")
+    for start in range(0, len(vectors), step):
+        part = vectors[start : start + step]
+        text = dumps(part if ids is None else dict(zip(ids[start : start + step], part, strict=True)))
+        yield (b"," if start else b"") + text[1:-1]
+        await asyncio.sleep(0)
+    yield b"]}" if ids is None else b"}}"

@@ -1,0 +1,105 @@
+"""From the forms that ``items`` may have to a plain list of proven texts, and errors that name the item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from serve_app.api.schemas.native import TextRecord
+from serve_app.domain.errors import InvalidInputError, ServiceError
+from serve_app.domain.limits import Limits
+
+_HALF = "holds half of a surrogate pair, which is no Unicode text"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts of a request, none of them blank, broken or over a limit.
+
+    Attributes:
+        values: The texts, in order.
+        ids: The client's ids, one for each text and all different; None if the texts came without.
+        name: The field's name for an index, for error messages.
+    """
+
+    values: Sequence[str]
+    ids: Sequence[str] | None
+    name: Callable[[int], str]
+
+
+def single_text(text: str, limits: Limits) -> Texts:
+    """Proves the one text of a request.
+
+    Raises:
+        InvalidInputError: It is blank, broken or over a limit.
+    """
+    return _proven(Texts([text], None, lambda _: "text"), limits)
+
+
+def batch_texts(items: list[str] | dict[str, str] | list[TextRecord], limits: Limits) -> Texts:
+    """Proves the texts of a list, an object or a list of records.
+
+    Raises:
+        InvalidInputError: Too many, a duplicate or broken id, or a text that is blank, broken or over a limit.
+    """
+    if len(items) > limits.max_items:
+        raise InvalidInputError(f"items: {len(items)} texts, the limit is {limits.max_items}; send several requests")
+    if isinstance(items, dict):
+        names = list(items)
+        _refuse_broken_ids(names, lambda i: f"items: the id {names[i]!r}")
+        return _proven(Texts(list(items.values()), names, lambda i: f"items[{names[i]!r}]"), limits)
+    records = [item for item in items if isinstance(item, TextRecord)]
+    if not records:
+        return _proven(Texts([str(item) for item in items], None, lambda i: f"items[{i}]"), limits)
+    ids = [record.id for record in records]
+    _refuse_broken_ids(ids, lambda i: f"items[{i}].id")
+    _refuse_duplicates(ids)
+    return _proven(Texts([record.text for record in records], ids, lambda i: f"items[{i}].text"), limits)
+
+
+@contextmanager
+def naming(texts: Texts) -> Iterator[None]:
+    """Puts the field's name in front of the message of an error that one text caused."""
+    try:
+        yield
+    except ServiceError as error:
+        if error.item is not None:
+            error.message = f"{texts.name(error.item)}: {error.message}"
+        raise
+
+
+def _proven(texts: Texts, limits: Limits) -> Texts:
+    for i, text in enumerate(texts.values):
+        if not text or text.isspace():
+            raise InvalidInputError(f"{texts.name(i)}: must not be empty or blank")
+        if len(text) > limits.max_text_chars:
+            raise InvalidInputError(
+                f"{texts.name(i)}: {len(text)} characters, the limit is {limits.max_text_chars}; split the text"
+            )
+        if not _is_unicode(text):
+            raise InvalidInputError(f"{texts.name(i)}: {_HALF}")
+    return texts
+
+
+def _is_unicode(text: str) -> bool:
+    r"""JSON can spell half of a surrogate pair (``"\ud83d"``); no tokenizer reads it and no reply can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_broken_ids(ids: Sequence[str], name: Callable[[int], str]) -> None:
+    for i, text in enumerate(ids):
+        if not _is_unicode(text):
+            raise InvalidInputError(f"{name(i)}: {_HALF}")
+
+
+def _refuse_duplicates(ids: Sequence[str]) -> None:
+    seen: dict[str, int] = {}
+    for i, name in enumerate(ids):
+        if name in seen:
+            raise InvalidInputError(f"items[{i}].id: {name!r} is also the id of items[{seen[name]}]")
+        seen[name] = i

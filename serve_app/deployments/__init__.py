@@ -1,0 +1,1 @@
+"""The Ray Serve deployments: shells around the models and the HTTP surface."""

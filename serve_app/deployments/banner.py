@@ -1,0 +1,53 @@
+"""The block that ends the start log: where the service is, what it serves, where to look."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ray._private.worker import get_dashboard_url  # no public way exists in Ray 2.60
+from ray.serve.context import _get_global_client
+
+from serve_app.api.gateway import Gateway, ModelState
+from serve_app.deployments.console import say
+from serve_app.domain.errors import ServiceError
+
+
+async def announce(gateway: Gateway) -> None:
+    """Waits until a forward succeeds, then prints the block once."""
+    while True:
+        try:
+            state = await gateway.check(timeout_s=5.0)
+            break
+        except ServiceError:
+            await asyncio.sleep(0.2)
+    await asyncio.sleep(0.5)  # let Ray Serve's own start messages go first
+    say(text(state, base_url(), dashboard_url()))
+
+
+def text(state: ModelState, base: str, dashboard: str) -> str:
+    """The block, ending without a line break."""
+    lines = [
+        "The service is ready.",
+        f"  address    {base}",
+        f"  model      {state.name} ({state.family}, {state.dimension} dimensions, {state.max_tokens} tokens)",
+        f"  device     {state.device}, {state.dtype}",
+        f"  docs       {base}/docs",
+        f"  dashboard  {dashboard}   (its token: ray get-auth-token)",
+        f"  try        curl {base}/vectorize -H 'Content-Type: application/json' -d '{{\"text\": \"hello\"}}'",
+        "  stop       Ctrl-C",
+    ]
+    return "\n" + "\n".join(lines)
+
+
+def base_url() -> str:
+    """The address of this node's HTTP proxy, as Serve knows it."""
+    client = _get_global_client()
+    assert client is not None, "only a replica knows the address"
+    options = client.http_config
+    host = "127.0.0.1" if options.host in {None, "", "0.0.0.0", "::"} else options.host
+    return f"http://{host}:{options.port}"
+
+
+def dashboard_url() -> str:
+    """The address of the Ray dashboard."""
+    return f"http://{get_dashboard_url()}"

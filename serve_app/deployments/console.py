@@ -1,0 +1,58 @@
+"""Logs and words for the operator.
+
+Ray Serve keeps a replica's log in a file and away from the terminal. Our loggers join that file (so they
+get its format, JSON or text, and the request id), errors also go to the terminal of ``serve run``, and
+the file is flushed every second: Serve's fast settings buffer a thousand lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from serve_app.domain.errors import ServiceError
+
+_SERVE = logging.getLogger("ray.serve")
+_FLUSH_S = 1.0
+
+
+def say(text: str) -> None:
+    """Prints to the terminal of ``serve run``; a replica's own ``print`` goes to its log file."""
+    terminal = sys.__stdout__
+    if terminal is not None:
+        terminal.write(text + "\n")
+        terminal.flush()
+
+
+def join_serve_log() -> None:
+    """Sends this package's log records to the replica's log, and errors to the terminal as well."""
+    ours = logging.getLogger("serve_app")
+    if ours.parent is _SERVE:
+        return
+    ours.parent = _SERVE
+    terminal = logging.StreamHandler(sys.__stderr__)
+    terminal.setLevel(logging.ERROR)
+    terminal.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    ours.addHandler(terminal)
+
+
+async def keep_log_fresh() -> None:
+    """Flushes the replica's log every second, for ever."""
+    while True:
+        await asyncio.sleep(_FLUSH_S)
+        for handler in _SERVE.handlers:
+            handler.flush()
+
+
+@contextmanager
+def telling_why(what: str) -> Iterator[None]:
+    """Logs, in one line that an operator understands, why ``what`` can not start; Serve shows only a trace."""
+    join_serve_log()
+    try:
+        yield
+    except ServiceError as error:
+        logging.getLogger(__name__).error("%s can not start: %s", what, error.message)
+        raise

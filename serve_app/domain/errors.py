@@ -1,0 +1,134 @@
+"""Every error a client may see, with its HTTP status and a stable machine-readable code.
+
+Where each one is raised, along the way of a request::
+
+    body ── too large ──────────────────────────── PayloadTooLargeError      413
+      │
+    schema, limits, empty text ─────────────────── InvalidInputError         422
+      │
+    model name, capability ─────────────────────── ModelNotFoundError 404, CapabilityError 400
+      │
+    backlog of the encoder full ────────────────── QueueFullError            429
+      │
+    deadline passed before or during the forward ─ DeadlineError             408
+      │
+    one text fails: not finite, no memory ──────── NonFiniteError 500, OutOfMemoryError 503
+      │
+    no replica answers ─────────────────────────── UnavailableError          503
+
+Anything else is a bug: the client gets ``InternalError`` with an id, the log gets the trace.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Base of all expected errors: one positional message, status and code on the class.
+
+    Only ``message`` is passed to ``Exception``, so every subclass survives pickling (and so a Ray
+    call) with its attributes.
+
+    Attributes:
+        retry_after_s: Seconds until the same request may succeed, where that is known.
+        item: Index of the text at fault, where it is one; the route turns it into the field's name.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    retry_after_s: float | None = None
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, item: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.item = item
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+
+
+class InvalidInputError(ServiceError):
+    """The request breaks the schema or a limit; the message names the field and the index."""
+
+    status = 422
+    code = "invalid_input"
+
+
+class PayloadTooLargeError(ServiceError):
+    """The body is over the configured size; it is refused before it is read."""
+
+    status = 413
+    code = "payload_too_large"
+
+
+class ModelNotFoundError(ServiceError):
+    """No served model has this name."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class CapabilityError(ServiceError):
+    """The model has no such representation; the message says which served models do."""
+
+    status = 400
+    code = "capability_missing"
+
+
+class QueueFullError(ServiceError):
+    """The backlog is at its bound; ``retry_after_s`` estimates when there is room again."""
+
+    status = 429
+    code = "queue_full"
+    retry_after_s = 1.0
+
+
+class DeadlineError(ServiceError):
+    """The deadline of the request passed; its remaining work was dropped."""
+
+    status = 408
+    code = "deadline_passed"
+
+
+class UnavailableError(ServiceError):
+    """No replica can take the request at the moment."""
+
+    status = 503
+    code = "unavailable"
+    retry_after_s = 2.0
+
+
+class NonFiniteError(ServiceError):
+    """The model computed NaN or infinity for this text."""
+
+    status = 500
+    code = "non_finite"
+
+
+class OutOfMemoryError(ServiceError):
+    """The device has too little memory for this one text, alone."""
+
+    status = 503
+    code = "out_of_memory"
+
+
+class InternalError(ServiceError):
+    """An unexpected failure. The message is for the log; a client sees only an id."""
+
+
+class ModelLoadError(ServiceError):
+    """A model can not be found or read; raised at start, never during a request."""
+
+    code = "model_load"
+
+
+_BY_CODE = {
+    cls.code: cls
+    for cls in (InvalidInputError, PayloadTooLargeError, ModelNotFoundError, CapabilityError, QueueFullError,
+                DeadlineError, UnavailableError, NonFiniteError, OutOfMemoryError, InternalError, ModelLoadError)
+}  # fmt: skip
+
+
+def error_of(code: str, message: str, *, retry_after_s: float | None = None, item: int | None = None) -> ServiceError:
+    """The error with this ``code``; an unknown code is an ``InternalError``."""
+    return _BY_CODE.get(code, InternalError)(message, retry_after_s=retry_after_s, item=item)

@@ -1,0 +1,113 @@
+"""Model families as data: prefixes, token limit, default pooling and what they can compute.
+
+A profile is a value. Serving, training and a saved manifest use the same object, and no other
+place in the project knows a prefix. Sources: the model cards of ``intfloat/multilingual-e5-*``
+(prefixes, 512 tokens, mean pooling) and ``BAAI/bge-m3`` (no prefix, 8,192 tokens, CLS pooling).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from serve_app.domain.errors import ModelLoadError
+
+
+class TextRole(StrEnum):
+    """What a text is for: E5 embeds a query and a passage differently."""
+
+    QUERY = "query"
+    PASSAGE = "passage"
+
+    @classmethod
+    def of(cls, *, is_query: bool) -> TextRole:
+        """The role behind the wire's ``is_query`` flag."""
+        return cls.QUERY if is_query else cls.PASSAGE
+
+
+class Capability(StrEnum):
+    """A representation that a model computes."""
+
+    DENSE = "dense"
+    SPARSE = "sparse"
+    COLBERT = "colbert"
+
+
+class Pooling(StrEnum):
+    """How token states become one vector."""
+
+    MEAN = "mean"
+    CLS = "cls"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One model family.
+
+    Attributes:
+        family: The name used in ``family:`` settings and manifests.
+        query_prefix: Text put in front of every query.
+        passage_prefix: Text put in front of every passage.
+        max_tokens: Longest input in tokens, special tokens and prefix included.
+        pooling: Used when the model folder does not say (``1_Pooling/config.json``).
+        capabilities: The representations the family has.
+    """
+
+    family: str
+    query_prefix: str
+    passage_prefix: str
+    max_tokens: int
+    pooling: Pooling
+    capabilities: frozenset[Capability]
+
+    def format(self, role: TextRole, text: str) -> str:
+        """The text as the model was trained to read it."""
+        return (self.query_prefix if role is TextRole.QUERY else self.passage_prefix) + text
+
+
+E5 = Profile(
+    family="e5",
+    query_prefix="query: ",
+    passage_prefix="passage: ",
+    max_tokens=512,
+    pooling=Pooling.MEAN,
+    capabilities=frozenset({Capability.DENSE}),
+)
+BGE_M3 = Profile(
+    family="bge-m3",
+    query_prefix="",
+    passage_prefix="",
+    max_tokens=8192,
+    pooling=Pooling.CLS,
+    capabilities=frozenset({Capability.DENSE, Capability.SPARSE, Capability.COLBERT}),
+)
+PROFILES: Mapping[str, Profile] = MappingProxyType({p.family: p for p in (E5, BGE_M3)})
+
+
+def resolve_profile(name: str, family: str | None = None) -> Profile:
+    """The profile of a model.
+
+    Args:
+        name: Model name, as ``intfloat/multilingual-e5-large`` or a folder's name. Guessed from only
+            when ``family`` is not given.
+        family: What a manifest or the ``family:`` setting says.
+
+    Raises:
+        ModelLoadError: The family is unknown, or can not be guessed from the name.
+    """
+    known = ", ".join(PROFILES)
+    if family is not None:
+        if family not in PROFILES:
+            raise ModelLoadError(f"unknown model family {family!r} for {name!r}; the families are: {known}")
+        return PROFILES[family]
+    lowered = name.lower()
+    if "bge-m3" in lowered:
+        return BGE_M3
+    if "e5" in lowered:
+        return E5
+    raise ModelLoadError(
+        f"the name {name!r} does not tell the model's family. Families served here: {known}. "
+        f"If the model is one of these, say so with `family:` beside its `name:` in the serve config."
+    )

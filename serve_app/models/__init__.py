@@ -1,0 +1,1 @@
+"""Models: weights, tokenisers and the maths on top of them."""

@@ -1,0 +1,67 @@
+"""One bad text never spoils its neighbours: a failed micro-batch is split until the culprit is alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from serve_app.domain.errors import InternalError, OutOfMemoryError, ServiceError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def run_isolated(compute: Callable[[Sequence[T]], Sequence[R | ServiceError]], items: Sequence[T],
+                 *, release_memory: Callable[[], None] = lambda: None) -> list[R | ServiceError]:  # fmt: skip
+    """Runs ``compute`` on all items; if it raises, on each half, down to single items.
+
+    Args:
+        compute: Results in the order of its argument.
+        items: What to compute; may be empty.
+        release_memory: Called after an out-of-memory error, before the halves are tried.
+
+    Returns:
+        One result or error for each item, in order. This function itself never raises ``Exception``.
+    """
+    if not items:
+        return []
+    try:
+        return list(compute(items))
+    except Exception as error:
+        out_of_memory = is_out_of_memory(error)
+        failure = _failure(error, out_of_memory)
+        if len(items) == 1:
+            logger.error("a text failed alone: %r", error, exc_info=not out_of_memory)
+    # outside of the handler: the traceback holds the tensors of the failed attempt alive
+    if out_of_memory:
+        release_memory()
+    if len(items) == 1:
+        return [failure]
+    logger.warning("a micro-batch of %d texts failed (%s); trying its halves", len(items), failure.message)
+    half = len(items) // 2
+    return [
+        result
+        for part in (items[:half], items[half:])
+        for result in run_isolated(compute, part, release_memory=release_memory)
+    ]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the device, or the host, had no memory left."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without torch
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+def _failure(error: Exception, out_of_memory: bool) -> ServiceError:
+    if out_of_memory:
+        return OutOfMemoryError(
+            "the device has too little memory for this text; send a shorter one or use a larger GPU"
+        )
+    if isinstance(error, ServiceError):
+        return error
+    return InternalError(f"{type(error).__name__}: {error}")

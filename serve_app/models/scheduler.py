@@ -1,0 +1,297 @@
+"""The backlog of a device: which texts it takes next, fairly, and within which bounds.
+
+A free device takes the text whose request has had the least service so far, and with it the waiting
+texts nearest in length, up to a budget of padded tokens. So batches grow with the load, padding stays
+small, nothing starves, and a single query beside a list of thousands waits for about one micro-batch.
+
+Fairness between requests is weighted fair queueing (Demers, Keshav and Shenker, 1989) with tokens as
+the unit of service: every request has a virtual finishing time, the earliest goes first.
+
+Pure asyncio; whatever computes is behind the ``forward`` callable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from serve_app.domain.errors import DeadlineError, InternalError, QueueFullError, ServiceError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")  # what the forward takes for one text
+R = TypeVar("R")  # what it gives back
+
+
+@dataclass(frozen=True)
+class MicroBatchReport:
+    """What one forward did, for the metrics."""
+
+    texts: int
+    tokens: int
+    padded_tokens: int
+    longest_wait_s: float
+    forward_s: float
+
+
+@dataclass(eq=False)
+class _Text(Generic[T, R]):
+    item: T
+    length: int
+    row: int
+    ticket: Ticket[T, R]
+    taken: bool = False
+
+
+@dataclass(eq=False)
+class Ticket(Generic[T, R]):
+    """The place of one request's texts in the backlog.
+
+    Attributes:
+        done: Resolves to one result or ``ServiceError`` for each text, in order. Cancelling it takes
+            what still waits out of the backlog.
+    """
+
+    key: int
+    done: asyncio.Future[list[R | ServiceError]]
+    results: list[R | ServiceError | None]
+    submitted: float
+    missing: int
+    timer: asyncio.TimerHandle | None = None
+
+
+@dataclass(eq=False)
+class _Request(Generic[T, R]):
+    """All waiting texts with one key, oldest first, and the service that the key has had."""
+
+    served: float
+    waiting: deque[_Text[T, R]] = field(default_factory=deque)
+
+    def oldest(self) -> _Text[T, R] | None:
+        while self.waiting and self.waiting[0].taken:
+            self.waiting.popleft()
+        return self.waiting[0] if self.waiting else None
+
+
+class Scheduler(Generic[T, R]):
+    """Feeds one device with micro-batches; one instance to a device, on one event loop."""
+
+    def __init__(
+        self,
+        forward: Callable[[Sequence[T]], Awaitable[Sequence[R | ServiceError]]],
+        *,
+        max_batch_tokens: int,
+        max_padding_tokens: int,
+        max_backlog_tokens: int,
+        report: Callable[[MicroBatchReport], None] = lambda _: None,
+    ) -> None:
+        """Sets the bounds; ``start`` begins the work.
+
+        Args:
+            forward: Computes one micro-batch, results in order. May raise: then every text of the
+                micro-batch fails with that error and the work goes on.
+            max_batch_tokens: Budget of a micro-batch, longest text times number of texts. A longer text
+                goes alone.
+            max_padding_tokens: A text joins a micro-batch only if it adds at most this many padding
+                tokens. Good is the fixed cost of a forward, expressed in tokens.
+            max_backlog_tokens: More waiting tokens than this are refused, unless nothing waits.
+            report: Called after each forward.
+        """
+        self._forward = forward
+        self._max_batch_tokens = max_batch_tokens
+        self._max_padding_tokens = max_padding_tokens
+        self._max_backlog_tokens = max_backlog_tokens
+        self._report = report
+        self._requests: dict[int, _Request[T, R]] = {}
+        self._by_length: list[_Text[T, R]] = []
+        self._under_way: list[_Text[T, R]] = []
+        self._wake = asyncio.Event()
+        self._clock = 0.0  # tokens of service that each waiting request could have had so far
+        self._speed = 0.0  # tokens per second, smoothed
+        self._loop_task: asyncio.Task[None] | None = None
+        self.backlog_tokens = 0
+        self.forward_began: float | None = None
+
+    def start(self) -> None:
+        """Starts to serve the backlog, on the running event loop."""
+        self._loop_task = asyncio.get_running_loop().create_task(self._serve())
+
+    async def stop(self) -> None:
+        """Stops; texts that wait or are under way are failed."""
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            await asyncio.gather(self._loop_task, return_exceptions=True)
+        for text in [*self._under_way, *self._by_length]:
+            self._settle(text, InternalError("the encoder stopped"))
+
+    @property
+    def waiting_texts(self) -> int:
+        """Number of texts in the backlog."""
+        return len(self._by_length)
+
+    def submit(self, items: Sequence[T], lengths: Sequence[int], *, key: int, timeout_s: float) -> Ticket[T, R]:
+        """Puts the texts of a request, or of a part of it, into the backlog.
+
+        Args:
+            items: Whatever ``forward`` takes, one for each text.
+            lengths: Tokens of each text.
+            key: Names the request for fairness; parts of one request share it.
+            timeout_s: After this many seconds the texts that still wait fail with ``DeadlineError``.
+
+        Raises:
+            QueueFullError: The backlog is at its bound.
+        """
+        loop = asyncio.get_running_loop()
+        tokens = sum(lengths)
+        if self.backlog_tokens and self.backlog_tokens + tokens > self._max_backlog_tokens:
+            raise QueueFullError(
+                f"the encoder's backlog is full ({self.backlog_tokens} tokens wait); try again later",
+                retry_after_s=self._seconds_to_clear(),
+            )
+        ticket: Ticket[T, R] = Ticket(key, loop.create_future(), [None] * len(items), time.monotonic(), len(items))
+        if not items:
+            ticket.done.set_result([])
+            return ticket
+        ticket.done.add_done_callback(lambda _: self._drop(ticket))
+        ticket.timer = loop.call_later(timeout_s, self._expire, ticket)
+        request = self._requests.setdefault(key, _Request(self._clock))
+        texts = [_Text(item, int(n), row, ticket) for row, (item, n) in enumerate(zip(items, lengths, strict=True))]
+        request.waiting.extend(texts)
+        self._by_length.extend(texts)
+        self._by_length.sort(key=_length)  # nearly sorted already: Python's sort merges runs
+        self.backlog_tokens += tokens
+        self._wake.set()
+        return ticket
+
+    # ------------------------------------------------------------------ the loop
+
+    async def _serve(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch = self._under_way = self._take()
+            if not batch:
+                self._wake.clear()
+                continue
+            began = self.forward_began = time.monotonic()
+            try:
+                results: Sequence[R | ServiceError] = await self._forward([text.item for text in batch])
+                if len(results) != len(batch):
+                    raise InternalError(f"the forward answered {len(results)} results for {len(batch)} texts")
+            except Exception as error:
+                logger.exception("a micro-batch of %d texts failed", len(batch))
+                failure = error if isinstance(error, ServiceError) else InternalError(repr(error))
+                results = [failure] * len(batch)
+            finally:
+                self.forward_began = None
+            ended = time.monotonic()
+            for text, result in zip(batch, results, strict=True):
+                self._settle(text, result)
+            try:
+                self._account(batch, began, ended)
+            except Exception:  # whoever counts must not stop the work
+                logger.exception("a micro-batch was computed but not counted")
+
+    def _take(self) -> list[_Text[T, R]]:
+        """Removes the next micro-batch from the backlog: an anchor and its neighbours in length."""
+        anchor = self._next_anchor()
+        if anchor is None:
+            return []
+        texts = self._by_length
+        at = bisect.bisect_left(texts, anchor.length, key=_length)
+        while texts[at] is not anchor:
+            at += 1
+        low, high = at, at + 1
+        while True:
+            longest, count = texts[high - 1].length, high - low
+            # the next longer text pads all others, the next shorter one gets padded: the cheaper joins; on a tie
+            # the longer, because among equal lengths the rest of the anchor's own request is on that side
+            longer = shorter = math.inf
+            if high < len(texts) and texts[high].length * (count + 1) <= self._max_batch_tokens:
+                longer = (texts[high].length - longest) * count
+            if low > 0 and longest * (count + 1) <= self._max_batch_tokens:
+                shorter = longest - texts[low - 1].length
+            if min(longer, shorter) > self._max_padding_tokens:
+                break
+            low, high = (low, high + 1) if longer <= shorter else (low - 1, high)
+        batch = texts[low:high]
+        del texts[low:high]
+        self._charge(batch)
+        return batch
+
+    def _next_anchor(self) -> _Text[T, R] | None:
+        best: tuple[float, _Text[T, R]] | None = None
+        for key, request in list(self._requests.items()):
+            text = request.oldest()
+            if text is None:
+                del self._requests[key]
+                continue
+            finish = request.served + text.length
+            if best is None or finish < best[0]:
+                best = (finish, text)
+        return best[1] if best else None
+
+    def _charge(self, batch: Sequence[_Text[T, R]]) -> None:
+        tokens = 0
+        for text in batch:
+            text.taken = True
+            tokens += text.length
+            self._requests[text.ticket.key].served += text.length
+        self.backlog_tokens -= tokens
+        self._clock += tokens / len(self._requests)
+
+    # ------------------------------------------------------------------ ends
+
+    def _settle(self, text: _Text[T, R], result: R | ServiceError) -> None:
+        ticket = text.ticket
+        ticket.results[text.row] = result
+        ticket.missing -= 1
+        if ticket.missing == 0 and not ticket.done.done():
+            ticket.done.set_result([r for r in ticket.results if r is not None])
+
+    def _expire(self, ticket: Ticket[T, R]) -> None:
+        if ticket.done.done():
+            return
+        late = DeadlineError("the deadline passed while the text waited for the device")
+        ticket.done.set_result([late if r is None else r for r in ticket.results])
+
+    def _drop(self, ticket: Ticket[T, R]) -> None:
+        """Takes what still waits of a finished, expired or abandoned ticket out of the backlog."""
+        if ticket.timer is not None:
+            ticket.timer.cancel()
+        if ticket.missing == 0:
+            return
+        gone = [text for text in self._by_length if text.ticket is ticket]
+        if gone:
+            self._by_length = [text for text in self._by_length if text.ticket is not ticket]
+            self.backlog_tokens -= sum(text.length for text in gone)
+            for text in gone:
+                text.taken = True
+
+    def _account(self, batch: Sequence[_Text[T, R]], began: float, ended: float) -> None:
+        tokens = sum(text.length for text in batch)
+        speed = tokens / max(ended - began, 1e-6)
+        self._speed = speed if self._speed == 0 else 0.9 * self._speed + 0.1 * speed
+        self._report(
+            MicroBatchReport(
+                texts=len(batch),
+                tokens=tokens,
+                padded_tokens=max(text.length for text in batch) * len(batch),
+                longest_wait_s=began - min(text.ticket.submitted for text in batch),
+                forward_s=ended - began,
+            )
+        )
+
+    def _seconds_to_clear(self) -> float:
+        """About how long until a tenth of the backlog is done, at least a second."""
+        return max(1.0, 0.1 * self.backlog_tokens / self._speed) if self._speed else 1.0
+
+
+def _length(text: _Text[T, R]) -> int:
+    return text.length

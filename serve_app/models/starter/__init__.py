@@ -1,0 +1,5 @@
+"""Starter models: real weights from an ordinary package index, for machines that reach no model hub.
+
+``python -m serve_app.models.starter`` builds them. The package uses numpy, safetensors, tokenizers and
+sentencepiece only; importing it costs next to nothing, each module brings its own libraries.
+"""

@@ -1,0 +1,150 @@
+"""All settings, typed and frozen; an unknown one is refused, because a typo must not be silent.
+
+Precedence: environment over YAML (``args:`` of the application in the serve config) over default. The
+environment holds only what one changes from run to run; ``ENVIRONMENT`` is the whole list.
+
+Annotations here are evaluated at import: Ray Serve reads the type of the app builder's parameter.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from serve_app.domain.limits import Limits
+
+Auto = Literal["auto"]
+
+ENVIRONMENT: Mapping[str, str] = {
+    "MODEL_NAME": "models.0.name",
+    "MODEL_FAMILY": "models.0.family",
+    "MODEL_DEVICE": "models.0.device",
+    "MODEL_DTYPE": "models.0.dtype",
+    "MODELS_DIR": "models_dir",
+}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class DeploymentSettings(_Frozen):
+    """How many replicas a deployment has and what each gets; the words are Ray Serve's own.
+
+    Attributes:
+        num_replicas: Fixed number, unless ``autoscaling_config`` is given.
+        autoscaling_config: Ray Serve's, for example ``{min_replicas: 1, max_replicas: 4,
+            target_ongoing_requests: 32}``.
+        num_cpus: CPUs reserved for a replica. A reservation, not a cap: small numbers leave room for
+            training on a small machine.
+        max_ongoing_requests: Calls that a replica has inside at once. The encoder orders and bounds its
+            work itself, in tokens, so this should be far above the number of clients.
+    """
+
+    num_replicas: int = Field(default=1, ge=1)
+    autoscaling_config: dict[str, Any] | None = None
+    num_cpus: float = Field(default=0.1, ge=0)
+    max_ongoing_requests: int = Field(default=2000, ge=1)
+
+    @property
+    def most_replicas(self) -> int:
+        """The largest number of replicas there can be."""
+        return int((self.autoscaling_config or {}).get("max_replicas", self.num_replicas))
+
+
+class BatchingSettings(_Frozen):
+    """Bounds of the encoder's micro-batches and backlog, in tokens; see ``models.scheduler``.
+
+    Attributes:
+        max_batch_tokens: Padded tokens in one forward. ``auto``: 384 on a CPU, where small
+            micro-batches are as fast and keep others from waiting; 16,384 on a GPU.
+        max_padding_tokens: Padding that one text may add to a micro-batch. ``auto``: 16 on a CPU, 1,024
+            on a GPU: about what a forward costs before its first token.
+        max_backlog_tokens: More waiting tokens than this and the service answers 429.
+    """
+
+    max_batch_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
+    max_padding_tokens: Annotated[int, Field(ge=0)] | Auto = "auto"
+    max_backlog_tokens: int = Field(default=500_000, ge=1)
+
+    def for_device(self, device: str) -> tuple[int, int]:
+        """``max_batch_tokens`` and ``max_padding_tokens``, ``auto`` resolved for ``cpu`` or ``cuda``."""
+        batch, padding = (16_384, 1_024) if device.startswith("cuda") else (384, 16)
+        return (
+            batch if self.max_batch_tokens == "auto" else self.max_batch_tokens,
+            padding if self.max_padding_tokens == "auto" else self.max_padding_tokens,
+        )
+
+
+class ModelSettings(DeploymentSettings):
+    """One served model and its encoder deployment.
+
+    Attributes:
+        name: The folder ``models_dir/name`` if it exists, else that name on the model hub.
+        family: ``e5`` or ``bge-m3``, where the name and the manifest do not tell.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:0``.
+        dtype: ``auto`` is bfloat16 where the hardware computes in it, else float32.
+        num_gpus: GPUs of each replica, fractions allowed. ``auto``: ``gpu_share`` if the cluster has
+            GPUs when the application is built, else none. Give a number where GPU nodes join later.
+        gpu_share: What ``auto`` takes.
+        threads: Torch threads of each replica. ``auto``: from its CPUs.
+        batching: Bounds of micro-batches and backlog.
+    """
+
+    name: str = "intfloat/multilingual-e5-large"
+    family: str | None = None
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    num_gpus: Annotated[float, Field(ge=0)] | Auto = "auto"
+    gpu_share: float = Field(default=0.5, gt=0)
+    threads: Annotated[int, Field(ge=1)] | Auto = "auto"
+    batching: BatchingSettings = BatchingSettings()
+
+
+class Settings(_Frozen):
+    """Everything that ``serve_app.app:build`` can be told.
+
+    Attributes:
+        models_dir: Folder of model folders; relative to the working directory of the service.
+        models: What is served; the first one is the default.
+        ingress: The HTTP replicas: they parse, tokenise and answer, and need no GPU.
+        limits: Bounds of a request.
+    """
+
+    models_dir: Path = Field(default=Path("models"), validate_default=True)
+    models: tuple[ModelSettings, ...] = Field(default=(ModelSettings(),), min_length=1)
+    ingress: DeploymentSettings = DeploymentSettings()
+    limits: Limits = Limits()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _environment_wins(cls, values: Any) -> Any:
+        return overlay(values, os.environ) if isinstance(values, dict) else values
+
+    @field_validator("models_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("models")
+    @classmethod
+    def _distinct_names(cls, models: tuple[ModelSettings, ...]) -> tuple[ModelSettings, ...]:
+        names = [model.name for model in models]
+        if len(set(names)) < len(names):
+            raise ValueError(f"every model needs a name of its own, but these are configured: {', '.join(names)}")
+        return models
+
+
+def overlay(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """The YAML values with what the environment says put over them; empty variables count as unset."""
+    merged = {**values, "models": [dict(model) for model in values.get("models") or [{}]]}
+    for variable, path in ENVIRONMENT.items():
+        if not (value := environment.get(variable)):
+            continue
+        if path.startswith("models.0."):
+            merged["models"][0][path.removeprefix("models.0.")] = value
+        else:
+            merged[path] = value
+    return merged

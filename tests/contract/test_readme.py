@@ -1,0 +1,50 @@
+"""Every example of the README is run; what it prints is what the README says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.service import ROOT, Service
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+EXAMPLES = [part.split("\n", 1) for block in CONSOLE for part in re.split(r"^\$ ", block, flags=re.MULTILINE) if part]
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+NUMBER = re.compile(r"-?\d+\.\d+")
+
+
+@pytest.mark.parametrize(("command", "printed"), EXAMPLES, ids=[e[0][:60] for e in EXAMPLES])
+def test_a_command_prints_what_the_readme_says(service: Service, command: str, printed: str) -> None:
+    local = command.replace("localhost:8000", service.url.removeprefix("http://"))
+    out = subprocess.run(["bash", "-c", local], capture_output=True, text=True, timeout=60, check=True).stdout
+    wanted = printed.strip().replace("are: multilingual-e5-small", "are: multilingual-e5-small, e5-bfloat16")
+    assert skeleton(out) == skeleton(wanted)
+    # the last number may be cut; the digits beyond the fifth depend on the CPU
+    for got, expected in list(zip(NUMBER.findall(out), NUMBER.findall(wanted), strict=False))[:-1]:
+        assert float(got) == pytest.approx(float(expected), abs=2e-4)
+
+
+def test_the_python_example_finds_the_right_passage(service: Service) -> None:
+    (code,) = PYTHON
+    code = code.replace("http://localhost:8000", service.url)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert out == "logrotate rotates log files.\n"
+
+
+def test_the_readme_shows_every_route_of_the_service() -> None:
+    from serve_app.api.application import create_app
+    from serve_app.domain.limits import Limits
+
+    paths = create_app(None, Limits()).openapi()["paths"]  # type: ignore[arg-type]
+    shown = " ".join(command for command, _ in EXAMPLES)
+    assert len(paths) >= 5
+    assert [path for path in paths if f"localhost:8000{path} " not in f"{shown} "] == []
+
+
+def skeleton(text: str) -> str:
+    """The text up to its first number of many, so that digits do not matter."""
+    return re.split(r"-?\d+\.\d", text.strip(), maxsplit=1)[0]

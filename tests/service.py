@@ -1,0 +1,150 @@
+"""A real service for tests: its own Ray cluster, ports and files, so that it disturbs no other one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+ROOT = Path(__file__).parent.parent
+STARTER = "multilingual-e5-small"
+STARTER_FOLDER = ROOT / "models" / STARTER
+_MARK = "RAY_SERVE_HAPROXY_SOCKET_PATH"  # differs from service to service, so it tells whose a process is
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service.
+
+    Attributes:
+        url: Where it answers.
+        process: The one that a user would have started.
+        log: What it printed.
+        environment: For command-line tools that are to reach its cluster.
+    """
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    environment: dict[str, str]
+
+    def replicas(self, deployment: str) -> list[int]:
+        """Process ids of a deployment's replicas on this machine."""
+        title = f"ray::ServeReplica:retrieval:{deployment}"
+        return [pid for pid, name in processes(self.environment) if name.startswith(title)]
+
+
+@contextmanager
+def running(folder: Path, args: dict[str, Any], *, fast: bool = True, **environment: str) -> Iterator[Service]:
+    """Starts a service with these application arguments, waits until it is ready, stops it in the end."""
+    port = free_port()
+    config = folder / "serve_config.yaml"
+    application = {"name": "retrieval", "route_prefix": "/", "import_path": "serve_app.app:build", "args": args}
+    http = {"host": "127.0.0.1", "port": port}
+    config.write_text(yaml.safe_dump({"http_options": http, "applications": [application]}))
+    env = {**os.environ, **(fast_environment() if fast else {}), **private_haproxy(folder), **environment}
+    env.pop("RAY_ADDRESS", None)
+    env["PYTHONPATH"] = str(ROOT)
+    log = folder / "service.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serve_app", str(config)],
+            cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    service = Service(f"http://127.0.0.1:{port}", process, log, env)
+    try:
+        wait_until_ready(service)
+        yield service
+    finally:
+        stop(service)
+
+
+def wait_until_ready(service: Service, timeout_s: float = 120) -> None:
+    """Returns when /readyz answers 200.
+
+    Raises:
+        RuntimeError: With the end of the log, when the process ended or the time is over.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and service.process.poll() is None:
+        try:
+            if httpx.get(f"{service.url}/readyz", timeout=10).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.3)
+    raise RuntimeError(f"the service did not become ready:\n{service.log.read_text()[-4000:]}")
+
+
+def stop(service: Service) -> float:
+    """SIGTERM, and SIGKILL for everything it started if that takes over a minute; seconds that it took."""
+    began = time.monotonic()
+    service.process.send_signal(signal.SIGTERM)
+    try:
+        service.process.wait(60)
+    except subprocess.TimeoutExpired:
+        for pid, _ in processes(service.environment):
+            _kill(pid)
+        service.process.wait()
+    return time.monotonic() - began
+
+
+def processes(environment: dict[str, str]) -> list[tuple[int, str]]:
+    """Process id and command line of everything a service started: it carries the service's environment.
+
+    Ray's processes are not children of the one that started them, so the process tree does not tell.
+    """
+    mark = f"{_MARK}={environment[_MARK]}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    found.append((int(entry.name), title))
+            except OSError:
+                continue
+    return found
+
+
+def fast_environment() -> dict[str, str]:
+    """The variables of configs/serve.env."""
+    lines = (ROOT / "configs" / "serve.env").read_text().splitlines()
+    pairs = (line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    return {name: value.strip('"') for name, value in pairs}
+
+
+def private_haproxy(folder: Path) -> dict[str, str]:
+    """Paths and ports of its own for HAProxy, which otherwise uses fixed ones."""
+    place = folder / "haproxy"
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(place / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"/tmp/{free_port()}-admin.sock",  # a socket's path must be short
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(place),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(place / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+    }
+
+
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,159 @@
+"""The doors between the packages: who may import whom, and what each process loads.
+
+A door that is not listed here is closed. To open one, change the design first, then this table.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = ("serve_app", "training")
+FILES = sorted(path.relative_to(ROOT) for top in OURS for path in (ROOT / top).rglob("*.py"))
+
+DOMAIN, MODELS, API = "serve_app.domain", "serve_app.models", "serve_app.api"
+DEPLOYMENTS, JOBS, SETTINGS, TRAINING = "serve_app.deployments", "serve_app.jobs", "serve_app.settings", "training"
+ENTRIES = ("serve_app.app", "serve_app.__main__")  # they put the parts together, so they see all
+
+DOORS: dict[str, set[str]] = {
+    DOMAIN: set(),
+    MODELS: {DOMAIN},
+    API: {DOMAIN},
+    SETTINGS: {DOMAIN},
+    JOBS: {DOMAIN},
+    DEPLOYMENTS: {API, MODELS, DOMAIN, SETTINGS},
+    TRAINING: {DOMAIN, MODELS},
+} | {entry: {DOMAIN, MODELS, API, SETTINGS, JOBS, DEPLOYMENTS} for entry in ENTRIES}
+
+WEB = {"fastapi", "fastapi_offline", "pydantic", "starlette"}
+MATHS = {"torch", "transformers", "sentence_transformers", "peft", "safetensors", "tokenizers", "huggingface_hub"}
+CLOSED: dict[str, set[str]] = {  # libraries that a part must not know
+    DOMAIN: {"ray", *WEB, *MATHS},
+    MODELS: {"ray", *WEB},
+    API: {"ray", *MATHS},
+    SETTINGS: {"ray", *MATHS},
+    JOBS: MATHS,
+    DEPLOYMENTS: {"torch", "transformers", "sentence_transformers", "peft"},
+    TRAINING: WEB,
+} | {entry: {"torch", "transformers", "sentence_transformers", "peft"} for entry in ENTRIES}
+
+PREFIX_HOMES = ("serve_app.domain.profiles", "serve_app.models.starter")
+SHELLS = ("ingress.py", "encoder.py", "reranker.py")
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def part_of(module: str) -> str | None:
+    """The part that a module belongs to; None for the package itself, which holds no code."""
+    return next((part for part in DOORS if module == part or module.startswith(part + ".")), None)
+
+
+def imports(source: str, module: str, *, is_package: bool) -> Iterator[str]:
+    """Every module that a source imports, wherever the statement stands; relative names made absolute."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = module.split(".")
+            above = above[: len(above) - node.level + is_package] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def violations(source: str, path: Path) -> list[str]:
+    module = module_of(path)
+    part = part_of(module)
+    found = []
+    for name in imports(source, module, is_package=path.name == "__init__.py"):
+        top, target = name.split(".")[0], part_of(name)
+        if part is None:
+            if top in OURS and target is not None:
+                found.append(f"{module}, which belongs to no part, imports {name}")
+        elif top in CLOSED[part]:
+            found.append(f"{module} imports {name}, and {part} must not know {top}")
+        elif target not in {None, part, *DOORS[part]}:
+            found.append(f"{module} imports {name}, and no door leads from {part} to {target}")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_no_door_is_opened_that_is_not_listed(path: Path) -> None:
+    assert not violations((ROOT / path).read_text(encoding="utf-8"), path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_every_file_belongs_to_a_part(path: Path) -> None:
+    assert part_of(module_of(path)) is not None or path.name == "__init__.py"
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("serve_app/domain/x.py", "import serve_app.models.loader"),
+        ("serve_app/domain/x.py", "from serve_app import settings"),
+        ("serve_app/domain/x.py", "from ..api import texts"),
+        ("serve_app/domain/x.py", "def f():\n    import pydantic"),
+        ("serve_app/domain/__init__.py", "from ..models import loader"),
+        ("serve_app/models/x.py", "import ray.serve"),
+        ("serve_app/models/starter/x.py", "from ...api import texts"),
+        ("serve_app/api/x.py", "from serve_app.models.source import find_model"),
+        ("serve_app/api/x.py", "if True:\n    from torch import nn"),
+        ("serve_app/deployments/x.py", "from serve_app import app"),
+        ("serve_app/deployments/x.py", "import torch"),
+        ("serve_app/__init__.py", "from serve_app.domain import errors"),
+        ("training/x.py", "from serve_app.api import texts"),
+    ],
+)
+def test_an_opened_door_is_found(path: str, source: str) -> None:
+    assert violations(source, Path(path))
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if not module_of(p).startswith(PREFIX_HOMES)], ids=str)
+def test_prefixes_live_in_the_profiles_alone(path: Path) -> None:
+    assert not prefix_literals((ROOT / path).read_text(encoding="utf-8"))
+
+
+def prefix_literals(source: str) -> list[int]:
+    """Line numbers of string literals, parts of f-strings included, that hold an E5 prefix."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and any(f"{role}: " in node.value for role in ("query", "passage"))
+    ]
+
+
+def test_a_prefix_literal_is_found() -> None:
+    assert prefix_literals('a = 1\nb = f"query: {a}"\nc = "passage: " + b') == [2, 3]
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parts[1:] in {("deployments", s) for s in SHELLS}], ids=str)
+def test_deployments_are_shells_of_less_than_150_lines(path: Path) -> None:
+    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) < 150
+
+
+@pytest.mark.parametrize(
+    ("module", "never"),
+    [
+        ("serve_app.deployments.ingress", ["torch", "transformers", "sentence_transformers"]),
+        ("serve_app.api.application", ["ray", "torch", "transformers", "tokenizers", "serve_app.models"]),
+        ("serve_app.models.tokenizer", ["ray", "torch", "transformers", "fastapi"]),
+        ("serve_app.models.source", ["ray", "torch", "transformers", "fastapi"]),
+        ("serve_app.settings", ["ray", "torch", "fastapi", "serve_app.models"]),
+        ("serve_app.domain.profiles", ["ray", "torch", "fastapi", "pydantic", "serve_app.models"]),
+    ],
+)
+def test_a_process_loads_only_what_it_needs(module: str, never: list[str]) -> None:
+    program = f"import sys, {module}; print(*[name for name in {never!r} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.split() == []

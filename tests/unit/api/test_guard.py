@@ -1,0 +1,179 @@
+"""The guard around the routes: bodies that are too large, replies that break, what is counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.types import Message, Receive, Scope, Send
+
+from serve_app.api.limits import Guard
+from tests.unit.api.conftest import LIMITS
+from tests.unit.api.fake_gateway import FakeGateway
+
+
+class Connection:
+    """An HTTP connection below any client: it counts what the application takes of the body."""
+
+    def __init__(self, chunks: list[bytes], headers: dict[str, str] | None = None, path: str = "/vectorize") -> None:
+        self._chunks = iter(chunks)
+        self._headers = {"content-type": "application/json"} | (headers or {})
+        self._path = path
+        self.taken = 0
+        self.sent: list[Message] = []
+
+    async def through(self, app: Any) -> None:
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": self._path,
+            "raw_path": self._path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(name.encode(), value.encode()) for name, value in self._headers.items()],
+            "server": ("service", 80),
+            "client": ("client", 1),
+        }
+        await app(scope, self._receive, self._send)
+
+    async def _receive(self) -> Message:
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            return {"type": "http.request", "body": b"", "more_body": False}
+        self.taken += 1
+        return {"type": "http.request", "body": chunk, "more_body": True}
+
+    async def _send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode().lower(): value.decode() for name, value in self.sent[0]["headers"]}
+
+    @property
+    def body(self) -> Any:
+        return json.loads(b"".join(message.get("body", b"") for message in self.sent))
+
+
+def body_of(size: int) -> bytes:
+    """A good request of exactly ``size`` bytes."""
+    body = b'{"text": "cats"}'
+    return body + b" " * (size - len(body))
+
+
+async def test_a_body_as_large_as_the_limit_is_read(app: FastAPI) -> None:
+    for headers in ({"content-length": str(LIMITS.max_body_bytes)}, {}):
+        connection = Connection([body_of(LIMITS.max_body_bytes)], headers)
+        await connection.through(app)
+        assert connection.status == 200
+
+
+async def test_a_larger_body_is_refused_by_its_length_before_any_of_it_is_read(
+    app: FastAPI, gateway: FakeGateway
+) -> None:
+    size = LIMITS.max_body_bytes + 1
+    connection = Connection([body_of(size)], {"content-length": str(size)})
+    await connection.through(app)
+    assert connection.status == 413
+    assert connection.body == {
+        "detail": "the body is larger than 300000 bytes; send fewer texts at once",
+        "code": "payload_too_large",
+    }
+    assert connection.headers["connection"] == "close"
+    assert connection.taken == 0
+    assert gateway.asked == []
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-length": "10"}, {"content-length": "many"}])
+async def test_a_larger_body_without_a_true_length_is_refused_as_soon_as_that_much_has_come(
+    app: FastAPI, gateway: FakeGateway, headers: dict[str, str]
+) -> None:
+    connection = Connection([b" " * 100_000] * 1000, headers)
+    await connection.through(app)
+    assert connection.status == 413
+    assert connection.body["code"] == "payload_too_large"
+    assert connection.headers["connection"] == "close"
+    assert connection.taken == 4  # of a thousand; three were within the limit
+    assert gateway.asked == []
+
+
+async def test_a_client_that_streams_too_much_gets_the_same_answer(client: httpx.AsyncClient) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            yield b" " * 100_000
+
+    reply = await client.post("/vectorize", content=chunks(), headers={"content-type": "application/json"})
+    assert "content-length" not in reply.request.headers
+    assert (reply.status_code, reply.json()["code"]) == (413, "payload_too_large")
+
+
+async def test_a_body_in_many_chunks_is_put_together(app: FastAPI, gateway: FakeGateway) -> None:
+    connection = Connection([b'{"te', b'xt": "c', b"", b"ats", b'"}'])
+    await connection.through(app)
+    assert connection.status == 200
+    assert gateway.asked[0].texts == ["cats"]
+
+
+async def test_a_reply_that_breaks_after_its_start_is_broken_off_not_completed() -> None:
+    async def breaks(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b'{"vectors":[', "more_body": True})
+        raise RuntimeError("secret")
+
+    connection = Connection([])
+    with pytest.raises(RuntimeError, match="secret"):
+        await connection.through(Guard(breaks, max_body_bytes=10))
+    assert [message["type"] for message in connection.sent] == ["http.response.start", "http.response.body"]
+
+
+async def test_a_failure_before_the_reply_becomes_a_500_with_an_id() -> None:
+    async def breaks(scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError("secret")
+
+    connection = Connection([])
+    await connection.through(Guard(breaks, max_body_bytes=10))
+    assert connection.status == 500
+    assert sorted(connection.body) == ["code", "detail", "error_id"]
+
+
+@pytest.mark.parametrize("kind", ["lifespan", "websocket"])
+async def test_what_is_no_request_passes_untouched(kind: str) -> None:
+    passed = []
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        passed.append((scope, receive, send))
+
+    connection = Connection([])
+    scope = {"type": kind}
+    await Guard(inner, max_body_bytes=10)(scope, connection._receive, connection._send)
+    assert passed == [(scope, connection._receive, connection._send)]
+
+
+async def test_every_response_is_counted_once_and_made_up_paths_share_a_label(
+    app: FastAPI, client: httpx.AsyncClient, gateway: FakeGateway, statuses: list[tuple[str, int]]
+) -> None:
+    too_large = {"content-length": str(LIMITS.max_body_bytes + 1)}
+    await client.post("/vectorize", json={"text": "cats"})
+    await client.post("/vectorize", json={"text": ""})
+    await client.post("/made-up-1", json={})
+    await Connection([], too_large, path="/made-up-2").through(app)
+    gateway.error = RuntimeError()
+    await client.post("/vectorize-batch", json={"items": ["cats"]})
+    assert statuses == [
+        ("/vectorize", 200),
+        ("/vectorize", 422),
+        ("other", 404),
+        ("other", 413),
+        ("/vectorize-batch", 500),
+    ]

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from serve_app.api.routes import health
+from serve_app.domain.errors import DeadlineError, NonFiniteError, ServiceError, UnavailableError
+from tests.unit.api.fake_gateway import FakeGateway
+
+READY = {
+    "status": "ok",
+    "model": "my-e5",
+    "family": "e5",
+    "dimension": 4,
+    "max_tokens": 512,
+    "device": "cpu",
+    "dtype": "float32",
+}
+
+
+class Clock:
+    now = 1000.0
+
+    @classmethod
+    def monotonic(cls) -> float:
+        return cls.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
+    monkeypatch.setattr(health, "time", Clock)
+    return Clock
+
+
+@pytest.mark.parametrize("path", ["/health", "/readyz"])
+async def test_after_a_forward_the_model_is_told(client: httpx.AsyncClient, gateway: FakeGateway, path: str) -> None:
+    reply = await client.get(path)
+    assert (reply.status_code, reply.json()) == (200, READY)
+    assert gateway.checks == [5.0]
+
+
+@pytest.mark.parametrize("path", ["/health", "/readyz"])
+@pytest.mark.parametrize(
+    "error",
+    [UnavailableError("loading"), DeadlineError("slow"), NonFiniteError("broken weights")],
+)
+async def test_without_a_forward_it_is_503_with_the_reason_and_when_to_come_back(
+    client: httpx.AsyncClient, gateway: FakeGateway, path: str, error: ServiceError
+) -> None:
+    gateway.error = error
+    reply = await client.get(path)
+    assert reply.status_code == 503
+    assert reply.json() == {"detail": f"not ready: {error.message}", "code": "unavailable"}
+    assert reply.headers["retry-after"] == "2"
+
+
+async def test_livez_answers_without_any_model(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    gateway.error = UnavailableError("loading")
+    reply = await client.get("/livez")
+    assert (reply.status_code, reply.json()) == (200, {"status": "ok"})
+    assert gateway.checks == []
+
+
+async def test_readyz_runs_a_forward_every_time(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    for _ in range(3):
+        await client.get("/readyz")
+    assert len(gateway.checks) == 3
+
+
+async def test_health_shares_one_forward_for_a_second(
+    client: httpx.AsyncClient, gateway: FakeGateway, clock: type[Clock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.gather(*(client.get("/health") for _ in range(20)))
+    assert len(gateway.checks) == 1
+    monkeypatch.setattr(clock, "now", clock.now + 0.99)
+    assert (await client.get("/health")).json() == READY
+    assert len(gateway.checks) == 1
+    monkeypatch.setattr(clock, "now", clock.now + 0.02)
+    gateway.error = UnavailableError("gone")
+    assert (await client.get("/health")).status_code == 503
+    assert len(gateway.checks) == 2
+
+
+async def test_a_failure_is_shared_for_a_second_as_well_and_not_longer(
+    client: httpx.AsyncClient, gateway: FakeGateway, clock: type[Clock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.error = UnavailableError("loading")
+    assert [(await client.get("/health")).status_code for _ in range(3)] == [503, 503, 503]
+    assert len(gateway.checks) == 1
+    gateway.error = None
+    monkeypatch.setattr(clock, "now", clock.now + 1.01)
+    assert (await client.get("/health")).status_code == 200
+
+
+async def test_an_unexpected_failure_of_a_check_is_not_remembered(
+    client: httpx.AsyncClient, gateway: FakeGateway
+) -> None:
+    gateway.error = RuntimeError("secret")
+    reply = await client.get("/health")
+    assert (reply.status_code, reply.json()["code"]) == (500, "internal_error")
+    gateway.error = None
+    assert (await client.get("/health")).status_code == 200

@@ -1,0 +1,175 @@
+"""Bodies that break the schema or a limit: 422, with the field and the index in the message."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.unit.api.fake_gateway import FakeGateway
+
+JSON = {"content-type": "application/json"}
+
+
+async def refusal(client: httpx.AsyncClient, path: str, content: bytes, headers: dict[str, str] = JSON) -> str:
+    """The message of a 422; anything else fails."""
+    reply = await client.post(path, content=content, headers=headers)
+    assert reply.status_code == 422, reply.text
+    body = reply.json()
+    assert sorted(body) == ["code", "detail"]
+    assert body["code"] == "invalid_input"
+    return str(body["detail"])
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({}, "text: field required"),
+        ({"text": ""}, "text: must not be empty or blank"),
+        ({"text": " \t\n\u3000"}, "text: must not be empty or blank"),
+        ({"text": "x" * 101}, "text: 101 characters, the limit is 100"),
+        ({"text": 5}, "text: input should be a valid string"),
+        ({"text": None}, "text: input should be a valid string"),
+        ({"text": ["cats"]}, "text: input should be a valid string"),
+        ({"text": "cats", "is_query": "yes"}, "is_query: input should be a valid boolean"),
+        ({"text": "cats", "is_query": 1}, "is_query: input should be a valid boolean"),
+        ({"text": "cats", "truncate": None}, "truncate: input should be a valid boolean"),
+        ({"text": "cats", "model": 7}, "model: input should be a valid string"),
+        ({"text": "cats", "isquery": True}, "isquery: extra inputs are not permitted"),
+        ({"text": "cats", "items": ["dogs"]}, "items: extra inputs are not permitted"),
+        ([], "body: input should be a valid dictionary"),
+        ("cats", "body: input should be a valid dictionary"),
+        (None, "body: "),
+    ],
+)
+async def test_a_bad_single_text_is_refused_and_the_field_named(
+    client: httpx.AsyncClient, gateway: FakeGateway, body: Any, says: str
+) -> None:
+    assert (await refusal(client, "/vectorize", json.dumps(body).encode())).startswith(says)
+    assert gateway.asked == []
+
+
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        ("cats", "items: input should be a list of strings, an object {id: text} or a list of {id, text}"),
+        (5, "items: input should be a list of strings"),
+        (None, "items: input should be a list of strings"),
+        (["a", "b", 5], "items[2]: input should be a valid string"),
+        (["a", {"id": "b", "text": "c"}], "items[1]: input should be a valid string"),
+        (["a", " "], "items[1]: must not be empty or blank"),
+        (["a", "b", "x" * 101], "items[2]: 101 characters, the limit is 100; split the text"),
+        (["x"] * 6, "items: 6 texts, the limit is 5; send several requests"),
+        ({"k": 5}, "items.k: input should be a valid string"),
+        ({"<k>": 5}, "items.<k>: input should be a valid string"),
+        ({"good": "a", "bad": ""}, "items['bad']: must not be empty or blank"),
+        ({str(i): "x" for i in range(6)}, "items: 6 texts, the limit is 5"),
+        ([{"id": "a", "text": "x"}, {"id": "b"}], "items[1].text: field required"),
+        ([{"id": "a", "text": "x"}, {"text": "y"}], "items[1].id: field required"),
+        ([{"id": "a", "text": "x"}, {"id": 7, "text": "y"}], "items[1].id: input should be a valid string"),
+        ([{"id": "a", "text": "x"}, "y"], "items[1]: input should be a valid dictionary"),
+        ([{"id": "a", "text": "x", "title": "y"}], "items[0].title: extra inputs are not permitted"),
+        ([{"id": "a", "text": "x"}, {"id": "b", "text": "\n"}], "items[1].text: must not be empty or blank"),
+        ([{"id": c, "text": "x"} for c in "aba"], "items[2].id: 'a' is also the id of items[0]"),
+        ([{"id": str(i), "text": "x"} for i in range(6)], "items: 6 texts, the limit is 5"),
+    ],
+)
+async def test_bad_items_are_refused_and_the_field_and_index_named(
+    client: httpx.AsyncClient, gateway: FakeGateway, items: Any, says: str
+) -> None:
+    assert (await refusal(client, "/vectorize-batch", json.dumps({"items": items}).encode())).startswith(says)
+    assert gateway.asked == []
+
+
+async def test_many_violations_are_told_in_part_and_counted(client: httpx.AsyncClient) -> None:
+    message = await refusal(client, "/vectorize-batch", json.dumps({"items": [0] * 200}).encode())
+    assert message.endswith("items[4]: input should be a valid string; and 195 more")
+
+
+@pytest.mark.parametrize("path", ["/vectorize", "/vectorize-batch"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "body: field required"),
+        (b"{", "JSON decode error"),
+        (b'{"text": "cats",}', "JSON decode error"),
+        (b'{"text": "caf\xe9"}', "body: not valid JSON in UTF-8, or nested too deeply"),
+        (b"\xff\xfe\x00", "body: not valid JSON in UTF-8"),
+        (b"[" * 100_000, "body: not valid JSON in UTF-8, or nested too deeply"),
+        (b'{"a":' * 50_000, "body: not valid JSON in UTF-8, or nested too deeply"),
+        (b'{"text": ' + b"9" * 10_000 + b"}", "body: not valid JSON in UTF-8"),
+    ],
+    ids=lambda value: repr(value[:20]),
+)
+async def test_what_is_no_json_is_refused(client: httpx.AsyncClient, path: str, content: bytes, says: str) -> None:
+    assert says in await refusal(client, path, content)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+async def test_numbers_that_json_does_not_have_are_refused_where_a_text_belongs(
+    client: httpx.AsyncClient, number: str
+) -> None:
+    assert (
+        await refusal(client, "/vectorize", f'{{"text": {number}}}'.encode()) == "text: input should be a valid string"
+    )
+    message = await refusal(client, "/vectorize-batch", f'{{"items": ["a", {number}]}}'.encode())
+    assert message == "items[1]: input should be a valid string"
+
+
+async def test_deep_nesting_that_json_can_read_is_refused_as_well(client: httpx.AsyncClient) -> None:
+    nested = b'{"items": ' + b"[" * 400 + b"]" * 400 + b"}"
+    assert await refusal(client, "/vectorize-batch", nested) == "items[0]: input should be a valid string"
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "says"),
+    [
+        ("/vectorize", rb'{"text": "a \ud83d b"}', "text: holds half of a surrogate pair"),
+        ("/vectorize", b'{"text": "a \xed\xa0\xbd b"}', "text: holds half of a surrogate pair"),  # as bytes
+        ("/vectorize", rb'{"text": "a", "\ud83d": 1}', "body: "),
+        ("/vectorize-batch", rb'{"items": ["a", "\udc00"]}', "items[1]: holds half of a surrogate pair"),
+        ("/vectorize-batch", rb'{"items": {"\ud83d": "a"}}', r"items: the id '\ud83d': holds half of a surrogate pair"),
+        ("/vectorize-batch", rb'{"items": {"\ud83d": 5}}', "items."),
+        ("/vectorize-batch", rb'{"items": {"k": "\ud83d"}}', "items['k']: holds half of a surrogate pair"),
+        ("/vectorize-batch", rb'{"items": [{"id": "\ud83d", "text": "a"}]}', "items[0].id: holds half of a surrogate"),
+        ("/vectorize-batch", rb'{"items": [{"id": "k", "text": "\ud83d"}]}', "items[0].text: holds half of a surroga"),
+    ],
+)
+async def test_half_of_a_surrogate_pair_is_refused_wherever_it_stands(
+    client: httpx.AsyncClient, gateway: FakeGateway, path: str, content: bytes, says: str
+) -> None:
+    assert (await refusal(client, path, content)).startswith(says)
+    assert gateway.asked == []
+
+
+async def test_a_whole_surrogate_pair_is_a_character(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    reply = await client.post("/vectorize", content=rb'{"text": "\ud83d\ude00"}', headers=JSON)
+    assert reply.status_code == 200
+    assert gateway.asked[0].texts == ["😀"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "was"), [({"content-type": "text/plain"}, "text/plain"), ({}, "absent")], ids=["other", "absent"]
+)
+async def test_json_under_another_content_type_is_refused_with_the_header_to_send(
+    client: httpx.AsyncClient, headers: dict[str, str], was: str
+) -> None:
+    message = await refusal(client, "/vectorize", b'{"text": "cats"}', headers)
+    assert message == f"body: send JSON with the header Content-Type: application/json (it was {was!r})"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "name"),
+    [
+        ("/vectorize-batch", b'{"items": {"a": "one", "b": "two", "a": "three"}}', "'a'"),
+        ("/vectorize-batch", b'{"items": ["one"], "items": ["two"]}', "'items'"),
+        ("/vectorize-batch", b'{"items": [{"id": "a", "text": "one", "text": "two"}]}', "'text'"),
+        ("/vectorize", b'{"text": "one", "text": "one"}', "'text'"),
+    ],
+)
+async def test_a_key_that_stands_twice_is_refused_because_one_text_would_be_lost(
+    client: httpx.AsyncClient, path: str, body: bytes, name: str
+) -> None:
+    assert await refusal(client, path, body) == f"body: an object names {name} twice"

@@ -1,0 +1,136 @@
+"""Large requests: chunks, retries, refusals. (Small ones need a replica around them: tests/integration.)"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ray.exceptions import ActorUnavailableError
+
+from serve_app.deployments.client import EncoderClient
+from serve_app.deployments.encoder import EncoderState
+from serve_app.domain.embeddings import DenseBatch, ItemFailure, TokenBatch
+from serve_app.domain.errors import DeadlineError, QueueFullError, UnavailableError
+
+Encode = Callable[[TokenBatch], Awaitable[DenseBatch]]
+
+
+def answer(batch: TokenBatch) -> DenseBatch:
+    """One-dimensional vectors: each text's first id."""
+    return DenseBatch(np.array([[row[0]] for row in batch.rows()], np.float32))
+
+
+def refusal(batch: TokenBatch) -> DenseBatch:
+    failures = tuple(ItemFailure(i, "queue_full", "full", 0.01) for i in range(len(batch.lengths)))
+    return DenseBatch(np.zeros((len(batch.lengths), 1), np.float32), failures)
+
+
+def client_of(encode: Encode) -> EncoderClient:
+    client = EncoderClient(SimpleNamespace(encode=SimpleNamespace(remote=encode)))  # type: ignore[arg-type]
+    client.state = EncoderState("cpu", "float32", 1)
+    return client
+
+
+def long_request(texts: int = 100, length: int = 500) -> TokenBatch:
+    """More than one chunk; each text's ids are its index."""
+    return TokenBatch.of_rows([np.full(length, i, np.int32) for i in range(texts)])
+
+
+async def test_chunks_come_back_in_the_order_of_the_texts_whatever_the_order_of_the_answers() -> None:
+    calls = []
+
+    async def encode(batch: TokenBatch) -> DenseBatch:
+        calls.append(batch)
+        await asyncio.sleep(0.02 / len(calls))  # later chunks answer first
+        return answer(batch)
+
+    vectors = (await client_of(encode).encode(long_request(), timeout_s=10)).vectors
+    assert vectors[:, 0].tolist() == list(range(100))
+    assert len(calls) > 4
+    assert all(call.tokens <= 8192 for call in calls)
+    assert len({call.shares[0].key for call in calls}) == 1, "all chunks are one request to the scheduler"
+
+
+async def test_at_most_four_chunks_of_a_request_are_under_way() -> None:
+    under_way = most = 0
+
+    async def encode(batch: TokenBatch) -> DenseBatch:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.001)
+        under_way -= 1
+        return answer(batch)
+
+    await client_of(encode).encode(long_request(400), timeout_s=10)
+    assert most == 4
+
+
+async def test_a_chunk_whose_replica_died_is_sent_again() -> None:
+    attempts = 0
+
+    async def encode(batch: TokenBatch) -> DenseBatch:
+        nonlocal attempts
+        attempts += 1
+        if attempts in {2, 3}:
+            raise ActorUnavailableError("killed", None)
+        return answer(batch)
+
+    vectors = (await client_of(encode).encode(long_request(), timeout_s=10)).vectors
+    assert vectors[:, 0].tolist() == list(range(100))
+
+
+async def test_when_every_attempt_dies_the_request_fails_as_unavailable() -> None:
+    async def encode(_: TokenBatch) -> DenseBatch:
+        raise ActorUnavailableError("killed", None)
+
+    with pytest.raises(UnavailableError, match="died under this request"):
+        await client_of(encode).encode(long_request(), timeout_s=10)
+
+
+async def test_a_full_queue_refuses_the_first_chunk_at_once_but_makes_later_ones_wait() -> None:
+    seen: list[int] = []
+
+    async def full_later(batch: TokenBatch) -> DenseBatch:
+        first = int(batch.ids[0])
+        seen.append(first)
+        return refusal(batch) if first and seen.count(first) < 3 else answer(batch)
+
+    waited = await client_of(full_later).encode(long_request(), timeout_s=10)
+    assert waited.failures == ()
+    assert waited.vectors[:, 0].tolist() == list(range(100))
+
+    async def full_at_once(batch: TokenBatch) -> DenseBatch:
+        return refusal(batch) if batch.ids[0] == 0 else answer(batch)
+
+    refused = await client_of(full_at_once).encode(long_request(), timeout_s=10)
+    assert refused.failures[0].code == QueueFullError.code
+
+
+async def test_a_passed_deadline_cancels_the_calls_under_way() -> None:
+    cancelled = 0
+
+    async def never(_: TokenBatch) -> DenseBatch:
+        nonlocal cancelled
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled += 1
+            raise
+        raise AssertionError
+
+    with pytest.raises(DeadlineError):
+        await client_of(never).encode(long_request(), timeout_s=0.02)
+    await asyncio.sleep(0)
+    assert cancelled == 4
+
+
+async def test_without_a_replica_a_request_is_refused_at_once() -> None:
+    client = client_of(lambda _: pytest.fail("nothing may be sent"))  # type: ignore[arg-type, return-value]
+    client.state = None
+    with pytest.raises(UnavailableError) as refused:
+        await client.encode(long_request(), timeout_s=10)
+    assert refused.value.retry_after_s

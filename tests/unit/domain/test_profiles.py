@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from serve_app.domain.errors import ModelLoadError
+from serve_app.domain.profiles import BGE_M3, E5, PROFILES, Capability, Pooling, Profile, TextRole, resolve_profile
+
+
+@pytest.mark.parametrize(
+    ("name", "profile"),
+    [
+        ("intfloat/multilingual-e5-large", E5),
+        ("intfloat/multilingual-E5-SMALL", E5),
+        ("my-e5-tuned", E5),
+        ("BAAI/bge-m3", BGE_M3),
+        ("BGE-M3-law", BGE_M3),
+        ("bge-m3-distilled-from-e5", BGE_M3),  # the longer word says more
+    ],
+)
+def test_the_family_is_guessed_from_the_name(name: str, profile: Profile) -> None:
+    assert resolve_profile(name) is profile
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "bge-large-en", "law", ""])
+def test_a_name_that_tells_no_family_is_refused_with_the_families_and_the_way_out(name: str) -> None:
+    with pytest.raises(ModelLoadError) as caught:
+        resolve_profile(name)
+    for word in (repr(name), "e5", "bge-m3", "`family:`"):
+        assert word in caught.value.message
+
+
+@pytest.mark.parametrize(("name", "family"), [("bge-m3", "e5"), ("my-e5", "bge-m3"), ("law", "e5")])
+def test_a_family_that_is_said_beats_the_name(name: str, family: str) -> None:
+    assert resolve_profile(name, family).family == family
+
+
+@pytest.mark.parametrize("family", ["gte", "E5", ""])
+def test_an_unknown_family_is_refused_with_the_known_ones(family: str) -> None:
+    with pytest.raises(ModelLoadError) as caught:
+        resolve_profile("my-e5", family)
+    for word in (repr(family), "my-e5", "e5", "bge-m3"):
+        assert word in caught.value.message
+
+
+def test_e5_reads_queries_and_passages_with_their_prefixes() -> None:
+    assert E5.format(TextRole.QUERY, "cats") == "query: cats"
+    assert E5.format(TextRole.PASSAGE, "cats") == "passage: cats"
+
+
+@pytest.mark.parametrize("role", TextRole)
+def test_bge_m3_reads_texts_as_they_are(role: TextRole) -> None:
+    assert BGE_M3.format(role, " cats ") == " cats "
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_a_prefix_is_put_in_front_even_of_a_text_that_has_one(profile: Profile) -> None:
+    once = profile.format(TextRole.QUERY, "cats")
+    assert profile.format(TextRole.QUERY, once) == profile.query_prefix * 2 + "cats"
+
+
+def test_the_wire_flag_becomes_a_role() -> None:
+    assert TextRole.of(is_query=True) is TextRole.QUERY
+    assert TextRole.of(is_query=False) is TextRole.PASSAGE
+
+
+def test_families_are_what_their_model_cards_say() -> None:
+    assert (E5.max_tokens, E5.pooling, E5.capabilities) == (512, Pooling.MEAN, {Capability.DENSE})
+    assert (BGE_M3.max_tokens, BGE_M3.pooling, BGE_M3.capabilities) == (8192, Pooling.CLS, set(Capability))
+
+
+def test_every_family_is_found_by_its_own_name() -> None:
+    assert {family: profile.family for family, profile in PROFILES.items()} == {"e5": "e5", "bge-m3": "bge-m3"}
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_a_profile_survives_the_way_between_processes(profile: Profile) -> None:
+    assert pickle.loads(pickle.dumps(profile)) == profile
