@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODELS_DIR ?= models
-STARTER := multilingual-e5-small
 CONFIG ?= serve_config.yaml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -31,8 +30,8 @@ $(VENV)/.dev: $(VENV)/.serve
 
 install: $(VENV)/.serve ## create .venv and install the service into it
 
-models: $(VENV)/.serve ## build the starter model if it is missing
-	@$(BIN)/python -m serve_app.models.starter --models-dir $(MODELS_DIR) $(STARTER)
+models: $(VENV)/.serve ## build the starter models that are missing
+	@$(BIN)/python -m serve_app.models.starter --models-dir $(MODELS_DIR)
 
 serve: models ## run the service on port 8000 until Ctrl-C
 	@set -a; . configs/serve.env; set +a; exec $(BIN)/python -m serve_app $(CONFIG)

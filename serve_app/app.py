@@ -13,24 +13,26 @@ from ray.serve import Application
 
 from serve_app.deployments.encoder import Encoder
 from serve_app.deployments.ingress import Ingress
+from serve_app.deployments.reranker import Reranker
 from serve_app.settings import DeploymentSettings, ModelSettings, Settings
 
 
 def build(settings: Settings) -> Application:
-    """The deployment graph: one encoder for each model, and the ingress in front of them."""
-    encoders = {model.name: _encoder(model, settings) for model in settings.models}
+    """The deployment graph: an encoder for each model, the rerankers, and the ingress in front of them."""
+    encoders = {model.name: _with_model(Encoder, model, settings) for model in settings.models}
+    rerankers = {model.name: _with_model(Reranker, model, settings) for model in settings.rerankers}
     ingress = serve.deployment()(Ingress).options(
         name="Ingress",
         ray_actor_options={"num_cpus": settings.ingress.num_cpus},
         graceful_shutdown_timeout_s=20,
         **_replicas(settings.ingress),
     )
-    return ingress.bind(settings, encoders)
+    return ingress.bind(settings, encoders, rerankers)
 
 
-def _encoder(model: ModelSettings, settings: Settings) -> Application:
-    deployment = serve.deployment()(Encoder).options(
-        name="Encoder-" + re.sub(r"[^A-Za-z0-9._-]", "-", model.name),
+def _with_model(kind: type, model: ModelSettings, settings: Settings) -> Application:
+    deployment = serve.deployment()(kind).options(
+        name=f"{kind.__name__}-" + re.sub(r"[^A-Za-z0-9._-]", "-", model.name),
         ray_actor_options={"num_cpus": model.num_cpus, "num_gpus": _gpus(model)},
         health_check_period_s=5,
         graceful_shutdown_timeout_s=20,

@@ -7,7 +7,7 @@ Annotations here are evaluated at import: Ray Serve reads the type of the app bu
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -91,6 +91,7 @@ class ModelSettings(DeploymentSettings):
         gpu_share: What ``auto`` takes.
         threads: Torch threads of each replica. ``auto``: from its CPUs.
         batching: Bounds of micro-batches and backlog.
+        dense_only: Serve a BGE-M3 without its sparse and ColBERT heads.
     """
 
     name: str = "intfloat/multilingual-e5-large"
@@ -101,6 +102,32 @@ class ModelSettings(DeploymentSettings):
     gpu_share: float = Field(default=0.5, gt=0)
     threads: Annotated[int, Field(ge=1)] | Auto = "auto"
     batching: BatchingSettings = BatchingSettings()
+    dense_only: bool = False
+
+
+class RerankerSettings(ModelSettings):
+    """One reranker and its deployment: a model copy and a GPU share of its own.
+
+    Attributes:
+        kind: ``colbert`` scores with the token vectors of a BGE-M3; ``cross-encoder`` reads query and candidate
+            together (``BAAI/bge-reranker-v2-m3`` and its kind).
+    """
+
+    name: str = "BAAI/bge-m3"
+    kind: Literal["colbert", "cross-encoder"] = "colbert"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_says_the_family(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("kind") == "cross-encoder":
+            return {"family": "cross-encoder", **values}
+        return values
+
+    @model_validator(mode="after")
+    def _scores_something(self) -> "RerankerSettings":
+        if self.dense_only:
+            raise ValueError(f"the reranker {self.name!r} can not be dense_only")
+        return self
 
 
 class Settings(_Frozen):
@@ -108,13 +135,15 @@ class Settings(_Frozen):
 
     Attributes:
         models_dir: Folder of model folders; relative to the working directory of the service.
-        models: What is served; the first one is the default.
+        models: What turns text into vectors; the first one that can is a request's default.
+        rerankers: What scores candidates for a query; the first one is the default. May be empty.
         ingress: The HTTP replicas: they parse, tokenise and answer, and need no GPU.
         limits: Bounds of a request.
     """
 
     models_dir: Path = Field(default=Path("models"), validate_default=True)
-    models: tuple[ModelSettings, ...] = Field(default=(ModelSettings(),), min_length=1)
+    models: tuple[ModelSettings, ...] = (ModelSettings(),)
+    rerankers: tuple[RerankerSettings, ...] = ()
     ingress: DeploymentSettings = DeploymentSettings()
     limits: Limits = Limits()
 
@@ -130,6 +159,13 @@ class Settings(_Frozen):
 
     @field_validator("models")
     @classmethod
+    def _at_least_one(cls, models: tuple[ModelSettings, ...]) -> tuple[ModelSettings, ...]:
+        if not models:
+            raise ValueError("name at least one model")
+        return models
+
+    @field_validator("models", "rerankers")
+    @classmethod
     def _distinct_names(cls, models: tuple[ModelSettings, ...]) -> tuple[ModelSettings, ...]:
         names = [model.name for model in models]
         if len(set(names)) < len(names):
@@ -138,13 +174,22 @@ class Settings(_Frozen):
 
 
 def overlay(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """The YAML values with what the environment says put over them; empty variables count as unset."""
-    merged = {**values, "models": [dict(model) for model in values.get("models") or [{}]]}
+    """The YAML values with what the environment says put over them; empty variables count as unset.
+
+    Values that are no settings at all are left as they are: whoever validates them says what is wrong.
+    """
+    merged = dict(values)
+    models = merged.get("models", [{}])
+    if not (isinstance(models, Sequence) and models and isinstance(models[0], Mapping)):
+        return merged
+    first = dict(models[0])
     for variable, path in ENVIRONMENT.items():
         if not (value := environment.get(variable)):
             continue
         if path.startswith("models.0."):
-            merged["models"][0][path.removeprefix("models.0.")] = value
+            first[path.removeprefix("models.0.")] = value
         else:
             merged[path] = value
+    if first != {}:
+        merged["models"] = [first, *models[1:]]
     return merged

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -79,14 +80,47 @@ def build_bge_m3_tiny(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sizes = EncoderSizes(HIDDEN, LAYERS, HEADS, FFN, len(vocabulary()[0]), M3_POSITIONS, token_types=1)
     write_weights(folder, bert_state(sizes, _random_weights()))
-    config = bert_config(sizes) | {"architectures": ["XLMRobertaModel"], "model_type": "xlm-roberta"}
-    ids = {"bos_token_id": SPECIAL.bos, "pad_token_id": SPECIAL.pad, "eos_token_id": SPECIAL.eos}
-    write_json(folder / "config.json", config | ids)
+    write_json(folder / "config.json", _xlm_roberta_config(sizes, "XLMRobertaModel"))
     limit = M3_POSITIONS - 2
     _write_tokenizer(folder, limit)
     write_sentence_transformers(folder, hidden=HIDDEN, pooling=Pooling.CLS, max_length=limit)
     write_manifest(folder, name=folder.name, family=BGE_M3.family, source=SOURCE, license="MIT")
     _write_heads(folder)
+
+
+def build_reranker_tiny(folder: Path, *, labels: int = 1) -> None:
+    """Write a cross-encoder as BGE's rerankers are: XLM-RoBERTa, 514 positions, a classification head.
+
+    Args:
+        folder: is made, with its parents.
+        labels: of the head; a reranker has one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    positions = E5_POSITIONS + 2
+    sizes = EncoderSizes(HIDDEN, LAYERS, HEADS, FFN, len(vocabulary()[0]), positions, token_types=1)
+    encoder = bert_state(sizes, _random_weights())
+    draw = _random_weights(seed=SEED + 2)
+    head = {
+        # large, so that scores differ by much more than the tolerance of a comparison
+        "classifier.dense.weight": 5 * draw("w", (HIDDEN, HIDDEN)),
+        "classifier.dense.bias": draw("b", (HIDDEN,)),
+        "classifier.out_proj.weight": 5 * draw("w", (labels, HIDDEN)),
+        "classifier.out_proj.bias": draw("b", (labels,)),
+    }
+    body = {f"roberta.{name}": value for name, value in encoder.items() if not name.startswith("pooler.")}
+    write_weights(folder, body | head)
+    names = [f"LABEL_{i}" for i in range(labels)]
+    write_json(
+        folder / "config.json",
+        _xlm_roberta_config(sizes, "XLMRobertaForSequenceClassification")
+        | {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}},
+    )
+    _write_tokenizer(folder, E5_POSITIONS)
+
+
+def _xlm_roberta_config(sizes: EncoderSizes, architecture: str) -> dict[str, Any]:
+    ids = {"bos_token_id": SPECIAL.bos, "pad_token_id": SPECIAL.pad, "eos_token_id": SPECIAL.eos}
+    return bert_config(sizes) | {"architectures": [architecture], "model_type": "xlm-roberta"} | ids
 
 
 def _write_heads(folder: Path) -> None:

@@ -13,10 +13,15 @@ from serve_app.api import problems
 from serve_app.api.gateway import Gateway
 from serve_app.api.limits import Guard
 from serve_app.api.routes.health import health_router
+from serve_app.api.routes.hybrid import hybrid_router
+from serve_app.api.routes.models import models_router
 from serve_app.api.routes.native import native_router
+from serve_app.api.routes.rerank import rerank_router
 from serve_app.domain.limits import Limits
 
-_DESCRIPTION = """Turns text into vectors. Every error is `{"detail": what to do, "code": a stable word}`."""
+_DESCRIPTION = (
+    'Turns text into vectors and reranks candidates. Every error is `{"detail": what to do, "code": a stable word}`.'
+)
 
 
 def create_app(
@@ -33,6 +38,9 @@ def create_app(
     app.add_middleware(Guard, max_body_bytes=limits.max_body_bytes, count_status=count_status)
     problems.install(app)
     app.include_router(native_router(gateway, limits))
+    app.include_router(hybrid_router(gateway, limits))
+    app.include_router(rerank_router(gateway, limits))
+    app.include_router(models_router(gateway))
     app.include_router(health_router(gateway))
 
     @app.get("/", include_in_schema=False)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.profiles import TextRole
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """What every encoding or scoring request may say beside its texts.
+
+    Attributes:
+        model: A served name; None for the first one that can.
+        truncate: Whether a text over the model's limit is cut (else it is an ``InvalidInputError``).
+        timeout_s: After this many seconds ``DeadlineError`` is raised and waiting work dropped.
+    """
+
+    model: str | None
+    truncate: bool
+    timeout_s: float
 
 
 @dataclass(frozen=True)
@@ -28,8 +43,66 @@ class Embedded:
 
 
 @dataclass(frozen=True)
+class HybridEmbedded(Embedded):
+    """All representations of a request's texts.
+
+    Attributes:
+        sparse: For each text the weight of each token that has any, by the token's text.
+        colbert: For each text float32 ``[tokens - 1, dimension]``, each row L2-normalised; None if not asked for.
+    """
+
+    sparse: Sequence[Mapping[str, float]] = ()
+    colbert: Sequence[Float32] | None = None
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Scores of a request's candidates.
+
+    Attributes:
+        model: The name of the model that made them.
+        scores: float32 ``[n]``, finite, in the order of the candidates.
+        tokens: Tokens read, special tokens included; a candidate that stands twice is read once.
+        truncated: Indices of the candidates that were cut; -1 is the query.
+    """
+
+    model: str
+    scores: Float32
+    tokens: int
+    truncated: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Where the score of one candidate comes from.
+
+    Attributes:
+        model: The name of the model that made it.
+        query_tokens: The query's tokens as text, without the first special one; a blank in front starts a word.
+        candidate_tokens: The candidate's, likewise.
+        matches: For each query token the index into ``candidate_tokens`` and the cosine of its best match.
+    """
+
+    model: str
+    query_tokens: Sequence[str]
+    candidate_tokens: Sequence[str]
+    matches: Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True)
 class ModelState:
-    """A served model as an operator sees it; ``device`` and ``dtype`` are unknown until a replica answers."""
+    """A served model as an operator sees it.
+
+    Attributes:
+        name: The name it is served by.
+        family: See ``domain.profiles``.
+        dimension: Length of a vector.
+        max_tokens: Longest text.
+        device: Where it computes; unknown until a replica answers.
+        dtype: What it computes in; likewise.
+        capabilities: Words of ``domain.profiles.Capability``.
+        serves: Of ``embed`` and ``rerank`` what it is configured for.
+    """
 
     name: str
     family: str
@@ -37,26 +110,54 @@ class ModelState:
     max_tokens: int
     device: str | None = None
     dtype: str | None = None
+    capabilities: Sequence[str] = ()
+    serves: Sequence[str] = ()
 
 
 class Gateway(Protocol):
-    """The service behind the routes; every method may raise a ``ServiceError``."""
+    """The service behind the routes; every method may raise a ``ServiceError``.
 
-    async def embed(
-        self, texts: Sequence[str], role: TextRole, *, model: str | None, truncate: bool, timeout_s: float
-    ) -> Embedded:
-        """Embeds texts.
+    Texts are never empty and none of them is blank. An error has ``item`` set where a single text is at
+    fault; of a rerank request that is the index of the candidate, or -1 for the query.
+    """
 
-        Args:
-            texts: Not empty, without blank texts.
-            role: Query or passage.
-            model: A served name; None for the default.
-            truncate: Whether a text over the model's limit is cut (else it is an ``InvalidInputError``).
-            timeout_s: After this many seconds ``DeadlineError`` is raised and waiting work dropped.
+    async def embed(self, texts: Sequence[str], role: TextRole, options: CallOptions) -> Embedded:
+        """Dense vectors of texts, as queries or as passages."""
+        ...
+
+    async def encode(self, texts: Sequence[str], options: CallOptions, *, colbert: bool) -> HybridEmbedded:
+        """Dense and sparse vectors of texts, and their ColBERT vectors if asked for.
 
         Raises:
-            ServiceError: With ``item`` set where a single text is at fault.
+            CapabilityError: The model has no such representations.
         """
+        ...
+
+    async def rerank(
+        self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
+    ) -> Ranked:
+        """Scores candidates for a query.
+
+        Args:
+            query: What is searched for.
+            candidates: At least one.
+            options: See there.
+            batch_size: Candidates in one forward, at most.
+            normalize: Late interaction: the mean over query tokens of the best match's cosine, else their sum.
+                Cross-encoder: the sigmoid of the logit, else the logit.
+        """
+        ...
+
+    async def explain(self, query: str, candidate: str, options: CallOptions) -> Explained:
+        """Says which token of the candidate answers each token of the query.
+
+        Raises:
+            CapabilityError: The reranker reads pairs and compares no token vectors.
+        """
+        ...
+
+    def models(self) -> Sequence[ModelState]:
+        """All served models, the default first."""
         ...
 
     async def check(self, *, timeout_s: float) -> ModelState:

@@ -20,7 +20,8 @@ from serve_app.domain.errors import InternalError, ServiceError
 logger = logging.getLogger(__name__)
 
 _MAX_VIOLATIONS = 5
-_UNION_TAGS = frozenset({"<strings>", "<map>", "<records>"})  # of schemas.native.Items
+# of schemas.native.Items and schemas.rerank.AnyRerankRequest
+_UNION_TAGS = frozenset({"<strings>", "<map>", "<records>", "<candidates>", "<documents>", "str", "DocumentText"})
 
 
 class Problem(BaseModel):
@@ -29,6 +30,21 @@ class Problem(BaseModel):
     detail: str
     code: str
     error_id: str | None = None
+
+
+_DESCRIPTIONS = {
+    400: "The model has no such representation; `detail` names the served models that have.",
+    404: "No served model has this name.",
+    408: "The deadline passed; the work was dropped.",
+    413: "The body is larger than the limit.",
+    422: "The body breaks the schema or a limit; `detail` names the field and the index.",
+    429: "The queue is full; `Retry-After` says when to come back.",
+    500: "An unexpected failure; the log has the trace under `error_id`.",
+    503: "No replica is ready; `Retry-After` says when to come back.",
+}
+ERRORS: dict[int | str, dict[str, Any]] = {  # FastAPI's `responses` of every route that computes
+    status: {"model": Problem, "description": text} for status, text in _DESCRIPTIONS.items()
+}
 
 
 def problem(status: int, code: str, detail: str, *, retry_after_s: float | None = None, **more: str) -> Response:

@@ -9,9 +9,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 from fastapi.responses import Response, StreamingResponse
 
+from serve_app.api.gateway import HybridEmbedded
 from serve_app.domain.embeddings import Float32
 
 _JSON = "application/json"
@@ -50,6 +52,57 @@ def truncation_headers(truncated: Sequence[int]) -> dict[str, str]:
         return {}
     listed = ",".join(map(str, truncated[:_MAX_LISTED]))
     return {"X-Truncated": listed, "X-Truncated-Count": str(len(truncated))}
+
+
+def hybrid_reply(embedded: HybridEmbedded, ids: Sequence[str] | None = None) -> Response:
+    """``{"hybrid_vectors": [...]}``, or by id with ``ids``; with ColBERT vectors it is streamed text by text."""
+    headers = truncation_headers(embedded.truncated)
+    pieces = _hybrid_pieces(embedded, ids)
+    return StreamingResponse(pieces, headers=headers, media_type=_JSON)
+
+
+def single_hybrid_reply(embedded: HybridEmbedded) -> Response:
+    """``{"hybrid_vector": {...}}`` of the only text."""
+    headers = truncation_headers(embedded.truncated)
+    return StreamingResponse(_enclosed(b'{"hybrid_vector":', embedded, 0), headers=headers, media_type=_JSON)
+
+
+async def _hybrid_pieces(embedded: HybridEmbedded, ids: Sequence[str] | None) -> AsyncIterator[bytes]:
+    yield b'{"hybrid_vectors":' + (b"[" if ids is None else b"{")
+    for row in range(len(embedded.vectors)):
+        comma = b"," if row else b""
+        yield comma if ids is None else comma + dumps(ids[row]) + b":"
+        async for piece in _hybrid_row(embedded, row):
+            yield piece
+    yield b"]}" if ids is None else b"}}"
+
+
+async def _enclosed(head: bytes, embedded: HybridEmbedded, row: int) -> AsyncIterator[bytes]:
+    yield head
+    async for piece in _hybrid_row(embedded, row):
+        yield piece
+    yield b"}"
+
+
+async def _hybrid_row(embedded: HybridEmbedded, row: int) -> AsyncIterator[bytes]:
+    head = dumps({"dense": embedded.vectors[row], "sparse": embedded.sparse[row]})[:-1]
+    if embedded.colbert is None:
+        yield head + b',"colbert":null}'
+        return
+    yield head + b',"colbert":'
+    async for piece in _matrix(embedded.colbert[row]):
+        yield piece
+    yield b"}"
+
+
+async def _matrix(rows: Float32) -> AsyncIterator[bytes]:
+    """A JSON list of lists, in pieces that hold the event loop for a moment only."""
+    step = max(1, _PIECE_FLOATS // max(1, rows.shape[1]))
+    yield b"["
+    for start in range(0, len(rows), step):
+        yield (b"," if start else b"") + dumps(np.ascontiguousarray(rows[start : start + step]))[1:-1]
+        await asyncio.sleep(0)
+    yield b"]"
 
 
 async def _pieces(vectors: Float32, ids: Sequence[str] | None) -> AsyncIterator[bytes]:

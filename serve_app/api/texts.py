@@ -28,13 +28,27 @@ class Texts:
     name: Callable[[int], str]
 
 
-def single_text(text: str, limits: Limits) -> Texts:
-    """Proves the one text of a request.
+def single_text(text: str, limits: Limits, *, field: str = "text") -> Texts:
+    """Proves the one text of a field.
 
     Raises:
         InvalidInputError: It is blank, broken or over a limit.
     """
-    return _proven(Texts([text], None, lambda _: "text"), limits)
+    return _proven(Texts([text], None, lambda _: field), limits)
+
+
+def candidate_texts(query: str, candidates: Sequence[str], limits: Limits, *, field: str = "candidates") -> Texts:
+    """Proves a query and its candidates; the index -1 of the result names the query.
+
+    Raises:
+        InvalidInputError: Too many, or a text that is blank, broken or over a limit.
+    """
+    single_text(query, limits, field="query")
+    if len(candidates) > limits.max_candidates:
+        raise InvalidInputError(
+            f"{field}: {len(candidates)} texts, the limit is {limits.max_candidates}; send several requests"
+        )
+    return _proven(Texts(candidates, None, lambda i: f"{field}[{i}]" if i >= 0 else "query"), limits)
 
 
 def batch_texts(items: list[str] | dict[str, str] | list[TextRecord], limits: Limits) -> Texts:

@@ -2,112 +2,111 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from serve_app.api.gateway import Embedded, ModelState
+from serve_app.api.gateway import CallOptions, Embedded, HybridEmbedded, ModelState
 from serve_app.deployments.client import EncoderClient
 from serve_app.deployments.metrics import IngressMetrics
-from serve_app.domain.embeddings import ItemFailure
-from serve_app.domain.errors import (
-    InvalidInputError,
-    ModelNotFoundError,
-    QueueFullError,
-    ServiceError,
-    error_of,
-)
-from serve_app.domain.profiles import TextRole
-from serve_app.models.source import ModelSource
-from serve_app.models.tokenizer import TextTokenizer, Tokenised
+from serve_app.deployments.ranking import Rerankers
+from serve_app.deployments.served import Served, count, pick, refuse_long
+from serve_app.domain.embeddings import DENSE, EncodedBatch
+from serve_app.domain.errors import InvalidInputError, QueueFullError
+from serve_app.domain.limits import Limits
+from serve_app.domain.profiles import Capability, TextRole
+from serve_app.models.tokenizer import Tokenised
 
-_INLINE_CHARS = 4000  # about half a millisecond of tokenising; more goes to a thread
-
-
-class ServedModel:
-    """What the ingress holds of a model: its card, its tokenizer, the way to its encoder."""
-
-    def __init__(self, source: ModelSource, client: EncoderClient) -> None:
-        """Reads the tokenizer."""
-        self.source = source
-        self.client = client
-        self.tokenizer = TextTokenizer(source.folder, source.max_tokens)
-
-    def state(self) -> ModelState:
-        """The model as an operator sees it."""
-        encoder = self.client.state
-        return ModelState(
-            name=self.source.name,
-            family=self.source.profile.family,
-            dimension=self.source.dimension,
-            max_tokens=self.source.max_tokens,
-            device=encoder.device if encoder else None,
-            dtype=encoder.dtype if encoder else None,
-        )
+_HYBRID = frozenset({Capability.DENSE, Capability.SPARSE, Capability.COLBERT})
 
 
 class ServeGateway:
     """Implements ``api.gateway.Gateway`` on deployment handles."""
 
-    def __init__(self, models: Mapping[str, ServedModel], metrics: IngressMetrics) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Served[EncoderClient]],
+        rerankers: Rerankers,
+        limits: Limits,
+        metrics: IngressMetrics,
+    ) -> None:
         """Takes the served models, the default one first."""
         self._models = models
+        self._rerankers = rerankers
+        self._limits = limits
         self._metrics = metrics
+        self.rerank = rerankers.rerank
+        self.explain = rerankers.explain
 
-    async def embed(
-        self, texts: Sequence[str], role: TextRole, *, model: str | None, truncate: bool, timeout_s: float
-    ) -> Embedded:
+    async def embed(self, texts: Sequence[str], role: TextRole, options: CallOptions) -> Embedded:
         """See ``Gateway.embed``."""
-        served = self._find(model)
+        served = pick(self._models, options.model, DENSE, "dense vectors")
         began = time.monotonic()
-        tokens = await self._tokenise(served, texts, role)
-        truncated = tokens.truncated
-        if truncated and not truncate:
-            raise _too_long(tokens, truncated[0])
-        tokenised = time.monotonic()
-        self._metrics.texts += len(texts)
-        self._metrics.tokens += len(tokens.ids)
-        self._metrics.truncated += len(truncated)
-        left_s = timeout_s - (tokenised - began)
-        answer = await served.client.encode(tokens.batch(), timeout_s=max(left_s, 0.0))
-        self._metrics.observe(tokenised - began, time.monotonic() - tokenised)
-        if answer.failures:
-            raise _error(answer.failures[0])
-        return Embedded(served.source.name, answer.vectors, len(tokens.ids), truncated)
+        tokens = await served.tokenise(texts, role)
+        cut = refuse_long(tokens, options)
+        answer = await self._encode(served, tokens, options, began, DENSE)
+        return Embedded(served.source.name, answer.dense, len(tokens.ids), cut)
+
+    async def encode(self, texts: Sequence[str], options: CallOptions, *, colbert: bool) -> HybridEmbedded:
+        """See ``Gateway.encode``."""
+        served = pick(self._models, options.model, _HYBRID, "hybrid vectors")
+        began = time.monotonic()
+        tokens = await served.tokenise(texts, TextRole.PASSAGE)
+        cut = refuse_long(tokens, options)
+        if colbert:
+            self._refuse_large(len(tokens.ids), served.source.dimension)
+        want = _HYBRID if colbert else _HYBRID - {Capability.COLBERT}
+        answer = await self._encode(served, tokens, options, began, want)
+        assert answer.sparse_ids is not None
+        assert answer.sparse_weights is not None
+        named = served.tokenizer.vocabulary.weights_by_text
+        sparse = [
+            named(ids.tolist(), weights.tolist())
+            for ids, weights in zip(answer.sparse_ids.rows(), answer.sparse_weights.rows(), strict=True)
+        ]
+        vectors = answer.colbert.rows() if answer.colbert is not None else None
+        return HybridEmbedded(served.source.name, answer.dense, len(tokens.ids), cut, sparse, vectors)
+
+    def models(self) -> Sequence[ModelState]:
+        """See ``Gateway.models``. A model that embeds and reranks is one entry."""
+        states: dict[str, ModelState] = {}
+        for models, route in ((self._models, "embed"), (self._rerankers.models, "rerank")):
+            for name, served in models.items():
+                known = states.setdefault(name, served.state())
+                states[name] = replace(known, serves=(*known.serves, route))
+        return list(states.values())
 
     async def check(self, *, timeout_s: float) -> ModelState:
         """See ``Gateway.check``."""
-        served = self._find(None)
-        tokens = served.tokenizer([served.source.profile.format(TextRole.QUERY, "ready?")])
-        answer = await served.client.encode(tokens.batch(), timeout_s=timeout_s)
+        served = pick(self._models, None, DENSE, "dense vectors")
+        tokens = await served.tokenise(["ready?"], TextRole.QUERY)
+        answer = await served.caller.encode(tokens.batch(), timeout_s=timeout_s)
         for failure in answer.failures:
             if failure.code != QueueFullError.code:
-                raise _error(failure)
+                raise failure.error()
         return served.state()
 
-    def _find(self, name: str | None) -> ServedModel:
-        if name is None:
-            return next(iter(self._models.values()))
-        try:
-            return self._models[name]
-        except KeyError:
-            raise ModelNotFoundError(f"no model {name!r} is served; these are: {', '.join(self._models)}") from None
+    async def _encode(
+        self,
+        served: Served[EncoderClient],
+        tokens: Tokenised,
+        options: CallOptions,
+        began: float,
+        want: frozenset[Capability],
+    ) -> EncodedBatch:
+        tokenised = time.monotonic()
+        count(self._metrics, [tokens])
+        left_s = max(0.0, options.timeout_s - (tokenised - began))
+        answer = await served.caller.encode(tokens.batch(), timeout_s=left_s, want=want)
+        self._metrics.observe(tokenised - began, time.monotonic() - tokenised)
+        if answer.failures:
+            raise answer.failures[0].error()
+        return answer
 
-    async def _tokenise(self, served: ServedModel, texts: Sequence[str], role: TextRole) -> Tokenised:
-        profile, tokenizer = served.source.profile, served.tokenizer
-        formatted = [profile.format(role, text) for text in texts]
-        if sum(map(len, formatted)) <= _INLINE_CHARS:
-            return tokenizer(formatted)
-        return await asyncio.to_thread(tokenizer, formatted)
-
-
-def _error(failure: ItemFailure) -> ServiceError:
-    return error_of(failure.code, failure.message, retry_after_s=failure.retry_after_s, item=failure.index)
-
-
-def _too_long(tokens: Tokenised, item: int) -> InvalidInputError:
-    return InvalidInputError(
-        f"{tokens.full_lengths[item]} tokens, the model's limit is {tokens.lengths[item]}; "
-        f"shorten the text, or send truncate: true to have it cut",
-        item=item,
-    )
+    def _refuse_large(self, tokens: int, dimension: int) -> None:
+        most = self._limits.max_colbert_floats
+        if tokens * dimension > most:
+            raise InvalidInputError(
+                f"return_colbert: {tokens} tokens of {dimension} numbers each are over the limit of {most} numbers "
+                f"in a reply; send fewer or shorter texts at once (up to {most // dimension} tokens), or do without"
+            )

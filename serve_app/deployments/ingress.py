@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import TypeVar
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -11,15 +12,22 @@ from starlette.types import ASGIApp
 
 from serve_app.api.application import create_app
 from serve_app.deployments.banner import announce
+from serve_app.deployments.calls import ReplicaCaller
 from serve_app.deployments.client import EncoderClient
 from serve_app.deployments.console import keep_log_fresh, telling_why
 from serve_app.deployments.encoder import Encoder
-from serve_app.deployments.gateway import ServedModel, ServeGateway
+from serve_app.deployments.gateway import ServeGateway
 from serve_app.deployments.metrics import IngressMetrics
+from serve_app.deployments.ranking import Rerankers
+from serve_app.deployments.reranker import Reranker
+from serve_app.deployments.served import Served
+from serve_app.domain.embeddings import DENSE
 from serve_app.models.source import find_model
-from serve_app.settings import Settings
+from serve_app.settings import ModelSettings, Settings
 
-_WAIT_FOR_ENCODERS_S = 10.0
+_WAIT_FOR_REPLICAS_S = 10.0
+
+C = TypeVar("C", bound=ReplicaCaller)
 
 
 @serve.ingress()
@@ -27,30 +35,39 @@ class Ingress:
     """One HTTP replica; Ray Serve starts as many as configured."""
 
     async def __init__(  # type: ignore[misc]
-        self, settings: Settings, encoders: Mapping[str, DeploymentHandle[Encoder]]
+        self,
+        settings: Settings,
+        encoders: Mapping[str, DeploymentHandle[Encoder]],
+        rerankers: Mapping[str, DeploymentHandle[Reranker]],
     ) -> None:
-        """Reads the tokenizers and finds the encoders; those that are still loading are not waited for long.
+        """Reads the tokenizers and finds the replicas; those that are still loading are not waited for long.
 
         Args:
             settings: All settings.
             encoders: Handle of each model's encoder, by model name.
+            rerankers: Handle of each reranker, by model name.
 
         Raises:
             ModelLoadError: A model's card or tokenizer can not be read.
         """
         self._settings = settings
-        models = {}
         with telling_why("the ingress"):
-            for model in settings.models:
-                source = find_model(model.name, settings.models_dir, family=model.family, weights=False)
-                models[model.name] = ServedModel(source, EncoderClient(encoders[model.name]))
-        await asyncio.gather(*(model.client.start(wait_s=_WAIT_FOR_ENCODERS_S) for model in models.values()))
+            models = {m.name: self._served(m, EncoderClient(encoders[m.name])) for m in settings.models}
+            scorers = {m.name: self._served(m, ReplicaCaller(rerankers[m.name])) for m in settings.rerankers}
+        callers: list[ReplicaCaller] = [served.caller for served in models.values()]
+        callers += [served.caller for served in scorers.values()]
+        await asyncio.gather(*(caller.start(wait_s=_WAIT_FOR_REPLICAS_S) for caller in callers))
         self._metrics = IngressMetrics()
-        self._gateway = ServeGateway(models, self._metrics)
+        self._gateway = ServeGateway(models, Rerankers(scorers, self._metrics), settings.limits, self._metrics)
         loop = asyncio.get_running_loop()
         self._log_keeper = loop.create_task(keep_log_fresh())
         if serve.get_replica_context().rank.rank == 0:
             self._announcement = loop.create_task(announce(self._gateway))
+
+    def _served(self, model: ModelSettings, caller: C) -> Served[C]:
+        source = find_model(model.name, self._settings.models_dir, family=model.family, weights=False)
+        can = source.profile.capabilities
+        return Served(source, can & DENSE if model.dense_only else can, caller)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray Serve after the constructor."""

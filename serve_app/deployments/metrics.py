@@ -75,8 +75,8 @@ class IngressMetrics(_Flushed):
         self._statuses.clear()
 
 
-class EncoderMetrics(_Flushed):
-    """What an encoder counts: micro-batches, their fill, times, and its backlog."""
+class DeviceMetrics(_Flushed):
+    """What a replica with a model counts: micro-batches, their fill, times, and its backlog."""
 
     def __init__(self, model: str, max_batch_tokens: int, backlog: Callable[[], tuple[int, int]]) -> None:
         """Registers the metrics; needs a running event loop.
@@ -118,7 +118,7 @@ class EncoderMetrics(_Flushed):
         self._padded += report.padded_tokens
 
     def count_failure(self, code: str) -> None:
-        """Counts a text without a vector."""
+        """Counts a text without a result."""
         self._failures.inc(1, {"code": code})
 
     def flush(self) -> None:

@@ -7,13 +7,19 @@ costs microseconds for each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.domain.errors import ServiceError, error_of
+from serve_app.domain.profiles import Capability
+from serve_app.domain.ragged import Ragged
+
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
+
+DENSE = frozenset({Capability.DENSE})
 
 
 @dataclass(frozen=True)
@@ -24,11 +30,13 @@ class RequestShare:
         key: The same for all shares of a request, so that scheduling can be fair between requests.
         count: Number of texts.
         timeout_s: Seconds until nobody waits for the answer any more.
+        want: The representations asked for; dense vectors come always.
     """
 
     key: int
     count: int
     timeout_s: float
+    want: frozenset[Capability] = DENSE
 
 
 @dataclass(frozen=True)
@@ -91,37 +99,101 @@ class ItemFailure:
     message: str
     retry_after_s: float | None = None
 
+    @classmethod
+    def of(cls, index: int, error: ServiceError) -> ItemFailure:
+        """What is left of an error on the way to another process."""
+        return cls(index, error.code, error.message, error.retry_after_s)
+
+    def error(self) -> ServiceError:
+        """The error that it was, naming the text."""
+        return error_of(self.code, self.message, retry_after_s=self.retry_after_s, item=self.index)
+
 
 @dataclass(frozen=True)
-class DenseBatch:
-    """The encoder's answer to a ``TokenBatch``.
+class Encoded:
+    """All that was asked for of one text.
 
     Attributes:
-        vectors: float32 ``[n, dimension]``, L2-normalised, in the order of the texts; a row whose
-            index is in ``failures`` is zero.
-        failures: One entry for each text that failed.
+        dense: float32 ``[dimension]``, L2-normalised.
+        sparse: int32 ``[k]`` distinct token ids and float32 ``[k]`` their weights, all above 0.
+        colbert: float32 ``[tokens - 1, dimension]``, each row L2-normalised; the first token has none.
     """
 
-    vectors: Float32
-    failures: tuple[ItemFailure, ...] = ()
+    dense: Float32
+    sparse: tuple[Int32, Float32] | None = None
+    colbert: Float32 | None = None
 
-    def part(self, start: int, stop: int) -> DenseBatch:
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """The encoder's answer to a ``TokenBatch``; a text that failed, or did not ask, has zeros or an empty row.
+
+    Attributes:
+        dense: float32 ``[n, dimension]``, L2-normalised, in the order of the texts.
+        failures: One entry for each text that failed.
+        sparse_ids: int32 rows of distinct token ids; None if no text asked.
+        sparse_weights: float32 rows, as long as those of the ids.
+        colbert: float32 rows ``[tokens - 1, dimension]``; None if no text asked.
+    """
+
+    dense: Float32
+    failures: tuple[ItemFailure, ...] = ()
+    sparse_ids: Ragged | None = None
+    sparse_weights: Ragged | None = None
+    colbert: Ragged | None = None
+
+    def part(self, start: int, stop: int) -> EncodedBatch:
         """The rows ``start`` to ``stop`` (exclusive), failures renumbered."""
-        inside = tuple(
-            ItemFailure(f.index - start, f.code, f.message, f.retry_after_s)
-            for f in self.failures
-            if start <= f.index < stop
+        inside = tuple(replace(f, index=f.index - start) for f in self.failures if start <= f.index < stop)
+        return EncodedBatch(
+            self.dense[start:stop],
+            inside,
+            *(ragged and ragged.part(start, stop) for ragged in (self.sparse_ids, self.sparse_weights, self.colbert)),
         )
-        return DenseBatch(self.vectors[start:stop], inside)
 
     @classmethod
-    def join(cls, parts: Sequence[DenseBatch]) -> DenseBatch:
-        """Several answers as one, in order, failures renumbered."""
+    def of_texts(
+        cls, results: Sequence[Encoded | ServiceError], want: frozenset[Capability], dimension: int
+    ) -> EncodedBatch:
+        """From one result for each text.
+
+        Args:
+            results: At least one.
+            want: What any of the texts asked for.
+            dimension: Of the vectors, for texts that have none.
+        """
+        failures = tuple(ItemFailure.of(i, r) for i, r in enumerate(results) if isinstance(r, ServiceError))
+        nothing = Encoded(np.zeros(dimension, np.float32))
+        texts = [nothing if isinstance(r, ServiceError) else r for r in results]
+        sparse_ids = sparse_weights = colbert = None
+        if Capability.SPARSE in want:
+            none = (np.empty(0, np.int32), np.empty(0, np.float32))
+            sparse_ids = Ragged.of_rows([(text.sparse or none)[0] for text in texts])
+            sparse_weights = Ragged.of_rows([(text.sparse or none)[1] for text in texts])
+        if Capability.COLBERT in want:
+            given = [text.colbert for text in texts if text.colbert is not None]
+            empty = given[0][:0] if given else np.empty((0, dimension), np.float32)
+            colbert = Ragged.of_rows([empty if text.colbert is None else text.colbert for text in texts])
+        return cls(np.stack([text.dense for text in texts]), failures, sparse_ids, sparse_weights, colbert)
+
+    @classmethod
+    def join(cls, parts: Sequence[EncodedBatch]) -> EncodedBatch:
+        """Several answers to parts of one request as one, in order, failures renumbered."""
         if len(parts) == 1:
             return parts[0]
         failures: list[ItemFailure] = []
         offset = 0
         for part in parts:
-            failures += [ItemFailure(f.index + offset, f.code, f.message, f.retry_after_s) for f in part.failures]
-            offset += len(part.vectors)
-        return cls(np.concatenate([p.vectors for p in parts]), tuple(failures))
+            failures += [replace(f, index=f.index + offset) for f in part.failures]
+            offset += len(part.dense)
+        return cls(
+            np.concatenate([p.dense for p in parts]),
+            tuple(failures),
+            _joined([p.sparse_ids for p in parts]),
+            _joined([p.sparse_weights for p in parts]),
+            _joined([p.colbert for p in parts]),
+        )
+
+
+def _joined(parts: Sequence[Ragged | None]) -> Ragged | None:
+    return Ragged.join([p for p in parts if p is not None]) if all(p is not None for p in parts) else None

@@ -2,7 +2,8 @@
 
 A profile is a value. Serving, training and a saved manifest use the same object, and no other
 place in the project knows a prefix. Sources: the model cards of ``intfloat/multilingual-e5-*``
-(prefixes, 512 tokens, mean pooling) and ``BAAI/bge-m3`` (no prefix, 8,192 tokens, CLS pooling).
+(prefixes, 512 tokens, mean pooling), ``BAAI/bge-m3`` (no prefix, 8,192 tokens, CLS pooling) and
+``BAAI/bge-reranker-*`` (pairs of texts, 8,192 tokens where the folder has the positions).
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ class TextRole(StrEnum):
 
 
 class Capability(StrEnum):
-    """A representation that a model computes."""
+    """What a model computes: a representation of a text, or the score of a pair of texts."""
 
     DENSE = "dense"
     SPARSE = "sparse"
     COLBERT = "colbert"
+    PAIR_SCORE = "pair_score"
 
 
 class Pooling(StrEnum):
@@ -83,7 +85,15 @@ BGE_M3 = Profile(
     pooling=Pooling.CLS,
     capabilities=frozenset({Capability.DENSE, Capability.SPARSE, Capability.COLBERT}),
 )
-PROFILES: Mapping[str, Profile] = MappingProxyType({p.family: p for p in (E5, BGE_M3)})
+CROSS_ENCODER = Profile(
+    family="cross-encoder",
+    query_prefix="",
+    passage_prefix="",
+    max_tokens=8192,
+    pooling=Pooling.CLS,
+    capabilities=frozenset({Capability.PAIR_SCORE}),
+)
+PROFILES: Mapping[str, Profile] = MappingProxyType({p.family: p for p in (E5, BGE_M3, CROSS_ENCODER)})
 
 
 def resolve_profile(name: str, family: str | None = None) -> Profile:
@@ -107,6 +117,8 @@ def resolve_profile(name: str, family: str | None = None) -> Profile:
         return BGE_M3
     if "e5" in lowered:
         return E5
+    if "reranker" in lowered:
+        return CROSS_ENCODER
     raise ModelLoadError(
         f"the name {name!r} does not tell the model's family. Families served here: {known}. "
         f"If the model is one of these, say so with `family:` beside its `name:` in the serve config."

@@ -1,8 +1,9 @@
 """The backlog of a device: which texts it takes next, fairly, and within which bounds.
 
-A free device takes the text whose request has had the least service so far, and with it the waiting
-texts nearest in length, up to a budget of padded tokens. So batches grow with the load, padding stays
-small, nothing starves, and a single query beside a list of thousands waits for about one micro-batch.
+A free device takes the text whose request has had the least service so far, with it this request's
+fair share of the micro-batch, and then the waiting texts nearest in length, up to a budget of padded
+tokens. So batches grow with the load, padding stays small, nothing starves, and a single query beside a
+list of thousands waits for about one micro-batch.
 
 Fairness between requests is weighted fair queueing (Demers, Keshav and Shenker, 1989) with tokens as
 the unit of service: every request has a virtual finishing time, the earliest goes first.
@@ -13,16 +14,17 @@ Pure asyncio; whatever computes is behind the ``forward`` callable.
 from __future__ import annotations
 
 import asyncio
-import bisect
+import itertools
 import logging
-import math
+import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from serve_app.domain.errors import DeadlineError, InternalError, QueueFullError, ServiceError
+from serve_app.models.lengths import LengthIndex, Row
 
 logger = logging.getLogger(__name__)
 
@@ -69,13 +71,15 @@ class Ticket(Generic[T, R]):
 
 @dataclass(eq=False)
 class _Request(Generic[T, R]):
-    """All waiting texts with one key, oldest first, and the service that the key has had."""
+    """All waiting texts with one key, oldest first and by length, and the service that the key has had."""
 
     served: float
-    waiting: deque[_Text[T, R]] = field(default_factory=deque)
+    max_texts: int
+    waiting: deque[Row[_Text[T, R]]] = field(default_factory=deque)
+    by_length: LengthIndex[_Text[T, R]] = field(default_factory=LengthIndex)
 
-    def oldest(self) -> _Text[T, R] | None:
-        while self.waiting and self.waiting[0].taken:
+    def oldest(self) -> Row[_Text[T, R]] | None:
+        while self.waiting and self.waiting[0][2].taken:
             self.waiting.popleft()
         return self.waiting[0] if self.waiting else None
 
@@ -110,7 +114,8 @@ class Scheduler(Generic[T, R]):
         self._max_backlog_tokens = max_backlog_tokens
         self._report = report
         self._requests: dict[int, _Request[T, R]] = {}
-        self._by_length: list[_Text[T, R]] = []
+        self._by_length: LengthIndex[_Text[T, R]] = LengthIndex()
+        self._numbers = itertools.count()
         self._under_way: list[_Text[T, R]] = []
         self._wake = asyncio.Event()
         self._clock = 0.0  # tokens of service that each waiting request could have had so far
@@ -136,7 +141,9 @@ class Scheduler(Generic[T, R]):
         """Number of texts in the backlog."""
         return len(self._by_length)
 
-    def submit(self, items: Sequence[T], lengths: Sequence[int], *, key: int, timeout_s: float) -> Ticket[T, R]:
+    def submit(
+        self, items: Sequence[T], lengths: Sequence[int], *, key: int, timeout_s: float, max_texts: int = sys.maxsize
+    ) -> Ticket[T, R]:
         """Puts the texts of a request, or of a part of it, into the backlog.
 
         Args:
@@ -144,6 +151,7 @@ class Scheduler(Generic[T, R]):
             lengths: Tokens of each text.
             key: Names the request for fairness; parts of one request share it.
             timeout_s: After this many seconds the texts that still wait fail with ``DeadlineError``.
+            max_texts: Texts of this request in one forward, at most; all parts of a request say the same.
 
         Raises:
             QueueFullError: The backlog is at its bound.
@@ -161,11 +169,14 @@ class Scheduler(Generic[T, R]):
             return ticket
         ticket.done.add_done_callback(lambda _: self._drop(ticket))
         ticket.timer = loop.call_later(timeout_s, self._expire, ticket)
-        request = self._requests.setdefault(key, _Request(self._clock))
-        texts = [_Text(item, int(n), row, ticket) for row, (item, n) in enumerate(zip(items, lengths, strict=True))]
-        request.waiting.extend(texts)
-        self._by_length.extend(texts)
-        self._by_length.sort(key=_length)  # nearly sorted already: Python's sort merges runs
+        request = self._requests.setdefault(key, _Request(self._clock, max_texts))
+        rows = [
+            (int(n), next(self._numbers), _Text(item, int(n), row, ticket))
+            for row, (item, n) in enumerate(zip(items, lengths, strict=True))
+        ]
+        request.waiting.extend(rows)
+        request.by_length.add(rows)
+        self._by_length.add(rows)
         self.backlog_tokens += tokens
         self._wake.set()
         return ticket
@@ -199,48 +210,62 @@ class Scheduler(Generic[T, R]):
                 logger.exception("a micro-batch was computed but not counted")
 
     def _take(self) -> list[_Text[T, R]]:
-        """Removes the next micro-batch from the backlog: an anchor and its neighbours in length."""
+        """Removes the next micro-batch from the backlog, in the order of lengths.
+
+        Neighbours in length come mostly from the largest request; without a share of its own a short list
+        beside a long one would get its turn for one text at a time.
+        """
         anchor = self._next_anchor()
         if anchor is None:
             return []
-        texts = self._by_length
-        at = bisect.bisect_left(texts, anchor.length, key=_length)
-        while texts[at] is not anchor:
-            at += 1
-        low, high = at, at + 1
-        while True:
-            longest, count = texts[high - 1].length, high - low
-            # the next longer text pads all others, the next shorter one gets padded: the cheaper joins; on a tie
-            # the longer, because among equal lengths the rest of the anchor's own request is on that side
-            longer = shorter = math.inf
-            if high < len(texts) and texts[high].length * (count + 1) <= self._max_batch_tokens:
-                longer = (texts[high].length - longest) * count
-            if low > 0 and longest * (count + 1) <= self._max_batch_tokens:
-                shorter = longest - texts[low - 1].length
-            if min(longer, shorter) > self._max_padding_tokens:
-                break
-            low, high = (low, high + 1) if longer <= shorter else (low - 1, high)
-        batch = texts[low:high]
-        del texts[low:high]
+        rows, counts = [anchor], Counter({anchor[2].ticket.key: 1})
+        anchor[2].taken = True
+
+        def admits(text: _Text[T, R]) -> bool:
+            key = text.ticket.key
+            if text.taken or counts[key] >= self._requests[key].max_texts:
+                return False
+            text.taken = True
+            counts[key] += 1
+            return True
+
+        request = self._requests[anchor[2].ticket.key]
+        behind = max(0.0, self._clock - request.served)
+        share = min(self._max_batch_tokens, self._max_batch_tokens // len(self._requests) + int(behind))
+        for index, max_tokens in (
+            (request.by_length, share),
+            (self._by_length, self._max_batch_tokens),
+        ):
+            rows += index.near(
+                max(length for length, _, _ in rows),
+                len(rows),
+                max_tokens=max_tokens,
+                max_padding=self._max_padding_tokens,
+                admits=admits,
+            )
+        rows.sort()
+        batch = [text for _, _, text in rows]
+        self._by_length.remove(rows)
+        for row in rows:
+            self._requests[row[2].ticket.key].by_length.remove([row])
         self._charge(batch)
         return batch
 
-    def _next_anchor(self) -> _Text[T, R] | None:
-        best: tuple[float, _Text[T, R]] | None = None
+    def _next_anchor(self) -> Row[_Text[T, R]] | None:
+        best: tuple[float, Row[_Text[T, R]]] | None = None
         for key, request in list(self._requests.items()):
-            text = request.oldest()
-            if text is None:
+            row = request.oldest()
+            if row is None:
                 del self._requests[key]
                 continue
-            finish = request.served + text.length
+            finish = request.served + row[0]
             if best is None or finish < best[0]:
-                best = (finish, text)
+                best = (finish, row)
         return best[1] if best else None
 
     def _charge(self, batch: Sequence[_Text[T, R]]) -> None:
         tokens = 0
         for text in batch:
-            text.taken = True
             tokens += text.length
             self._requests[text.ticket.key].served += text.length
         self.backlog_tokens -= tokens
@@ -267,11 +292,13 @@ class Scheduler(Generic[T, R]):
             ticket.timer.cancel()
         if ticket.missing == 0:
             return
-        gone = [text for text in self._by_length if text.ticket is ticket]
-        if gone:
-            self._by_length = [text for text in self._by_length if text.ticket is not ticket]
-            self.backlog_tokens -= sum(text.length for text in gone)
-            for text in gone:
+        request = self._requests.get(ticket.key)
+        gone = [row for row in request.waiting if row[2].ticket is ticket and not row[2].taken] if request else []
+        if request and gone:
+            self._by_length.remove(gone)
+            request.by_length.remove(gone)
+            self.backlog_tokens -= sum(length for length, _, _ in gone)
+            for _, _, text in gone:
                 text.taken = True
 
     def _account(self, batch: Sequence[_Text[T, R]], began: float, ended: float) -> None:
@@ -291,7 +318,3 @@ class Scheduler(Generic[T, R]):
     def _seconds_to_clear(self) -> float:
         """About how long until a tenth of the backlog is done, at least a second."""
         return max(1.0, 0.1 * self.backlog_tokens / self._speed) if self._speed else 1.0
-
-
-def _length(text: _Text[T, R]) -> int:
-    return text.length

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.domain.errors import ModelLoadError
-from serve_app.domain.profiles import Pooling, Profile, resolve_profile
+from serve_app.domain.profiles import PROFILES, Capability, Pooling, Profile, resolve_profile
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{0,99})?")
 _CARD_FILES = ["*.json", "*/config.json"]
@@ -38,6 +38,16 @@ class ModelSource:
     pooling: Pooling
     dimension: int
     max_tokens: int
+
+    def require(self, capability: Capability) -> None:
+        """Raises ``ModelLoadError`` if the family does not have a capability that a setting asks for."""
+        if capability in self.profile.capabilities:
+            return
+        able = ", ".join(p.family for p in PROFILES.values() if capability in p.capabilities)
+        raise ModelLoadError(
+            f"{self.name!r} is of the family {self.profile.family}, which has no {capability.value}; "
+            f"these have: {able}. If the family was guessed wrongly, say it with `family:` beside the model's name"
+        )
 
 
 def find_model(name: str, models_dir: Path, *, family: str | None = None, weights: bool = True) -> ModelSource:

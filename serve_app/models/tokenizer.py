@@ -12,12 +12,15 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from serve_app.domain.embeddings import Int32, TokenBatch
 from serve_app.domain.errors import ModelLoadError
+from serve_app.models.vocabulary import Vocabulary
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # replicas share cores with the model
 
@@ -73,6 +76,7 @@ class TextTokenizer:
                 [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
             )
         self._suffix = self._ids_after_text()
+        self.vocabulary = Vocabulary(self._tokenizer)
 
     def __call__(self, texts: Sequence[str]) -> Tokenised:
         """Token ids of the texts, in order, each at most ``max_tokens`` long.
@@ -86,9 +90,26 @@ class TextTokenizer:
         limit = self.max_tokens
         for i in np.flatnonzero(full_lengths > limit).tolist():
             rows[i] = rows[i][: limit - len(self._suffix)] + self._suffix
-        lengths = np.minimum(full_lengths, limit).astype(np.int32)
-        flat = np.fromiter((token for row in rows for token in row), np.int32, int(lengths.sum()))
-        return Tokenised(flat, lengths, full_lengths)
+        return _tokenised(rows, full_lengths)
+
+    def pairs(self, query: str, candidates: Sequence[str]) -> Tokenised:
+        """Token ids of the pairs of one query with each candidate, as a cross-encoder reads them.
+
+        XLM-RoBERTa reads ``<s> query </s></s> candidate </s>``. Too long a pair is cut as FlagEmbedding's
+        reranker cuts it: the query to three quarters of ``max_tokens``, then the candidate to what is left.
+
+        Returns:
+            One row for each candidate, in order, at most ``max_tokens`` long, but never shorter than its special
+            tokens. The full lengths are those of the whole pair: where the query is cut, every pair is truncated.
+        """
+        before, between, after = self._around_pair
+        specials = len(before) + len(between) + len(after)
+        whole, *others = self._tokenizer.encode_batch_fast([query, *candidates], add_special_tokens=False)
+        room = max(0, self.max_tokens - specials)
+        head = whole.ids[: min(room, self.max_tokens * 3 // 4)]
+        rows = [[*before, *head, *between, *other.ids[: room - len(head)], *after] for other in others]
+        full_lengths = [len(whole.ids) + len(other.ids) + specials for other in others]
+        return _tokenised(rows, np.array(full_lengths, np.int32))
 
     def _ids_after_text(self) -> list[int]:
         """The special tokens that the post-processor puts behind a text."""
@@ -98,6 +119,19 @@ class TextTokenizer:
             if full[start : start + len(bare)] == bare:
                 return list(full[start + len(bare) :])
         return []
+
+    @cached_property
+    def _around_pair(self) -> tuple[list[int], list[int], list[int]]:
+        """The special tokens that the post-processor puts before, between and behind the texts of a pair."""
+        length = len(self._tokenizer.encode("a", add_special_tokens=False).ids)
+        pair = self._tokenizer.encode("a", "a")
+        first, second = pair.sequence_ids.index(0), pair.sequence_ids.index(1)
+        return pair.ids[:first], pair.ids[first + length : second], pair.ids[second + length :]
+
+
+def _tokenised(rows: Sequence[Sequence[int]], full_lengths: Int32) -> Tokenised:
+    lengths = np.fromiter(map(len, rows), np.int32, len(rows))
+    return Tokenised(np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths, full_lengths)
 
 
 def _is_xlm_roberta(folder: Path) -> bool:

@@ -15,9 +15,9 @@ def deployments(monkeypatch: pytest.MonkeyPatch, gpus: float, **args: Any) -> di
     """The graph's deployments by name, in a cluster with so many GPUs."""
     monkeypatch.setattr(app.ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": gpus} if gpus else {"CPU": 2.0})
     ingress = app.build(Settings(**args))
-    _, encoders = ingress._bound_deployment.init_args
-    assert all(isinstance(encoder, Application) for encoder in encoders.values())
-    found = [ingress, *encoders.values()]
+    _, encoders, rerankers = ingress._bound_deployment.init_args
+    found = [ingress, *encoders.values(), *rerankers.values()]
+    assert all(isinstance(application, Application) for application in found)
     return {application._bound_deployment.name: application._bound_deployment for application in found}
 
 
@@ -53,3 +53,16 @@ def test_every_model_gets_an_encoder_of_its_own_with_its_own_numbers(monkeypatch
     assert large.ray_actor_options["num_cpus"] == 2
     assert (small.num_replicas, small.max_ongoing_requests) == (4, 77)
     assert (found["Ingress"].num_replicas, found["Ingress"].ray_actor_options["num_cpus"]) == (2, 0.3)
+
+
+def test_a_reranker_is_a_deployment_of_its_own_with_its_own_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = deployments(
+        monkeypatch,
+        1,
+        models=[{"name": "bge-m3", "gpu_share": 0.5}],
+        rerankers=[{"name": "bge-m3", "gpu_share": 0.25, "num_replicas": 2}],
+    )
+    assert set(found) == {"Ingress", "Encoder-bge-m3", "Reranker-bge-m3"}
+    assert found["Encoder-bge-m3"].ray_actor_options["num_gpus"] == 0.5
+    reranker = found["Reranker-bge-m3"]
+    assert (reranker.ray_actor_options["num_gpus"], reranker.num_replicas) == (0.25, 2)

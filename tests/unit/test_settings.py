@@ -109,12 +109,25 @@ def test_a_typo_is_refused_wherever_it_stands(values: dict[str, Any], where: str
         {"models": [{"gpu_share": 0}]},
         {"ingress": {"num_cpus": -1}},
         {"models": "my-e5"},
+        {"models": []},
+        {"models": 5},
+        {"models": [None]},
+        {"models": None},
+        {"rerankers": [{"kind": "bm25"}]},
+        {"rerankers": [{"dense_only": True}]},
         {"models": {"name": "my-e5"}},
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Settings(**values)
+
+
+def test_one_mistake_is_one_complaint() -> None:
+    for values in ({"models": []}, {"models": [{"name": "my-e5", "dtype": "int8"}]}, {"models": [{"nam": "my-e5"}]}):
+        with pytest.raises(ValidationError) as caught:
+            Settings(**values)  # type: ignore[arg-type]
+        assert caught.value.error_count() == 1
 
 
 def test_a_bad_word_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

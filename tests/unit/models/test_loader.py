@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from serve_app.domain.embeddings import Float32, Int32
-from serve_app.domain.errors import InternalError, ModelLoadError, NonFiniteError, OutOfMemoryError
-from serve_app.models.loader import EmbeddingModel, load_model
+from serve_app.domain.errors import InternalError, ModelLoadError, NonFiniteError, OutOfMemoryError, ServiceError
+from serve_app.models.embedder import EmbeddingModel, TextToEncode
+from serve_app.models.heads import Hidden, pooled
+from serve_app.models.loader import load_model
 from serve_app.models.source import describe
 
 A, B, C, POISON = (np.array([0, *ids, 2], np.int32) for ids in ([10, 11], [12], [13, 14, 15, 16], [13, 99, 15]))
@@ -22,6 +24,11 @@ def model(e5_tiny: Path) -> EmbeddingModel:
     return load_model(describe("e5-tiny", e5_tiny), device="cpu", dtype="float32", threads=1)
 
 
+def embed(model: EmbeddingModel, texts: Sequence[Int32]) -> list[Float32 | ServiceError]:
+    results = model.encode([TextToEncode(text) for text in texts])
+    return [result if isinstance(result, ServiceError) else result.dense for result in results]
+
+
 def poison(model: EmbeddingModel, value: float) -> None:
     """Breaks the embedding of token 99."""
     with torch.no_grad():
@@ -29,24 +36,24 @@ def poison(model: EmbeddingModel, value: float) -> None:
 
 
 def test_vectors_are_those_of_the_transformer_in_order(model: EmbeddingModel) -> None:
-    expected = model.transformer.embed([A, B, C])
-    results = model.embed([A, B, C])
+    expected = pooled(model.transformer.hidden([A, B, C]), model.pooling).numpy()
+    results = embed(model, [A, B, C])
     assert all(isinstance(result, np.ndarray) for result in results)
     np.testing.assert_array_equal(np.stack(results), expected)  # type: ignore[arg-type]
 
 
 def test_nothing_is_embedded_for_nothing(model: EmbeddingModel) -> None:
-    assert model.embed([]) == []
+    assert embed(model, []) == []
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("at", [0, 1, 3])
 def test_a_text_without_a_finite_vector_fails_alone(model: EmbeddingModel, value: float, at: int) -> None:
-    healthy = model.embed([A, B, C])
+    healthy = embed(model, [A, B, C])
     poison(model, value)
     texts = [A, B, C]
     texts.insert(at, POISON)
-    results = model.embed(texts)
+    results = embed(model, texts)
     assert isinstance(results.pop(at), NonFiniteError)
     for result, expected in zip(results, healthy, strict=True):
         np.testing.assert_allclose(result, expected, atol=1e-6)  # type: ignore[arg-type]
@@ -54,26 +61,26 @@ def test_a_text_without_a_finite_vector_fails_alone(model: EmbeddingModel, value
 
 def test_a_text_that_torch_refuses_fails_alone(model: EmbeddingModel) -> None:
     beyond = np.array([0, 10**6, 2], np.int32)  # no such row in the embedding table
-    results = model.embed([A, beyond, B])
+    results = embed(model, [A, beyond, B])
     assert isinstance(results[1], InternalError)
-    np.testing.assert_allclose(results[0], model.embed([A])[0], atol=1e-6)  # type: ignore[arg-type]
-    np.testing.assert_allclose(results[2], model.embed([B])[0], atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose(results[0], embed(model, [A])[0], atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose(results[2], embed(model, [B])[0], atol=1e-6)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("fits", "failed"), [(2, []), (1, []), (0, [0, 1, 2])])
 def test_a_batch_without_memory_is_split_after_memory_was_released(
     model: EmbeddingModel, monkeypatch: pytest.MonkeyPatch, fits: int, failed: list[int]
 ) -> None:
-    embed, released = model.transformer.embed, []
+    hidden, released = model.transformer.hidden, []
 
-    def limited(texts: Sequence[Int32]) -> Float32:
+    def limited(texts: Sequence[Int32]) -> Hidden:
         if len(texts) > fits:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return embed(texts)
+        return hidden(texts)
 
-    monkeypatch.setattr(model.transformer, "embed", limited)
+    monkeypatch.setattr(model.transformer, "hidden", limited)
     monkeypatch.setattr(model.transformer, "release_memory", lambda: released.append(1))
-    results = model.embed([A, B, C])
+    results = embed(model, [A, B, C])
     assert [i for i, result in enumerate(results) if isinstance(result, OutOfMemoryError)] == failed
     assert released
 

@@ -1,4 +1,4 @@
-"""How long a request may take: the configured time, or less if the client says so."""
+"""What a request says beside its texts: model, truncation, and how long it may take."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated
 
 from fastapi import Header
 
+from serve_app.api.gateway import CallOptions
+from serve_app.api.schemas.native import EncodingOptions
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.limits import Limits
 
@@ -17,6 +19,15 @@ TimeoutHeader = Annotated[
     str | None,
     Header(alias=TIMEOUT_HEADER, description="Seconds this client will wait; may only lower the configured limit."),
 ]
+
+
+def options_of(request: EncodingOptions, header: str | None, limits: Limits) -> CallOptions:
+    """The options of a request for the gateway.
+
+    Raises:
+        InvalidInputError: The timeout header is not a positive number.
+    """
+    return CallOptions(request.model, request.truncate, timeout_s(header, limits))
 
 
 def timeout_s(header: str | None, limits: Limits) -> float:

@@ -1,0 +1,118 @@
+"""/rerank in two forms, its names in other services' clients, and /rerank/explain."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from serve_app.api.body import StrictRoute
+from serve_app.api.gateway import CallOptions, Gateway, Ranked
+from serve_app.api.options import TimeoutHeader, options_of
+from serve_app.api.problems import ERRORS
+from serve_app.api.replies import json_reply
+from serve_app.api.schemas.rerank import (
+    AnyRerankRequest,
+    ExplainReply,
+    ExplainRequest,
+    RerankDocumentsReply,
+    RerankDocumentsRequest,
+    RerankReply,
+    RerankRequest,
+)
+from serve_app.api.texts import candidate_texts, naming
+from serve_app.domain.embeddings import Float32
+from serve_app.domain.limits import Limits
+
+
+def rerank_router(gateway: Gateway, limits: Limits) -> APIRouter:
+    """The routes over a gateway."""
+    router = APIRouter(tags=["reranking"], responses=ERRORS, route_class=StrictRoute)
+
+    @router.post("/rerank", response_model=RerankReply | RerankDocumentsReply, summary="Scores for a query")
+    async def rerank(request: AnyRerankRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+        """With `candidates`: one score for each, in their order. With `documents`: results sorted by score."""
+        options = options_of(request, wanted_timeout, limits)
+        if isinstance(request, RerankRequest):
+            return await _scores(gateway, request, options, limits)
+        return await _results(gateway, request, options, limits)
+
+    @router.post("/v1/rerank", response_model=RerankDocumentsReply, summary="Rerank as Jina's and Cohere's clients do")
+    @router.post("/v2/rerank", response_model=RerankDocumentsReply, summary="Rerank as Cohere's v2 clients do")
+    async def rerank_documents(request: RerankDocumentsRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+        """Documents sorted by their score for a query."""
+        return await _results(gateway, request, options_of(request, wanted_timeout, limits), limits)
+
+    @router.post("/rerank/explain", response_model=ExplainReply, summary="Where a score comes from")
+    async def explain(request: ExplainRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+        """For each token of the query the candidate's token that matches best; for late interaction alone."""
+        texts = candidate_texts(request.query, [request.candidate], limits, field="candidate")
+        with naming(texts):
+            found = await gateway.explain(request.query, request.candidate, options_of(request, wanted_timeout, limits))
+        matches = [
+            {
+                "query_token": token,
+                "candidate_token": found.candidate_tokens[index],
+                "candidate_index": index,
+                "similarity": similarity,
+            }
+            for token, (index, similarity) in zip(found.query_tokens, found.matches, strict=True)
+        ]
+        return json_reply(
+            {
+                "model": found.model,
+                "score": sum(similarity for _, similarity in found.matches) / len(found.matches),
+                "query_tokens": found.query_tokens,
+                "candidate_tokens": found.candidate_tokens,
+                "matches": matches,
+            }
+        )
+
+    return router
+
+
+async def _scores(gateway: Gateway, request: RerankRequest, options: CallOptions, limits: Limits) -> Response:
+    texts = candidate_texts(request.query, request.candidates, limits)
+    if not texts.values:
+        return json_reply({"scores": []})
+    with naming(texts):
+        ranked = await gateway.rerank(
+            request.query, texts.values, options, batch_size=request.batch_size, normalize=request.normalize
+        )
+    return json_reply({"scores": ranked.scores}, truncated=ranked.truncated)
+
+
+async def _results(gateway: Gateway, request: RerankDocumentsRequest, options: CallOptions, limits: Limits) -> Response:
+    documents = [d if isinstance(d, str) else d.text for d in request.documents]
+    texts = candidate_texts(request.query, documents, limits, field="documents")
+    ranked = Ranked(options.model or "", np.empty(0, np.float32), 0)
+    if documents:
+        with naming(texts):
+            ranked = await gateway.rerank(
+                request.query, documents, options, batch_size=request.batch_size, normalize=True
+            )
+    results = [_result(request, index, ranked.scores) for index in best_first(ranked.scores)[: request.top_n]]
+    reply = {
+        "id": str(uuid.uuid4()),
+        "model": ranked.model,
+        "results": results,
+        "usage": {"total_tokens": ranked.tokens},
+        "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
+    }
+    return json_reply(reply, truncated=ranked.truncated)
+
+
+def best_first(scores: Float32) -> list[int]:
+    """Indices by falling score; among equals the earlier document first."""
+    return [int(index) for index in np.argsort(-scores, kind="stable")]
+
+
+def _result(request: RerankDocumentsRequest, index: int, scores: Float32) -> dict[str, Any]:
+    result: dict[str, Any] = {"index": index, "relevance_score": scores[index]}
+    if request.return_documents:
+        document = request.documents[index]
+        result["document"] = {"text": document} if isinstance(document, str) else document.model_dump()
+    return result

@@ -1,0 +1,108 @@
+"""The ingress's side of a deployment with a model: retries, and whether anybody is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import time
+from typing import Any
+
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from serve_app.deployments.device import ReplicaState
+from serve_app.domain.errors import QueueFullError, ServiceError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS = 4  # a dead replica may be chosen again until the router has heard of it
+_PING_S = 2.0
+_PING_TIMEOUT_S = 3.0
+_GIVE_UP_S = 30.0  # silence after which requests are refused; a replica is replaced in less than that
+
+_keys = itertools.count(int.from_bytes(os.urandom(6), "big") << 8)  # distinct between ingress replicas
+
+
+def next_key() -> int:
+    """A name for a request, for fairness between requests."""
+    return next(_keys)
+
+
+class ReplicaCaller:
+    """Calls one deployment; lives on the ingress replica's event loop."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        """Wraps a handle; ``start`` begins to watch the deployment."""
+        self.handle = handle
+        self.state: ReplicaState | None = None
+        self._last_answer = 0.0
+        self._answered = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def start(self, *, wait_s: float) -> None:
+        """Starts to watch whether a replica answers, on the running event loop.
+
+        Args:
+            wait_s: Returns when the first replica has answered, or after this many seconds. A new ingress
+                replica must not take requests before it reaches replicas that are there.
+        """
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._answered.wait(), wait_s)
+
+    def refuse_unless_ready(self) -> None:
+        """Raises ``UnavailableError`` while no replica answers."""
+        if self.state is None:
+            raise UnavailableError("the model is not ready: it is loading, or its replicas are restarting")
+
+    async def call(self, method: str, value: Any) -> Any:
+        """One handle call. All we send is idempotent, so it is sent again if the replica dies under it.
+
+        Raises:
+            QueueFullError: Too many calls wait.
+            UnavailableError: The deployment failed, or its replicas died again and again.
+            ServiceError: What the replica raised.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                answer = await getattr(self.handle, method).remote(value)
+            except (RayActorError, ReplicaUnavailableError) as error:
+                logger.warning("a replica died (%s), attempt %d", type(error).__name__, attempt)
+                await asyncio.sleep(0.05 * attempt)
+            except BackPressureError as error:
+                raise QueueFullError("too many calls wait for the model; try again later") from error
+            except DeploymentUnavailableError as error:
+                raise UnavailableError("the model could not be deployed; see the Ray dashboard") from error
+            except RayTaskError as error:
+                if isinstance(error.cause, ServiceError):  # its own message, not Ray's with the remote trace
+                    raise error.cause from None
+                raise
+            else:
+                self._last_answer = time.monotonic()
+                return answer
+        raise UnavailableError("the model's replicas died under this request; try again later")
+
+    async def _watch(self) -> None:
+        """Keeps ``state`` true: what a replica said of itself, or None while none answers.
+
+        A single failed ping means little: the replica it went to may just have died beside healthy ones.
+        """
+        while True:
+            if time.monotonic() - self._last_answer > _PING_S:
+                try:
+                    async with asyncio.timeout(_PING_TIMEOUT_S):
+                        self.state = await self.handle.state.remote()
+                    self._last_answer = time.monotonic()
+                    self._answered.set()
+                except Exception as error:
+                    silent_s = time.monotonic() - self._last_answer
+                    if self.state is not None and silent_s > _GIVE_UP_S:
+                        logger.warning("no replica has answered for %.0f s (%r)", silent_s, error)
+                        self.state = None
+                    await asyncio.sleep(0.2)
+                    continue
+            await asyncio.sleep(_PING_S)

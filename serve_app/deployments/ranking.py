@@ -1,0 +1,110 @@
+"""The ingress's side of reranking: tokenise, ask the reranker, name the text at fault."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from serve_app.api.gateway import CallOptions, Explained, Ranked
+from serve_app.deployments.calls import ReplicaCaller, next_key
+from serve_app.deployments.metrics import IngressMetrics
+from serve_app.deployments.served import Served, count, pick, refuse_long
+from serve_app.domain.embeddings import Float32, Int32, TokenBatch
+from serve_app.domain.errors import DeadlineError
+from serve_app.domain.profiles import Capability, TextRole
+from serve_app.domain.reranking import QUERY, RankRequest, Scores, TokenMatches
+
+_NO_QUERY: Int32 = np.empty(0, np.int32)  # a cross-encoder's pairs hold it
+
+
+class Rerankers:
+    """All rerankers, by name; the first one is the default."""
+
+    def __init__(self, models: Mapping[str, Served[ReplicaCaller]], metrics: IngressMetrics) -> None:
+        """Takes the served rerankers."""
+        self.models = models
+        self._metrics = metrics
+
+    async def rerank(
+        self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
+    ) -> Ranked:
+        """See ``Gateway.rerank``. A candidate that stands twice is scored once."""
+        served = pick(self.models, options.model, frozenset(), "reranking")
+        served.caller.refuse_unless_ready()
+        began = time.monotonic()
+        distinct = list(dict.fromkeys(candidates))
+        reads_pairs = Capability.PAIR_SCORE in served.capabilities
+        if reads_pairs:
+            texts = await served.tokenise_pairs(query, distinct)
+            parts, ids = [texts], _NO_QUERY
+            cut = refuse_long(texts, options)
+        else:
+            head = await served.tokenise([query], TextRole.QUERY)
+            texts = await served.tokenise(distinct, TextRole.PASSAGE)
+            parts, ids = [head, texts], head.ids
+            cut = refuse_long(head, options, first=QUERY) + refuse_long(texts, options)
+        tokenised = time.monotonic()
+        request = RankRequest(ids, texts.batch(), next_key(), self._left_s(options, began), batch_size)
+        scores: Scores = await self._call(served, "rank", request, options)
+        if scores.failures:
+            failure = scores.failures[0]
+            error = failure.error()
+            if failure.index != QUERY:
+                error.item = candidates.index(distinct[failure.index])
+            raise error
+        self._metrics.observe(tokenised - began, time.monotonic() - tokenised)
+        values = dict(zip(distinct, _scaled(scores.values, len(ids), reads_pairs, normalize), strict=True))
+        places = {text: i for i, text in enumerate(distinct)}
+        gone = set(cut)
+        return Ranked(
+            served.source.name,
+            np.array([values[text] for text in candidates], np.float32),
+            count(self._metrics, parts),
+            [QUERY] * (QUERY in gone) + [i for i, text in enumerate(candidates) if places[text] in gone],
+        )
+
+    async def explain(self, query: str, candidate: str, options: CallOptions) -> Explained:
+        """See ``Gateway.explain``."""
+        needed = frozenset({Capability.COLBERT})
+        served = pick(self.models, options.model, needed, "late interaction, which can be explained")
+        served.caller.refuse_unless_ready()
+        began = time.monotonic()
+        tokens = await served.tokenise([query, candidate], TextRole.PASSAGE)
+        refuse_long(tokens, options, first=QUERY)
+        asked, answer = tokens.batch().rows()
+        request = RankRequest(asked, TokenBatch.of_rows([answer]), next_key(), self._left_s(options, began), 1)
+        matches: TokenMatches = await self._call(served, "explain", request, options)
+        count(self._metrics, [tokens])
+        vocabulary = served.tokenizer.vocabulary
+        pairs = zip((matches.positions - 1).tolist(), matches.similarities.tolist(), strict=True)
+        return Explained(
+            served.source.name,
+            vocabulary.pieces(asked[1:].tolist()),
+            vocabulary.pieces(answer[1:].tolist()),
+            list(pairs),
+        )
+
+    @staticmethod
+    async def _call(
+        served: Served[ReplicaCaller], method: str, request: RankRequest, options: CallOptions
+    ) -> Any:  # Scores of "rank", TokenMatches of "explain"
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                return await served.caller.call(method, request)
+        except TimeoutError:
+            raise DeadlineError(f"not done within {options.timeout_s:g} s; the remaining work was dropped") from None
+
+    @staticmethod
+    def _left_s(options: CallOptions, began: float) -> float:
+        return max(0.0, options.timeout_s - (time.monotonic() - began))
+
+
+def _scaled(values: Float32, query_ids: int, reads_pairs: bool, normalize: bool) -> list[float]:
+    exact = values.astype(np.float64)
+    if normalize:
+        exact = 1 / (1 + np.exp(-exact)) if reads_pairs else exact / (query_ids - 1)  # the first token has no vector
+    return [float(value) for value in exact]

@@ -1,0 +1,59 @@
+"""What crosses the border to a reranker and back: token ids there, scores back, never a token vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_app.domain.embeddings import Float32, Int32, ItemFailure, TokenBatch
+
+QUERY = -1  # the index of the query in a failure
+
+
+@dataclass(frozen=True)
+class RankRequest:
+    """One query and its candidates.
+
+    Attributes:
+        query: int32 ``[length]``, special tokens included; empty for a cross-encoder, whose candidates hold it.
+        candidates: At least one; for a cross-encoder the pairs of query and candidate.
+        key: Names the request for fairness.
+        timeout_s: Seconds until nobody waits for the answer any more.
+        batch_size: Candidates of this request in one forward, at most.
+    """
+
+    query: Int32
+    candidates: TokenBatch
+    key: int
+    timeout_s: float
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The reranker's answer.
+
+    Attributes:
+        values: float32 ``[n]`` in the order of the candidates, finite; 0 where a candidate failed. Late
+            interaction: the sum over query tokens of the largest cosine. Cross-encoder: the logit.
+        failures: One entry for each candidate that failed, or one with the index ``QUERY`` for all of them.
+    """
+
+    values: Float32
+    failures: tuple[ItemFailure, ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenMatches:
+    """Where the score of one candidate comes from.
+
+    Attributes:
+        positions: int64 ``[q]``, for each query token but the first the index of the candidate token that
+            is most similar, the candidate's first token being index 0.
+        similarities: float32 ``[q]``, their cosines; the score is their sum.
+    """
+
+    positions: NDArray[np.int64]
+    similarities: Float32

@@ -1,0 +1,86 @@
+"""Reranking by a cross-encoder: query and candidate are read together, as one pair of texts.
+
+Slower than late interaction, because nothing of a query can be reused. The models served are
+XLM-RoBERTa with a classification head of one label (``BAAI/bge-reranker-v2-m3`` and its kind).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from serve_app.domain.embeddings import Int32
+from serve_app.domain.errors import ModelLoadError, NonFiniteError, ServiceError
+from serve_app.models.isolation import run_isolated
+from serve_app.models.openmp import wait_passively
+from serve_app.models.transformer import pad
+from serve_app.models.weights import load_weights
+
+wait_passively()
+
+import torch
+
+_READS_PAIRS = ("xlm-roberta", "roberta")  # BERT's kind also needs token types, and scores wrongly without a word
+
+
+class CrossEncoder:
+    """A cross-encoder on one device whose failures stay with the pair that caused them. One caller at a time."""
+
+    def __init__(self, folder: Path, *, device: torch.device, dtype: torch.dtype, threads: int) -> None:
+        """Loads the weights of a model folder onto the device.
+
+        Args:
+            folder: An ordinary Hugging Face model folder.
+            device: Where to compute.
+            dtype: Of weights and activations; logits leave as float32.
+            threads: Torch threads of this process; they matter on a CPU.
+
+        Raises:
+            ModelLoadError: Weights are missing, the head's included, or this is no reranker.
+        """
+        from transformers import AutoModelForSequenceClassification
+
+        torch.set_num_threads(threads)
+        self.device = device
+        self.dtype = dtype
+        model = load_weights(AutoModelForSequenceClassification, folder, dtype)
+        _refuse_others(model, folder)
+        self._model = model.to(device).eval()
+
+    @property
+    def dtype_name(self) -> str:
+        """The dtype as the settings spell it."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def forward(self, pairs: Sequence[Int32]) -> list[float | ServiceError]:
+        """Computes one micro-batch, padded to the longest pair. Never raises.
+
+        Args:
+            pairs: int32 ``[length]`` token ids of each pair, from ``TextTokenizer.pairs``.
+
+        Returns:
+            The logit of each pair, or an error, in order: any real number, larger is better. Its sigmoid
+            is the score between 0 and 1 that the model was trained for.
+        """
+        return run_isolated(self._logits, pairs, release_memory=torch.cuda.empty_cache)  # nothing without CUDA
+
+    @torch.inference_mode()
+    def _logits(self, pairs: Sequence[Int32]) -> list[float | ServiceError]:
+        ids, mask = pad(pairs, self.device)
+        logits = self._model(input_ids=ids, attention_mask=mask).logits[:, 0].float().tolist()
+        return [
+            logit if math.isfinite(logit) else NonFiniteError("the model computed no finite score for this text")
+            for logit in logits
+        ]
+
+
+def _refuse_others(model: torch.nn.Module, folder: Path) -> None:
+    config: Any = model.config
+    if config.model_type not in _READS_PAIRS:
+        raise ModelLoadError(
+            f"{folder} is a cross-encoder of type {config.model_type!r}; served are: {', '.join(_READS_PAIRS)}"
+        )
+    if config.num_labels != 1:
+        raise ModelLoadError(f"{folder} has {config.num_labels} labels; a reranker has 1: it is another classifier")

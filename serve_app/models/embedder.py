@@ -1,0 +1,89 @@
+"""A loaded embedding model: one forward, as many representations as were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from serve_app.domain.embeddings import DENSE, Encoded, Float32, Int32
+from serve_app.domain.errors import NonFiniteError, ServiceError
+from serve_app.domain.profiles import Capability, Pooling
+from serve_app.models.heads import TokenHeads, heaviest, pooled
+from serve_app.models.isolation import run_isolated
+from serve_app.models.openmp import wait_passively
+from serve_app.models.transformer import Transformer
+
+wait_passively()
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class TextToEncode:
+    """One text of a micro-batch.
+
+    Attributes:
+        ids: int32 ``[length]``, special tokens included.
+        want: What to compute beside the dense vector.
+    """
+
+    ids: Int32
+    want: frozenset[Capability] = DENSE
+
+
+class EmbeddingModel:
+    """A model whose failures stay with the text that caused them. Not thread-safe: one caller at a time."""
+
+    def __init__(self, transformer: Transformer, pooling: Pooling, heads: TokenHeads | None = None) -> None:
+        """Puts the parts together.
+
+        Args:
+            transformer: Ready to compute.
+            pooling: How token states become the dense vector.
+            heads: For sparse and ColBERT; without them those must not be asked for.
+        """
+        self.transformer = transformer
+        self.pooling = pooling
+        self.heads = heads
+
+    def encode(self, texts: Sequence[TextToEncode]) -> list[Encoded | ServiceError]:
+        """The representations of each text, or an error, in order. Never raises."""
+        return run_isolated(self._encode_all, texts, release_memory=self.transformer.release_memory)
+
+    def token_vectors(self, texts: Sequence[Int32]) -> list[torch.Tensor]:
+        """ColBERT vectors: float32 ``[length - 1, dimension]`` on the device for each text, L2-normalised."""
+        assert self.heads is not None
+        hidden = self.transformer.hidden(texts)
+        with torch.inference_mode():
+            return [self.heads.token_vectors(hidden, row) for row in range(len(texts))]
+
+    def release_memory(self) -> None:
+        """Gives cached device memory back, after an out-of-memory error."""
+        self.transformer.release_memory()
+
+    @torch.inference_mode()
+    def _encode_all(self, texts: Sequence[TextToEncode]) -> list[Encoded | ServiceError]:
+        hidden = self.transformer.hidden([text.ids for text in texts])
+        dense: Float32 = pooled(hidden, self.pooling).cpu().numpy()
+        weights: Float32 | None = None
+        if self.heads is not None and any(Capability.SPARSE in text.want for text in texts):
+            weights = self.heads.token_weights(hidden).cpu().numpy()
+        results: list[Encoded | ServiceError] = []
+        for row, text in enumerate(texts):
+            sparse = colbert = None
+            finite = np.isfinite(dense[row].sum())
+            if weights is not None and Capability.SPARSE in text.want:
+                row_weights = weights[row, : len(text.ids)]
+                finite &= np.isfinite(row_weights.sum())
+                sparse = heaviest(text.ids, row_weights)
+            if self.heads is not None and Capability.COLBERT in text.want:
+                colbert = self.heads.token_vectors(hidden, row).cpu().numpy()
+                finite &= np.isfinite(colbert.sum())
+            results.append(
+                Encoded(dense[row], sparse, colbert)
+                if finite
+                else NonFiniteError("the model computed no finite vector for this text")
+            )
+        return results

@@ -1,0 +1,112 @@
+"""Hidden states to dense, sparse and ColBERT representations.
+
+The maths is that of ``BAAI/bge-m3`` (Chen et al., 2024) and its reference implementation in FlagEmbedding;
+the two linear layers beside the model are BGE-M3's own. All of it is computed in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from serve_app.domain.embeddings import Float32, Int32
+from serve_app.domain.errors import ModelLoadError
+from serve_app.domain.profiles import Pooling
+from serve_app.models.openmp import wait_passively
+
+wait_passively()
+
+import torch
+from torch.nn import functional
+
+SPARSE_FILE = "sparse_linear.pt"
+COLBERT_FILE = "colbert_linear.pt"
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What one forward computed.
+
+    Attributes:
+        states: ``[n, longest, hidden]`` on the device, in the model's dtype.
+        mask: bool ``[n, longest]``, true where there is a token; None if nothing is padding.
+        lengths: Tokens of each text.
+    """
+
+    states: torch.Tensor
+    mask: torch.Tensor | None
+    lengths: Sequence[int]
+
+
+def pooled(hidden: Hidden, pooling: Pooling) -> torch.Tensor:
+    """Dense vectors, float32 ``[n, hidden]`` on the device, L2-normalised."""
+    states, mask = hidden.states, hidden.mask
+    if pooling is Pooling.CLS:
+        vectors = states[:, 0].float()
+    elif mask is None:
+        vectors = states.float().mean(dim=1)
+    else:
+        vectors = torch.where(mask[..., None], states.float(), 0.0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+    return functional.normalize(vectors, dim=-1)
+
+
+class TokenHeads:
+    """BGE-M3's two linear layers over the token states."""
+
+    def __init__(self, sparse: torch.nn.Linear, colbert: torch.nn.Linear) -> None:
+        """Takes the layers, float32 and on the model's device."""
+        self.sparse = sparse
+        self.colbert = colbert
+
+    @classmethod
+    def load(cls, folder: Path, hidden_size: int, device: torch.device) -> TokenHeads:
+        """Reads ``sparse_linear.pt`` and ``colbert_linear.pt``; weights only, nothing in them is executed.
+
+        Raises:
+            ModelLoadError: A file is missing or does not fit the model: it never goes on with random weights.
+        """
+        return cls(*(_linear(folder / name, hidden_size).to(device) for name in (SPARSE_FILE, COLBERT_FILE)))
+
+    def token_weights(self, hidden: Hidden) -> torch.Tensor:
+        """Sparse weight of every token, float32 ``[n, longest]`` on the device, 0 or more; pads have any."""
+        return functional.relu(self.sparse(hidden.states.float())).squeeze(-1)
+
+    def token_vectors(self, hidden: Hidden, row: int) -> torch.Tensor:
+        """ColBERT vectors of one text, float32 ``[length - 1, dimension]`` on the device, each L2-normalised."""
+        states = hidden.states[row, 1 : hidden.lengths[row]].float()
+        return functional.normalize(self.colbert(states), dim=-1)
+
+
+def heaviest(ids: Int32, weights: Float32) -> tuple[Int32, Float32]:
+    """Distinct token ids of a text and the largest weight of each; tokens without weight are left out.
+
+    Args:
+        ids: int32 ``[length]``.
+        weights: float32 ``[length]``.
+    """
+    distinct, place = np.unique(ids, return_inverse=True)
+    heaviest_of = np.zeros(len(distinct), np.float32)
+    np.maximum.at(heaviest_of, place, weights)
+    kept = heaviest_of > 0
+    return distinct[kept].astype(np.int32), heaviest_of[kept]
+
+
+def _linear(path: Path, hidden_size: int) -> torch.nn.Linear:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        layer = torch.nn.Linear(hidden_size, len(state["weight"]))
+        layer.load_state_dict(state)
+    except FileNotFoundError:
+        raise ModelLoadError(
+            f"{path} is missing: copy {SPARSE_FILE} and {COLBERT_FILE} of the original BAAI/bge-m3 (or of your "
+            f"fine-tune) into the folder, or serve dense vectors alone with `dense_only: true` beside the model's name"
+        ) from None
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelLoadError(
+            f"{path} can not be read as a linear layer over {hidden_size} numbers ({reason})"
+        ) from error
+    return layer.float().eval().requires_grad_(False)

@@ -1,0 +1,85 @@
+"""MaxSim: how well the tokens of a candidate answer the tokens of a query.
+
+``score = sum over query tokens of the max over candidate tokens of query . candidate``, from ColBERT
+(Khattab and Zaharia, 2020). BGE-M3's ``colbert_score`` is the same divided by the number of query
+tokens. Letters in shapes: ``q`` query tokens, ``n`` candidates, ``t`` tokens of the longest of them,
+``d`` width of a token's vector.
+"""
+
+from __future__ import annotations
+
+from serve_app.models.openmp import wait_passively
+
+wait_passively()
+
+import torch
+
+MAX_SIMILARITIES = 1 << 24  # 64 MiB in float32: a GPU is busy with less, and two 8,192-token texts have four times that
+
+
+def max_sim(
+    query_vectors: torch.Tensor,
+    candidate_vectors: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    max_similarities: int = MAX_SIMILARITIES,
+) -> torch.Tensor:
+    """Scores of some candidates for one query, computed in float32 where the tensors are.
+
+    Args:
+        query_vectors: ``[q, d]``, any float type, at least one token.
+        candidate_vectors: ``[n, t, d]``, any float type; what stands at a padding token does not matter.
+        mask: bool ``[n, t]``, true where a token is real.
+        max_similarities: Bound of the block ``[rows, tokens, q]`` that is in memory at a time; where one
+            candidate token alone has more similarities (``q`` of them), the block holds these.
+
+    Returns:
+        float32 ``[n]`` in the order of the candidates, each between ``-q`` and ``q`` if the vectors have
+        unit length. NaN where a real token's vector is NaN; ``-inf`` for a candidate with no real token.
+
+    Example:
+        >>> query = torch.tensor([[1, 0], [0, 1]])
+        >>> candidates = torch.tensor([[[1, 0], [0, -2]], [[-1, -3], [9, 9]]])
+        >>> max_sim(query, candidates, torch.tensor([[True, True], [True, False]]))
+        tensor([ 1., -4.])
+    """
+    n, t = mask.shape
+    query = query_vectors.float()
+    tokens = max(1, min(t, max_similarities // len(query)))
+    rows = max(1, max_similarities // (tokens * len(query)))
+    scores = query.new_empty(n)
+    for start in range(0, n, rows):
+        part = slice(start, start + rows)
+        scores[part] = _best(query, candidate_vectors[part], mask[part], tokens).sum(dim=1)
+    return scores
+
+
+def _best(query: torch.Tensor, candidates: torch.Tensor, mask: torch.Tensor, tokens: int) -> torch.Tensor:
+    """float32 ``[n, q]``: the best similarity of each query token, from ``tokens`` candidate tokens at a time."""
+    best = query.new_full((len(candidates), len(query)), -torch.inf)
+    for start in range(0, mask.shape[1], tokens):
+        part = slice(start, start + tokens)
+        similarities = candidates[:, part].float() @ query.T  # [n, tokens, q]
+        # not times zero: zero beats a negative similarity, and NaN times zero is NaN
+        similarities.masked_fill_(~mask[:, part, None], -torch.inf)
+        best = torch.maximum(best, similarities.amax(dim=1))
+    return best
+
+
+def best_matches(
+    query_vectors: torch.Tensor, candidate_vectors: torch.Tensor, *, max_similarities: int = MAX_SIMILARITIES
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The candidate token that answers each query token best: what a score of ``max_sim`` is made of.
+
+    Args:
+        query_vectors: ``[q, d]``, any float type.
+        candidate_vectors: ``[t, d]``, any float type, no padding, at least one token.
+        max_similarities: Bound of the block ``[rows, t]`` that is in memory at a time, or one row.
+
+    Returns:
+        int64 ``[q]``, indices into the candidate's tokens, and float32 ``[q]``, their similarities.
+    """
+    rows = max(1, max_similarities // len(candidate_vectors))
+    query, candidate = query_vectors.float(), candidate_vectors.float()
+    parts = [(query[i : i + rows] @ candidate.T).max(dim=1) for i in range(0, len(query), rows)]
+    return torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])

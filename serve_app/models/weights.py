@@ -1,0 +1,51 @@
+"""Weights from a model folder: all of them or none, never random numbers in place of what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from serve_app.domain.errors import ModelLoadError
+from serve_app.models.openmp import wait_passively
+
+wait_passively()
+
+import torch
+
+
+def load_weights(auto_class: Any, folder: Path, dtype: torch.dtype, **options: object) -> torch.nn.Module:
+    """Loads a model with transformers; no code of the folder is ever executed.
+
+    Args:
+        auto_class: ``transformers.AutoModel`` or one of its kind.
+        folder: An ordinary Hugging Face model folder.
+        dtype: Of the weights in memory, whatever the file stores.
+        options: Further arguments of the model's class.
+
+    Returns:
+        The model on the host, in evaluation mode.
+
+    Raises:
+        ModelLoadError: Weights are missing, unreadable or do not fit the configuration.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()  # its load report is read below, not printed
+    transformers_logging.disable_progress_bar()
+    try:
+        model, report = auto_class.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelLoadError(f"the weights in {folder} can not be loaded ({reason})") from error
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers would go on with random numbers in their place
+        raise ModelLoadError(f"the weights in {folder} lack {len(missing)} tensors, among them {missing[0]!r}")
+    assert isinstance(model, torch.nn.Module)
+    return model
