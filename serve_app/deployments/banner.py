@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from ray._private.worker import get_dashboard_url  # no public way exists in Ray 2.60
 from ray.serve.context import _get_global_client
@@ -16,27 +17,32 @@ async def announce(gateway: Gateway) -> None:
     """Waits until a forward succeeds, then prints the block once."""
     while True:
         try:
-            state = await gateway.check(timeout_s=5.0)
+            await gateway.check(timeout_s=5.0)
             break
         except ServiceError:
             await asyncio.sleep(0.2)
     await asyncio.sleep(0.5)  # let Ray Serve's own start messages go first
-    say(text(state, base_url(), dashboard_url()))
+    say(text(gateway.models(), base_url(), dashboard_url()))
 
 
-def text(state: ModelState, base: str, dashboard: str) -> str:
+def text(models: Sequence[ModelState], base: str, dashboard: str) -> str:
     """The block, ending without a line break."""
     lines = [
         "The service is ready.",
         f"  address    {base}",
-        f"  model      {state.name} ({state.family}, {state.dimension} dimensions, {state.max_tokens} tokens)",
-        f"  device     {state.device}, {state.dtype}",
+        *(f"  model      {_line(model)}" for model in models),
         f"  docs       {base}/docs",
         f"  dashboard  {dashboard}   (its token: ray get-auth-token)",
         f"  try        curl {base}/vectorize -H 'Content-Type: application/json' -d '{{\"text\": \"hello\"}}'",
         "  stop       Ctrl-C",
     ]
     return "\n" + "\n".join(lines)
+
+
+def _line(model: ModelState) -> str:
+    place = f"{model.device}, {model.dtype}" if model.device else "still loading"
+    uses = " + ".join(model.serves)
+    return f"{model.name} ({model.family}, {model.dimension} dimensions, {model.max_tokens} tokens, {place}): {uses}"
 
 
 def base_url() -> str:

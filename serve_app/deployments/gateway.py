@@ -40,7 +40,7 @@ class ServeGateway:
 
     async def embed(self, texts: Sequence[str], role: TextRole, options: CallOptions) -> Embedded:
         """See ``Gateway.embed``."""
-        served = pick(self._models, options.model, DENSE, "dense vectors")
+        served = pick(self._models, options.model, DENSE, "dense vectors", others=self._rerankers.models)
         began = time.monotonic()
         tokens = await served.tokenise(texts, role)
         cut = refuse_long(tokens, options)
@@ -49,7 +49,7 @@ class ServeGateway:
 
     async def encode(self, texts: Sequence[str], options: CallOptions, *, colbert: bool) -> HybridEmbedded:
         """See ``Gateway.encode``."""
-        served = pick(self._models, options.model, _HYBRID, "hybrid vectors")
+        served = pick(self._models, options.model, _HYBRID, "hybrid vectors", others=self._rerankers.models)
         began = time.monotonic()
         tokens = await served.tokenise(texts, TextRole.PASSAGE)
         cut = refuse_long(tokens, options)

@@ -58,7 +58,7 @@ class Ingress:
         callers += [served.caller for served in scorers.values()]
         await asyncio.gather(*(caller.start(wait_s=_WAIT_FOR_REPLICAS_S) for caller in callers))
         self._metrics = IngressMetrics()
-        self._gateway = ServeGateway(models, Rerankers(scorers, self._metrics), settings.limits, self._metrics)
+        self._gateway = ServeGateway(models, Rerankers(scorers, models, self._metrics), settings.limits, self._metrics)
         loop = asyncio.get_running_loop()
         self._log_keeper = loop.create_task(keep_log_fresh())
         if serve.get_replica_context().rank.rank == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,16 +24,19 @@ _NO_QUERY: Int32 = np.empty(0, np.int32)  # a cross-encoder's pairs hold it
 class Rerankers:
     """All rerankers, by name; the first one is the default."""
 
-    def __init__(self, models: Mapping[str, Served[ReplicaCaller]], metrics: IngressMetrics) -> None:
-        """Takes the served rerankers."""
+    def __init__(
+        self, models: Mapping[str, Served[ReplicaCaller]], others: Collection[str], metrics: IngressMetrics
+    ) -> None:
+        """Takes the served rerankers, and the names of the models that only embed."""
         self.models = models
+        self._others = others
         self._metrics = metrics
 
     async def rerank(
         self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
     ) -> Ranked:
         """See ``Gateway.rerank``. A candidate that stands twice is scored once."""
-        served = pick(self.models, options.model, frozenset(), "reranking")
+        served = pick(self.models, options.model, frozenset(), "reranking", others=self._others)
         served.caller.refuse_unless_ready()
         began = time.monotonic()
         distinct = list(dict.fromkeys(candidates))
@@ -70,7 +73,8 @@ class Rerankers:
     async def explain(self, query: str, candidate: str, options: CallOptions) -> Explained:
         """See ``Gateway.explain``."""
         needed = frozenset({Capability.COLBERT})
-        served = pick(self.models, options.model, needed, "late interaction, which can be explained")
+        what = "late interaction, which can be explained"
+        served = pick(self.models, options.model, needed, what, others=self._others)
         served.caller.refuse_unless_ready()
         began = time.monotonic()
         tokens = await served.tokenise([query, candidate], TextRole.PASSAGE)

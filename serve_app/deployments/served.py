@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from serve_app.api.gateway import CallOptions, ModelState
@@ -60,14 +60,22 @@ class Served(Generic[C]):
         return await asyncio.to_thread(self.tokenizer.pairs, query, candidates)
 
 
-def pick(models: Mapping[str, Served[C]], name: str | None, needed: frozenset[Capability], what: str) -> Served[C]:
+def pick(
+    models: Mapping[str, Served[C]],
+    name: str | None,
+    needed: frozenset[Capability],
+    what: str,
+    *,
+    others: Collection[str] = (),
+) -> Served[C]:
     """The model with this name, or the first one that can.
 
     Args:
-        models: The candidates, by name.
+        models: Those that are configured for it, by name.
         name: What the client said; None for the default.
         needed: What it must be able to do.
         what: How a sentence calls this.
+        others: Names that are served, but for something else.
 
     Raises:
         ModelNotFoundError: No such name.
@@ -79,9 +87,10 @@ def pick(models: Mapping[str, Served[C]], name: str | None, needed: frozenset[Ca
             raise CapabilityError(f"none of the served models does {what}")
         return models[able[0]]
     served = models.get(name)
-    if served is None:
-        raise ModelNotFoundError(f"no model {name!r} is served; these are: {', '.join(models) or 'none'}")
-    if name not in able:
+    if served is None and name not in others:
+        names = dict.fromkeys([*models, *others])
+        raise ModelNotFoundError(f"no model {name!r} is served; these are: {', '.join(names)}")
+    if served is None or name not in able:
         raise CapabilityError(
             f"{name!r} does not do {what}; of the served models these do: {', '.join(able) or 'none'}"
         )

@@ -1,15 +1,7 @@
-"""Texts to token ids, with the ``tokenizers`` library alone (no torch, no transformers).
-
-The reference is what ``transformers`` does with the same folder, because that is what training and
-sentence-transformers use. It builds the pre-tokenizer of the class XLMRobertaTokenizer itself
-(split at white space, then mark words) and ignores the one in tokenizer.json; so do we. The only
-texts where it matters have blanks at an end or in a row.
-"""
+"""Texts to token ids, with the ``tokenizers`` library alone (no torch, no transformers)."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,12 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from serve_app.domain.embeddings import Int32, TokenBatch
-from serve_app.domain.errors import ModelLoadError
-from serve_app.models.vocabulary import Vocabulary
-
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # replicas share cores with the model
-
-from tokenizers import Tokenizer, pre_tokenizers
+from serve_app.models.vocabulary import load_vocabulary
 
 
 @dataclass(frozen=True)
@@ -65,18 +52,9 @@ class TextTokenizer:
             ModelLoadError: It, or ``tokenizer_config.json``, can not be read.
         """
         self.max_tokens = max_tokens
-        try:
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:
-            raise ModelLoadError(f"{folder / 'tokenizer.json'} can not be read: {error}") from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        if _is_xlm_roberta(folder):
-            self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-                [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
-            )
+        self.vocabulary = load_vocabulary(folder)
+        self._tokenizer = self.vocabulary.tokenizer
         self._suffix = self._ids_after_text()
-        self.vocabulary = Vocabulary(self._tokenizer)
 
     def __call__(self, texts: Sequence[str]) -> Tokenised:
         """Token ids of the texts, in order, each at most ``max_tokens`` long.
@@ -132,14 +110,3 @@ class TextTokenizer:
 def _tokenised(rows: Sequence[Sequence[int]], full_lengths: Int32) -> Tokenised:
     lengths = np.fromiter(map(len, rows), np.int32, len(rows))
     return Tokenised(np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths, full_lengths)
-
-
-def _is_xlm_roberta(folder: Path) -> bool:
-    path = folder / "tokenizer_config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        return str(config.get("tokenizer_class", "")).startswith("XLMRobertaTokenizer")
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelLoadError(f"{path} can not be read: {error}") from error

@@ -1,20 +1,39 @@
-"""Token ids as text that people can read."""
+"""The vocabulary of a model folder, shared by all models that have the same one, and token ids as readable text.
+
+The reference is what ``transformers`` does with the same folder, because that is what training and
+sentence-transformers use. It builds the pre-tokenizer of the class XLMRobertaTokenizer itself
+(split at white space, then mark words) and ignores the one in tokenizer.json; so do we. The only
+texts where it matters have blanks at an end or in a row.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Iterable
+from pathlib import Path
+from weakref import WeakValueDictionary
 
-from tokenizers import Tokenizer
+from serve_app.domain.errors import ModelLoadError
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # replicas share cores with the model
+
+from tokenizers import Tokenizer, pre_tokenizers
 
 _WORD_START = "▁"
 
 
 class Vocabulary:
-    """The pieces of a tokenizer; what was looked up once is remembered."""
+    """The pieces of a tokenizer; what was looked up once is remembered.
+
+    Attributes:
+        tokenizer: Without padding and truncation; shared, so never to be changed.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Takes the tokenizer whose ids are to be read."""
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._special = {id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         self._texts: dict[int, str] = {}
 
@@ -33,10 +52,54 @@ class Vocabulary:
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """The tokens as they stand in the text: a blank in front says that a word starts there."""
-        return [(self._tokenizer.id_to_token(id) or "").replace(_WORD_START, " ") for id in ids]
+        return [(self.tokenizer.id_to_token(id) or "").replace(_WORD_START, " ") for id in ids]
 
     def _text(self, id: int) -> str:
         text = self._texts.get(id)
         if text is None:
-            text = self._texts[id] = self._tokenizer.decode([id])
+            text = self._texts[id] = self.tokenizer.decode([id])
         return text
+
+
+_loaded: WeakValueDictionary[tuple[str, bool], Vocabulary] = WeakValueDictionary()
+
+
+def load_vocabulary(folder: Path) -> Vocabulary:
+    """Reads ``tokenizer.json``; the same file in another folder is not loaded twice (XLM-RoBERTa's takes 300 MB).
+
+    Raises:
+        ModelLoadError: It, or ``tokenizer_config.json``, can not be read.
+    """
+    path = folder / "tokenizer.json"
+    try:
+        content = path.read_bytes()
+        key = hashlib.sha256(content).hexdigest(), _is_xlm_roberta(folder)
+        if (known := _loaded.get(key)) is not None:
+            return known
+        tokenizer = Tokenizer.from_buffer(content)
+    except ModelLoadError:
+        raise
+    except Exception as error:
+        raise ModelLoadError(f"{path} can not be read: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    if key[1]:
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.WhitespaceSplit(),
+                pre_tokenizers.Metaspace(replacement=_WORD_START, prepend_scheme="always"),
+            ]
+        )
+    vocabulary = _loaded[key] = Vocabulary(tokenizer)
+    return vocabulary
+
+
+def _is_xlm_roberta(folder: Path) -> bool:
+    path = folder / "tokenizer_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return str(config.get("tokenizer_class", "")).startswith("XLMRobertaTokenizer")
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelLoadError(f"{path} can not be read: {error}") from error
