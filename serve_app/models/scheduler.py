@@ -1,12 +1,9 @@
-"""The backlog of a device: which texts it takes next, fairly, and within which bounds.
+"""Feeds a device from its backlog: bounds, deadlines, and an end for every text.
 
 A free device takes the text whose request has had the least service so far, with it this request's
 fair share of the micro-batch, and then the waiting texts nearest in length, up to a budget of padded
 tokens. So batches grow with the load, padding stays small, nothing starves, and a single query beside a
 list of thousands waits for about one micro-batch.
-
-Fairness between requests is weighted fair queueing (Demers, Keshav and Shenker, 1989) with tokens as
-the unit of service: every request has a virtual finishing time, the earliest goes first.
 
 Pure asyncio; whatever computes is behind the ``forward`` callable.
 """
@@ -14,17 +11,15 @@ Pure asyncio; whatever computes is behind the ``forward`` callable.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from serve_app.domain.errors import DeadlineError, InternalError, QueueFullError, ServiceError
-from serve_app.models.lengths import LengthIndex, Row
+from serve_app.models.backlog import Backlog
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +44,6 @@ class _Text(Generic[T, R]):
     length: int
     row: int
     ticket: Ticket[T, R]
-    taken: bool = False
 
 
 @dataclass(eq=False)
@@ -67,21 +61,6 @@ class Ticket(Generic[T, R]):
     submitted: float
     missing: int
     timer: asyncio.TimerHandle | None = None
-
-
-@dataclass(eq=False)
-class _Request(Generic[T, R]):
-    """All waiting texts with one key, oldest first and by length, and the service that the key has had."""
-
-    served: float
-    max_texts: int
-    waiting: deque[Row[_Text[T, R]]] = field(default_factory=deque)
-    by_length: LengthIndex[_Text[T, R]] = field(default_factory=LengthIndex)
-
-    def oldest(self) -> Row[_Text[T, R]] | None:
-        while self.waiting and self.waiting[0][2].taken:
-            self.waiting.popleft()
-        return self.waiting[0] if self.waiting else None
 
 
 class Scheduler(Generic[T, R]):
@@ -109,19 +88,15 @@ class Scheduler(Generic[T, R]):
             report: Called after each forward.
         """
         self._forward = forward
-        self._max_batch_tokens = max_batch_tokens
-        self._max_padding_tokens = max_padding_tokens
         self._max_backlog_tokens = max_backlog_tokens
         self._report = report
-        self._requests: dict[int, _Request[T, R]] = {}
-        self._by_length: LengthIndex[_Text[T, R]] = LengthIndex()
-        self._numbers = itertools.count()
+        self._backlog: Backlog[_Text[T, R]] = Backlog(
+            max_batch_tokens=max_batch_tokens, max_padding_tokens=max_padding_tokens
+        )
         self._under_way: list[_Text[T, R]] = []
         self._wake = asyncio.Event()
-        self._clock = 0.0  # tokens of service that each waiting request could have had so far
         self._speed = 0.0  # tokens per second, smoothed
         self._loop_task: asyncio.Task[None] | None = None
-        self.backlog_tokens = 0
         self.forward_began: float | None = None
 
     def start(self) -> None:
@@ -133,16 +108,28 @@ class Scheduler(Generic[T, R]):
         if self._loop_task is not None:
             self._loop_task.cancel()
             await asyncio.gather(self._loop_task, return_exceptions=True)
-        for text in [*self._under_way, *self._by_length]:
+        for text in [*self._under_way, *self._backlog]:
             self._settle(text, InternalError("the encoder stopped"))
 
     @property
     def waiting_texts(self) -> int:
         """Number of texts in the backlog."""
-        return len(self._by_length)
+        return len(self._backlog)
+
+    @property
+    def backlog_tokens(self) -> int:
+        """Number of their tokens."""
+        return self._backlog.tokens
 
     def submit(
-        self, items: Sequence[T], lengths: Sequence[int], *, key: int, timeout_s: float, max_texts: int = sys.maxsize
+        self,
+        items: Sequence[T],
+        lengths: Sequence[int],
+        *,
+        key: int,
+        timeout_s: float,
+        max_texts: int = sys.maxsize,
+        group: Hashable = None,
     ) -> Ticket[T, R]:
         """Puts the texts of a request, or of a part of it, into the backlog.
 
@@ -152,6 +139,7 @@ class Scheduler(Generic[T, R]):
             key: Names the request for fairness; parts of one request share it.
             timeout_s: After this many seconds the texts that still wait fail with ``DeadlineError``.
             max_texts: Texts of this request in one forward, at most; all parts of a request say the same.
+            group: Only texts of one group share a forward; likewise.
 
         Raises:
             QueueFullError: The backlog is at its bound.
@@ -169,15 +157,8 @@ class Scheduler(Generic[T, R]):
             return ticket
         ticket.done.add_done_callback(lambda _: self._drop(ticket))
         ticket.timer = loop.call_later(timeout_s, self._expire, ticket)
-        request = self._requests.setdefault(key, _Request(self._clock, max_texts))
-        rows = [
-            (int(n), next(self._numbers), _Text(item, int(n), row, ticket))
-            for row, (item, n) in enumerate(zip(items, lengths, strict=True))
-        ]
-        request.waiting.extend(rows)
-        request.by_length.add(rows)
-        self._by_length.add(rows)
-        self.backlog_tokens += tokens
+        texts = [_Text(item, int(n), row, ticket) for row, (item, n) in enumerate(zip(items, lengths, strict=True))]
+        self._backlog.add(texts, [text.length for text in texts], key=key, max_texts=max_texts, group=group)
         self._wake.set()
         return ticket
 
@@ -186,7 +167,7 @@ class Scheduler(Generic[T, R]):
     async def _serve(self) -> None:
         while True:
             await self._wake.wait()
-            batch = self._under_way = self._take()
+            batch = self._under_way = self._backlog.take()
             if not batch:
                 self._wake.clear()
                 continue
@@ -209,68 +190,6 @@ class Scheduler(Generic[T, R]):
             except Exception:  # whoever counts must not stop the work
                 logger.exception("a micro-batch was computed but not counted")
 
-    def _take(self) -> list[_Text[T, R]]:
-        """Removes the next micro-batch from the backlog, in the order of lengths.
-
-        Neighbours in length come mostly from the largest request; without a share of its own a short list
-        beside a long one would get its turn for one text at a time.
-        """
-        anchor = self._next_anchor()
-        if anchor is None:
-            return []
-        rows, counts = [anchor], Counter({anchor[2].ticket.key: 1})
-        anchor[2].taken = True
-
-        def admits(text: _Text[T, R]) -> bool:
-            key = text.ticket.key
-            if text.taken or counts[key] >= self._requests[key].max_texts:
-                return False
-            text.taken = True
-            counts[key] += 1
-            return True
-
-        request = self._requests[anchor[2].ticket.key]
-        behind = max(0.0, self._clock - request.served)
-        share = min(self._max_batch_tokens, self._max_batch_tokens // len(self._requests) + int(behind))
-        for index, max_tokens in (
-            (request.by_length, share),
-            (self._by_length, self._max_batch_tokens),
-        ):
-            rows += index.near(
-                max(length for length, _, _ in rows),
-                len(rows),
-                max_tokens=max_tokens,
-                max_padding=self._max_padding_tokens,
-                admits=admits,
-            )
-        rows.sort()
-        batch = [text for _, _, text in rows]
-        self._by_length.remove(rows)
-        for row in rows:
-            self._requests[row[2].ticket.key].by_length.remove([row])
-        self._charge(batch)
-        return batch
-
-    def _next_anchor(self) -> Row[_Text[T, R]] | None:
-        best: tuple[float, Row[_Text[T, R]]] | None = None
-        for key, request in list(self._requests.items()):
-            row = request.oldest()
-            if row is None:
-                del self._requests[key]
-                continue
-            finish = request.served + row[0]
-            if best is None or finish < best[0]:
-                best = (finish, row)
-        return best[1] if best else None
-
-    def _charge(self, batch: Sequence[_Text[T, R]]) -> None:
-        tokens = 0
-        for text in batch:
-            tokens += text.length
-            self._requests[text.ticket.key].served += text.length
-        self.backlog_tokens -= tokens
-        self._clock += tokens / len(self._requests)
-
     # ------------------------------------------------------------------ ends
 
     def _settle(self, text: _Text[T, R], result: R | ServiceError) -> None:
@@ -292,14 +211,7 @@ class Scheduler(Generic[T, R]):
             ticket.timer.cancel()
         if ticket.missing == 0:
             return
-        request = self._requests.get(ticket.key)
-        gone = [row for row in request.waiting if row[2].ticket is ticket and not row[2].taken] if request else []
-        if request and gone:
-            self._by_length.remove(gone)
-            request.by_length.remove(gone)
-            self.backlog_tokens -= sum(length for length, _, _ in gone)
-            for _, _, text in gone:
-                text.taken = True
+        self._backlog.discard(ticket.key, lambda text: text.ticket is ticket)
 
     def _account(self, batch: Sequence[_Text[T, R]], began: float, ended: float) -> None:
         tokens = sum(text.length for text in batch)

@@ -81,9 +81,9 @@ async def serving(
 
 
 def submit(
-    scheduler: Scheduler[Item, str], items: Sequence[Item], *, key: int = 0, timeout_s: float = PATIENCE_S
+    scheduler: Scheduler[Item, str], items: Sequence[Item], *, key: int = 0, timeout_s: float = PATIENCE_S, **more: Any
 ) -> Ticket[Item, str]:
-    return scheduler.submit(items, [length for _, length in items], key=key, timeout_s=timeout_s)
+    return scheduler.submit(items, [length for _, length in items], key=key, timeout_s=timeout_s, **more)
 
 
 async def results_of(ticket: Ticket[Item, str], timeout_s: float = 10.0) -> list[str | ServiceError]:

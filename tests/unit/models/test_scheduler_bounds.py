@@ -200,14 +200,14 @@ async def test_an_idle_scheduler_wakes_for_new_work_again_and_again() -> None:
 async def test_an_idle_scheduler_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = 0
     async with serving(FakeDevice()) as scheduler:
-        take = scheduler._take
+        take = scheduler._backlog.take
 
         def counted():  # type: ignore[no-untyped-def]
             nonlocal looked
             looked += 1
             return take()
 
-        monkeypatch.setattr(scheduler, "_take", counted)
+        monkeypatch.setattr(scheduler._backlog, "take", counted)
         await results_of(submit(scheduler, texts("t", [5])))
         await turns(100)
         assert looked == 2  # the text, and that there is nothing more
