@@ -92,6 +92,8 @@ class ModelSettings(DeploymentSettings):
         threads: Torch threads of each replica. ``auto``: from its CPUs.
         batching: Bounds of micro-batches and backlog.
         dense_only: Serve a BGE-M3 without its sparse and ColBERT heads.
+        max_fine_tunes_gib: Memory that a replica may use for fine-tunes beside its own model. Adapters take
+            megabytes, whole fine-tunes as much as the model; the least recently used ones go first.
     """
 
     name: str = "intfloat/multilingual-e5-large"
@@ -103,6 +105,12 @@ class ModelSettings(DeploymentSettings):
     threads: Annotated[int, Field(ge=1)] | Auto = "auto"
     batching: BatchingSettings = BatchingSettings()
     dense_only: bool = False
+    max_fine_tunes_gib: float = Field(default=2.0, ge=0)
+
+    @property
+    def max_fine_tunes_bytes(self) -> int:
+        """The same in bytes."""
+        return int(self.max_fine_tunes_gib * 2**30)
 
 
 class RerankerSettings(ModelSettings):

@@ -81,12 +81,14 @@ class Explained:
         query_tokens: The query's tokens as text, without the first special one; a blank in front starts a word.
         candidate_tokens: The candidate's, likewise.
         matches: For each query token the index into ``candidate_tokens`` and the cosine of its best match.
+        truncated: Of -1 (the query) and 0 (the candidate) those that were cut.
     """
 
     model: str
     query_tokens: Sequence[str]
     candidate_tokens: Sequence[str]
     matches: Sequence[tuple[int, float]]
+    truncated: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,10 @@ class ModelState:
         dtype: What it computes in; likewise.
         capabilities: Words of ``domain.profiles.Capability``.
         serves: Of ``embed`` and ``rerank`` what it is configured for.
+        base: Of a fine-tune: the model that was tuned.
+        kind: Of a fine-tune: ``full``, ``lora`` or ``qlora``.
+        created: Of a fine-tune: when, in ISO 8601.
+        metrics: Of a fine-tune: retrieval on held-out pairs, ``before`` and ``after``.
     """
 
     name: str
@@ -112,6 +118,10 @@ class ModelState:
     dtype: str | None = None
     capabilities: Sequence[str] = ()
     serves: Sequence[str] = ()
+    base: str | None = None
+    kind: str | None = None
+    created: str | None = None
+    metrics: Mapping[str, Mapping[str, float]] | None = None
 
 
 class Gateway(Protocol):
@@ -156,8 +166,8 @@ class Gateway(Protocol):
         """
         ...
 
-    def models(self) -> Sequence[ModelState]:
-        """All served models, the default first."""
+    async def models(self) -> Sequence[ModelState]:
+        """All served models: the default first, the other configured ones, fine-tunes."""
         ...
 
     async def check(self, *, timeout_s: float) -> ModelState:

@@ -22,7 +22,7 @@ async def announce(gateway: Gateway) -> None:
         except ServiceError:
             await asyncio.sleep(0.2)
     await asyncio.sleep(0.5)  # let Ray Serve's own start messages go first
-    say(text(gateway.models(), base_url(), dashboard_url()))
+    say(text(await gateway.models(), base_url(), dashboard_url()))
 
 
 def text(models: Sequence[ModelState], base: str, dashboard: str) -> str:
@@ -30,7 +30,8 @@ def text(models: Sequence[ModelState], base: str, dashboard: str) -> str:
     lines = [
         "The service is ready.",
         f"  address    {base}",
-        *(f"  model      {_line(model)}" for model in models),
+        *(f"  model      {_line(model)}" for model in models if model.base is None),
+        *([f"  fine-tunes {', '.join(tuned)}"] if (tuned := [m.name for m in models if m.base]) else []),
         f"  docs       {base}/docs",
         f"  dashboard  {dashboard}   (its token: ray get-auth-token)",
         f"  try        curl {base}/vectorize -H 'Content-Type: application/json' -d '{{\"text\": \"hello\"}}'",

@@ -12,12 +12,12 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ray import serve
 
 from serve_app.deployments.calls import ReplicaCaller, next_key
-from serve_app.domain.embeddings import DENSE, EncodedBatch, RequestShare, TokenBatch
+from serve_app.domain.embeddings import DENSE, EncodedBatch, RequestShare, TokenBatch, Variant
 from serve_app.domain.errors import DeadlineError, QueueFullError
 from serve_app.domain.profiles import Capability
 
@@ -49,7 +49,7 @@ class EncoderClient(ReplicaCaller):
 
     async def _encode_small(self, batch: TokenBatch, timeout_s: float, want: frozenset[Capability]) -> EncodedBatch:
         share = RequestShare(next_key(), len(batch.lengths), timeout_s, want)
-        seat = await _board(_Passenger(self, TokenBatch(batch.ids, batch.lengths, (share,))))
+        seat = await _board(_Passenger(self, replace(batch, shares=(share,))))
         return await seat.answer()
 
     # ------------------------------------------------------------------ large: alone, in chunks
@@ -61,11 +61,12 @@ class EncoderClient(ReplicaCaller):
 
         async def send(part: slice, *, first: bool) -> EncodedBatch:
             async with gate:
-                chunk = TokenBatch.of_rows(rows[part])
+                chunk = rows[part]
                 while True:
                     left_s = deadline - time.monotonic()
-                    share = RequestShare(key, len(chunk.lengths), left_s, want)
-                    answer: EncodedBatch = await self.call("encode", TokenBatch(chunk.ids, chunk.lengths, (share,)))
+                    share = RequestShare(key, len(chunk), left_s, want)
+                    sent = TokenBatch.of_rows(chunk, (share,), batch.variant)
+                    answer: EncodedBatch = await self.call("encode", sent)
                     full = next((f for f in answer.failures if f.code == QueueFullError.code), None)
                     if full is None or first:  # the first chunk decides; later ones wait for their place
                         return answer
@@ -121,12 +122,12 @@ class _Seat:
 
 @serve.batch(max_batch_size=64, batch_wait_timeout_s=0, max_concurrent_batches=16)
 async def _board(passengers: list[_Passenger]) -> list[_Seat]:
-    """Starts one handle call for each encoder among the passengers; does not wait for the answers."""
-    by_client: dict[EncoderClient, list[_Passenger]] = defaultdict(list)
+    """Starts one handle call for each model among the passengers; does not wait for the answers."""
+    by_model: dict[tuple[EncoderClient, Variant | None], list[_Passenger]] = defaultdict(list)
     for passenger in passengers:
-        by_client[passenger.client].append(passenger)
+        by_model[passenger.client, passenger.batch.variant].append(passenger)
     seats: dict[int, _Seat] = {}
-    for client, together in by_client.items():
+    for (client, _), together in by_model.items():
         ride, start = _Ride(client, together), 0
         for passenger in together:
             stop = start + len(passenger.batch.lengths)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, TypeAlias, TypeVar
 
 from serve_app.deployments.metrics import DeviceMetrics
 from serve_app.domain.errors import InternalError, ServiceError
@@ -21,6 +23,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S")
 
+Compute: TypeAlias = Callable[[Sequence[T]], list[R | ServiceError]]
+"""Computes one micro-batch, one result or error for each item; never raises."""
+
 
 @dataclass(frozen=True)
 class ReplicaState:
@@ -32,30 +37,22 @@ class ReplicaState:
 
 
 class Device(Generic[T, R]):
-    """One model, computing in a thread of its own so that the replica's event loop stays free."""
+    """A share of a device and its thread, so that the replica's event loop stays free."""
 
-    def __init__(
-        self,
-        compute: Callable[[Sequence[T]], list[R | ServiceError]],
-        *,
-        probe: T,
-        settings: ModelSettings,
-        state: ReplicaState,
-    ) -> None:
+    def __init__(self, compute: Compute[T, R], *, probe: T, settings: ModelSettings, state: ReplicaState) -> None:
         """Puts the parts together; ``start`` begins the work.
 
         Args:
-            compute: Computes one micro-batch, one result or error for each item; never raises.
+            compute: Of the replica's own model.
             probe: An item that a healthy model can compute.
             settings: Name and bounds.
             state: Where it computes.
         """
         self.state = state
-        self._compute = compute
-        self._probe = probe
+        self._prober = partial(compute, [probe])
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="forward")
         max_batch_tokens, max_padding_tokens = settings.batching.for_device(state.device)
-        self.scheduler: Scheduler[T, R] = Scheduler(
+        self._scheduler: Scheduler[tuple[Compute[T, R], T], R] = Scheduler(
             self._forward,
             max_batch_tokens=max_batch_tokens,
             max_padding_tokens=max_padding_tokens,
@@ -65,7 +62,7 @@ class Device(Generic[T, R]):
         self.metrics = DeviceMetrics(
             settings.name,
             max_batch_tokens,
-            lambda: (self.scheduler.waiting_texts, self.scheduler.backlog_tokens),
+            lambda: (self._scheduler.waiting_texts, self._scheduler.backlog_tokens),
         )
         self._without_result = 0
 
@@ -76,7 +73,30 @@ class Device(Generic[T, R]):
             ServiceError: The model does not compute.
         """
         await self._prove()
-        self.scheduler.start()
+        self._scheduler.start()
+
+    def submit(
+        self,
+        compute: Compute[T, R],
+        items: Sequence[T],
+        lengths: Sequence[int],
+        *,
+        key: int,
+        timeout_s: float,
+        max_texts: int = sys.maxsize,
+    ) -> asyncio.Future[list[R | ServiceError]]:
+        """Puts items into the backlog, see ``Scheduler.submit``; only those of one ``compute`` share a forward.
+
+        Returns:
+            One result or error for each item, in order; cancelling it takes what still waits out again.
+
+        Raises:
+            QueueFullError: The backlog is at its bound.
+        """
+        work = [(compute, item) for item in items]
+        return self._scheduler.submit(
+            work, lengths, key=key, timeout_s=timeout_s, max_texts=max_texts, group=compute
+        ).done
 
     async def run(self, function: Callable[[], S]) -> S:
         """Runs something on the device's thread, between two micro-batches."""
@@ -84,7 +104,7 @@ class Device(Generic[T, R]):
 
     async def check_health(self) -> None:
         """Raises if a forward hangs or the model does not compute any more; Serve then replaces the replica."""
-        began = self.scheduler.forward_began
+        began = self._scheduler.forward_began
         if began is not None and time.monotonic() - began > _STUCK_S:
             raise RuntimeError(f"a forward has been running for {time.monotonic() - began:.0f} s")
         if self._without_result >= _SUSPICIOUS_FORWARDS:  # the texts may be to blame: ask for one that is known
@@ -95,12 +115,13 @@ class Device(Generic[T, R]):
             self._without_result = 0
 
     async def _prove(self) -> None:
-        (result,) = await self.run(lambda: self._compute([self._probe]))
+        (result,) = await self.run(self._prober)
         if isinstance(result, ServiceError):
             raise result
 
-    async def _forward(self, items: Sequence[T]) -> list[R | ServiceError]:
-        results = await self.run(lambda: self._compute(items))
+    async def _forward(self, works: Sequence[tuple[Compute[T, R], T]]) -> list[R | ServiceError]:
+        compute = works[0][0]  # all are of one group
+        results = await self.run(lambda: compute([item for _, item in works]))
         failed = all(isinstance(result, InternalError) for result in results)
         self._without_result = self._without_result + 1 if failed else 0
         return results

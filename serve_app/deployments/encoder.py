@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from ray import serve
 
 from serve_app.deployments.console import keep_log_fresh, telling_why
-from serve_app.deployments.device import Device, ReplicaState
+from serve_app.deployments.device import Compute, Device, ReplicaState
 from serve_app.domain.embeddings import Encoded, EncodedBatch, TokenBatch
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.profiles import Capability
@@ -34,16 +35,22 @@ class Encoder:
         Raises:
             ModelLoadError: The model can not be found, read or placed; the replica does not start.
         """
-        from serve_app.models.embedder import TextToEncode  # torch: seconds to import, and only here
+        from serve_app.models.bank import ModelBank  # torch: seconds to import, and only here
+        from serve_app.models.embedder import TextToEncode
         from serve_app.models.loader import load_model
 
         auto = threads_for(settings.num_cpus, settings.most_replicas)
         threads = auto if settings.threads == "auto" else settings.threads
+        load = partial(
+            load_model,
+            device=settings.device,
+            dtype=settings.dtype,
+            threads=threads,
+            dense_only=settings.dense_only,
+        )
         with telling_why(f"the encoder of {settings.name!r}"):
             source = find_model(settings.name, models_dir, family=settings.family)
-            model = load_model(
-                source, device=settings.device, dtype=settings.dtype, threads=threads, dense_only=settings.dense_only
-            )
+            model = load(source)
         self._text = TextToEncode
         self._dimension = source.dimension
         self._device: Device[TextToEncode, Encoded] = Device(
@@ -52,17 +59,25 @@ class Encoder:
             settings=settings,
             state=ReplicaState(str(model.transformer.device), model.transformer.dtype_name, threads),
         )
+        self._bank: ModelBank[Compute[TextToEncode, Encoded]] = ModelBank(
+            settings.name,
+            model,
+            models_dir=models_dir,
+            max_bytes=settings.max_fine_tunes_bytes,
+            load=load,
+            wrap=lambda loaded: loaded.encode,
+            on_device=self._device.run,
+        )
         await self._device.start()
         self._log_keeper = asyncio.get_running_loop().create_task(keep_log_fresh())
 
     async def encode(self, batch: TokenBatch) -> EncodedBatch:
         """The representations that each share asks for; texts that failed or were refused are named in the answer."""
-        outcomes = await self._admit(batch)
         try:
-            results = [result for outcome in outcomes for result in await outcome]
-        finally:  # if the caller went away: what still waits must not run
-            for outcome in outcomes:
-                outcome.cancel()
+            async with self._bank.use(batch.variant) as compute:
+                results = await self._compute(batch, compute)
+        except ServiceError as error:  # the fine-tune is gone, or there is no room for it
+            results = [error] * len(batch.lengths)
         wanted = frozenset[Capability]().union(*(share.want for share in batch.shares))
         answer = EncodedBatch.of_texts(results, wanted, self._dimension)
         for failure in answer.failures:
@@ -77,11 +92,19 @@ class Encoder:
         """Asked by Serve; raises if this replica is to be replaced."""
         await self._device.check_health()
 
-    @serve.batch(max_batch_size=256, batch_wait_timeout_s=0, max_concurrent_batches=8)
-    async def _admit(self, batches: list[TokenBatch]) -> list[list[_Outcome]]:
-        return [self._submit(batch) for batch in batches]
+    async def _compute(self, batch: TokenBatch, compute: Any) -> list[Encoded | ServiceError]:
+        outcomes = await self._admit((batch, compute))
+        try:
+            return [result for outcome in outcomes for result in await outcome]
+        finally:  # if the caller went away: what still waits must not run
+            for outcome in outcomes:
+                outcome.cancel()
 
-    def _submit(self, batch: TokenBatch) -> list[_Outcome]:
+    @serve.batch(max_batch_size=256, batch_wait_timeout_s=0, max_concurrent_batches=8)
+    async def _admit(self, batches: list[tuple[TokenBatch, Any]]) -> list[list[_Outcome]]:
+        return [self._submit(batch, compute) for batch, compute in batches]
+
+    def _submit(self, batch: TokenBatch, compute: Any) -> list[_Outcome]:
         """One future for each share of the batch."""
         rows, lengths = batch.rows(), batch.lengths.tolist()
         outcomes: list[_Outcome] = []
@@ -91,9 +114,9 @@ class Encoder:
             start += share.count
             texts = [self._text(row, share.want) for row in rows[part]]
             try:
-                ticket = self._device.scheduler.submit(texts, lengths[part], key=share.key, timeout_s=share.timeout_s)
-                outcomes.append(ticket.done)
+                outcome = self._device.submit(compute, texts, lengths[part], key=share.key, timeout_s=share.timeout_s)
             except ServiceError as error:  # no room: this share is refused, its neighbours are not
-                outcomes.append(asyncio.get_running_loop().create_future())
-                outcomes[-1].set_result([error] * share.count)
+                outcome = asyncio.get_running_loop().create_future()
+                outcome.set_result([error] * share.count)
+            outcomes.append(outcome)
         return outcomes

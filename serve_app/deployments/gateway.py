@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from serve_app.api.gateway import CallOptions, Embedded, HybridEmbedded, ModelState
+from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.client import EncoderClient
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.ranking import Rerankers
-from serve_app.deployments.served import Served, count, pick, refuse_long
+from serve_app.deployments.served import Served, count, refuse_long
 from serve_app.domain.embeddings import DENSE, EncodedBatch
 from serve_app.domain.errors import InvalidInputError, QueueFullError
 from serve_app.domain.limits import Limits
@@ -25,7 +27,7 @@ class ServeGateway:
 
     def __init__(
         self,
-        models: Mapping[str, Served[EncoderClient]],
+        models: Catalogue[EncoderClient],
         rerankers: Rerankers,
         limits: Limits,
         metrics: IngressMetrics,
@@ -40,7 +42,9 @@ class ServeGateway:
 
     async def embed(self, texts: Sequence[str], role: TextRole, options: CallOptions) -> Embedded:
         """See ``Gateway.embed``."""
-        served = pick(self._models, options.model, DENSE, "dense vectors", others=self._rerankers.models)
+        served = await self._models.pick(
+            options.model, DENSE, "dense vectors", others=self._rerankers.models.configured
+        )
         began = time.monotonic()
         tokens = await served.tokenise(texts, role)
         cut = refuse_long(tokens, options)
@@ -49,7 +53,9 @@ class ServeGateway:
 
     async def encode(self, texts: Sequence[str], options: CallOptions, *, colbert: bool) -> HybridEmbedded:
         """See ``Gateway.encode``."""
-        served = pick(self._models, options.model, _HYBRID, "hybrid vectors", others=self._rerankers.models)
+        served = await self._models.pick(
+            options.model, _HYBRID, "hybrid vectors", others=self._rerankers.models.configured
+        )
         began = time.monotonic()
         tokens = await served.tokenise(texts, TextRole.PASSAGE)
         cut = refuse_long(tokens, options)
@@ -67,20 +73,23 @@ class ServeGateway:
         vectors = answer.colbert.rows() if answer.colbert is not None else None
         return HybridEmbedded(served.source.name, answer.dense, len(tokens.ids), cut, sparse, vectors)
 
-    def models(self) -> Sequence[ModelState]:
+    async def models(self) -> Sequence[ModelState]:
         """See ``Gateway.models``. A model that embeds and reranks is one entry."""
+        return await asyncio.to_thread(self._states)
+
+    def _states(self) -> list[ModelState]:
         states: dict[str, ModelState] = {}
-        for models, route in ((self._models, "embed"), (self._rerankers.models, "rerank")):
-            for name, served in models.items():
-                known = states.setdefault(name, served.state())
-                states[name] = replace(known, serves=(*known.serves, route))
+        for catalogue, route in ((self._models, "embed"), (self._rerankers.models, "rerank")):
+            for served in catalogue.all():
+                known = states.setdefault(served.source.name, served.state())
+                states[served.source.name] = replace(known, serves=(*known.serves, route))
         return list(states.values())
 
     async def check(self, *, timeout_s: float) -> ModelState:
         """See ``Gateway.check``."""
-        served = pick(self._models, None, DENSE, "dense vectors")
+        served = await self._models.pick(None, DENSE, "dense vectors")
         tokens = await served.tokenise(["ready?"], TextRole.QUERY)
-        answer = await served.caller.encode(tokens.batch(), timeout_s=timeout_s)
+        answer = await served.caller.encode(served.batch(tokens), timeout_s=timeout_s)
         for failure in answer.failures:
             if failure.code != QueueFullError.code:
                 raise failure.error()
@@ -97,7 +106,7 @@ class ServeGateway:
         tokenised = time.monotonic()
         count(self._metrics, [tokens])
         left_s = max(0.0, options.timeout_s - (tokenised - began))
-        answer = await served.caller.encode(tokens.batch(), timeout_s=left_s, want=want)
+        answer = await served.caller.encode(served.batch(tokens), timeout_s=left_s, want=want)
         self._metrics.observe(tokenised - began, time.monotonic() - tokenised)
         if answer.failures:
             raise answer.failures[0].error()

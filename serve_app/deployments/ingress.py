@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from serve_app.api.application import create_app
 from serve_app.deployments.banner import announce
 from serve_app.deployments.calls import ReplicaCaller
+from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.client import EncoderClient
 from serve_app.deployments.console import keep_log_fresh, telling_why
 from serve_app.deployments.encoder import Encoder
@@ -58,7 +59,8 @@ class Ingress:
         callers += [served.caller for served in scorers.values()]
         await asyncio.gather(*(caller.start(wait_s=_WAIT_FOR_REPLICAS_S) for caller in callers))
         self._metrics = IngressMetrics()
-        self._gateway = ServeGateway(models, Rerankers(scorers, models, self._metrics), settings.limits, self._metrics)
+        rankers = Rerankers(Catalogue(scorers, settings.models_dir), models, self._metrics)
+        self._gateway = ServeGateway(Catalogue(models, settings.models_dir), rankers, settings.limits, self._metrics)
         loop = asyncio.get_running_loop()
         self._log_keeper = loop.create_task(keep_log_fresh())
         if serve.get_replica_context().rank.rank == 0:

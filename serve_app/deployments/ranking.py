@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from serve_app.api.gateway import CallOptions, Explained, Ranked
 from serve_app.deployments.calls import ReplicaCaller, next_key
+from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.metrics import IngressMetrics
-from serve_app.deployments.served import Served, count, pick, refuse_long
+from serve_app.deployments.served import Served, count, refuse_long
 from serve_app.domain.embeddings import Float32, Int32, TokenBatch
 from serve_app.domain.errors import DeadlineError
 from serve_app.domain.profiles import Capability, TextRole
@@ -24,10 +25,8 @@ _NO_QUERY: Int32 = np.empty(0, np.int32)  # a cross-encoder's pairs hold it
 class Rerankers:
     """All rerankers, by name; the first one is the default."""
 
-    def __init__(
-        self, models: Mapping[str, Served[ReplicaCaller]], others: Collection[str], metrics: IngressMetrics
-    ) -> None:
-        """Takes the served rerankers, and the names of the models that only embed."""
+    def __init__(self, models: Catalogue[ReplicaCaller], others: Collection[str], metrics: IngressMetrics) -> None:
+        """Takes the served rerankers, and the names of the models that are configured to embed."""
         self.models = models
         self._others = others
         self._metrics = metrics
@@ -36,7 +35,7 @@ class Rerankers:
         self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
     ) -> Ranked:
         """See ``Gateway.rerank``. A candidate that stands twice is scored once."""
-        served = pick(self.models, options.model, frozenset(), "reranking", others=self._others)
+        served = await self.models.pick(options.model, frozenset(), "reranking", others=self._others)
         served.caller.refuse_unless_ready()
         began = time.monotonic()
         distinct = list(dict.fromkeys(candidates))
@@ -44,14 +43,14 @@ class Rerankers:
         if reads_pairs:
             texts = await served.tokenise_pairs(query, distinct)
             parts, ids = [texts], _NO_QUERY
-            cut = refuse_long(texts, options)
+            cut = _refuse_long_pairs(texts, options, served.source.max_tokens)
         else:
             head = await served.tokenise([query], TextRole.QUERY)
             texts = await served.tokenise(distinct, TextRole.PASSAGE)
             parts, ids = [head, texts], head.ids
             cut = refuse_long(head, options, first=QUERY) + refuse_long(texts, options)
         tokenised = time.monotonic()
-        request = RankRequest(ids, texts.batch(), next_key(), self._left_s(options, began), batch_size)
+        request = RankRequest(ids, served.batch(texts), next_key(), self._left_s(options, began), batch_size)
         scores: Scores = await self._call(served, "rank", request, options)
         if scores.failures:
             failure = scores.failures[0]
@@ -74,13 +73,14 @@ class Rerankers:
         """See ``Gateway.explain``."""
         needed = frozenset({Capability.COLBERT})
         what = "late interaction, which can be explained"
-        served = pick(self.models, options.model, needed, what, others=self._others)
+        served = await self.models.pick(options.model, needed, what, others=self._others)
         served.caller.refuse_unless_ready()
         began = time.monotonic()
         tokens = await served.tokenise([query, candidate], TextRole.PASSAGE)
         refuse_long(tokens, options, first=QUERY)
         asked, answer = tokens.batch().rows()
-        request = RankRequest(asked, TokenBatch.of_rows([answer]), next_key(), self._left_s(options, began), 1)
+        candidates = TokenBatch.of_rows([answer], variant=served.variant)
+        request = RankRequest(asked, candidates, next_key(), self._left_s(options, began), 1)
         matches: TokenMatches = await self._call(served, "explain", request, options)
         count(self._metrics, [tokens])
         vocabulary = served.tokenizer.vocabulary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from serve_app.deployments.console import keep_log_fresh, telling_why
 from serve_app.deployments.device import Device, ReplicaState
-from serve_app.domain.embeddings import Int32, ItemFailure
+from serve_app.domain.embeddings import ItemFailure
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.profiles import Capability
 from serve_app.domain.reranking import QUERY, RankRequest, Scores, TokenMatches
@@ -30,18 +31,20 @@ class Reranker:
         Raises:
             ModelLoadError: The model can not be found, read or placed; the replica does not start.
         """
-        from serve_app.models.loader import load_cross_encoder, load_model  # torch: seconds to import, and only here
+        from serve_app.models.bank import ModelBank  # torch: seconds to import, and only here
+        from serve_app.models.loader import load_cross_encoder, load_model
         from serve_app.models.reranking import CandidateText, LateInteractionModel, QueryText
 
         auto = threads_for(settings.num_cpus, settings.most_replicas)
         threads = auto if settings.threads == "auto" else settings.threads
         self._reads_pairs = settings.kind == "cross-encoder"
         self._query, self._candidate = QueryText, CandidateText
+        kind: Any = load_cross_encoder if self._reads_pairs else load_model
+        load = partial(kind, device=settings.device, dtype=settings.dtype, threads=threads)
         with telling_why(f"the reranker {settings.name!r}"):
             source = find_model(settings.name, models_dir, family=settings.family)
             source.require(Capability.PAIR_SCORE if self._reads_pairs else Capability.COLBERT)
-            load: Any = load_cross_encoder if self._reads_pairs else load_model
-            model = load(source, device=settings.device, dtype=settings.dtype, threads=threads)
+            model = load(source)
         where = model if self._reads_pairs else model.transformer
         self._model: Any = model if self._reads_pairs else LateInteractionModel(model)
         probe = np.full(8, 5, np.int32)
@@ -51,20 +54,28 @@ class Reranker:
             settings=settings,
             state=ReplicaState(str(where.device), where.dtype_name, threads),
         )
+        self._bank: ModelBank[Any] | None = None  # of cross-encoders there are no fine-tunes
+        if not self._reads_pairs:
+            self._bank = ModelBank(
+                settings.name,
+                model,
+                models_dir=models_dir,
+                max_bytes=settings.max_fine_tunes_bytes,
+                load=load,
+                wrap=LateInteractionModel,
+                on_device=self._device.run,
+            )
         await self._device.start()
         self._log_keeper = asyncio.get_running_loop().create_task(keep_log_fresh())
 
     async def rank(self, request: RankRequest) -> Scores:
         """Scores of the candidates; what failed or was refused is named in the answer."""
-        items: list[Any] = list(request.candidates.rows())
-        lengths = request.candidates.lengths.tolist()
         try:
-            if not self._reads_pairs:
-                query = await self._encode_query(request.query, request.key, request.timeout_s)
-                items = [self._candidate(ids, query) for ids in items]
-            results = await self._compute(items, lengths, request.key, request.timeout_s, request.batch_size)
+            async with self._use(request) as model:
+                results = await self._score(request, model)
         except ServiceError as error:  # answered, not raised: a full queue is no event for Ray's error log
-            return Scores(np.zeros(len(items), np.float32), (ItemFailure.of(QUERY, error),))
+            nothing = np.zeros(len(request.candidates.lengths), np.float32)
+            return Scores(nothing, (ItemFailure.of(QUERY, error),))
         failures = [ItemFailure.of(i, r) for i, r in enumerate(results) if isinstance(r, ServiceError)]
         for failure in failures:
             self._device.metrics.count_failure(failure.code)
@@ -77,8 +88,9 @@ class Reranker:
         Raises:
             ServiceError: A text failed, or there was no room for the request.
         """
-        query = await self._encode_query(request.query, request.key, request.timeout_s)
-        explanation = await self._device.run(partial(self._model.explain, query, request.candidates.ids))
+        async with self._use(request) as model:
+            query = await self._encode_query(request, model)
+            explanation = await self._device.run(partial(model.explain, query, request.candidates.ids))
         return TokenMatches(explanation.positions, explanation.similarities)
 
     async def state(self) -> ReplicaState:
@@ -89,17 +101,29 @@ class Reranker:
         """Asked by Serve; raises if this replica is to be replaced."""
         await self._device.check_health()
 
-    async def _encode_query(self, ids: Int32, key: int, timeout_s: float) -> Any:
-        (result,) = await self._compute([self._query(ids)], [len(ids)], key, timeout_s, 1)
+    def _use(self, request: RankRequest) -> AbstractAsyncContextManager[Any]:
+        return self._bank.use(request.candidates.variant) if self._bank else nullcontext(self._model)
+
+    async def _score(self, request: RankRequest, model: Any) -> list[Any]:
+        items: list[Any] = list(request.candidates.rows())
+        if not self._reads_pairs:
+            query = await self._encode_query(request, model)
+            items = [self._candidate(ids, query) for ids in items]
+        return await self._compute(request, model, items, request.candidates.lengths.tolist(), request.batch_size)
+
+    async def _encode_query(self, request: RankRequest, model: Any) -> Any:
+        (result,) = await self._compute(request, model, [self._query(request.query)], [len(request.query)], 1)
         if isinstance(result, ServiceError):
             raise result
         return result
 
     async def _compute(
-        self, items: Sequence[Any], lengths: Sequence[int], key: int, timeout_s: float, max_texts: int
+        self, request: RankRequest, model: Any, items: Sequence[Any], lengths: Sequence[int], max_texts: int
     ) -> list[Any]:
-        ticket = self._device.scheduler.submit(items, lengths, key=key, timeout_s=timeout_s, max_texts=max_texts)
+        outcome = self._device.submit(
+            model.forward, items, lengths, key=request.key, timeout_s=request.timeout_s, max_texts=max_texts
+        )
         try:
-            return await ticket.done
+            return await outcome
         finally:  # if the caller went away: what still waits must not run
-            ticket.done.cancel()
+            outcome.cancel()

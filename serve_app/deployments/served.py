@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from serve_app.api.gateway import CallOptions, ModelState
 from serve_app.deployments.calls import ReplicaCaller
 from serve_app.deployments.metrics import IngressMetrics
-from serve_app.domain.errors import CapabilityError, InvalidInputError, ModelNotFoundError
+from serve_app.domain.embeddings import TokenBatch, Variant
+from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.profiles import Capability, TextRole
+from serve_app.models.catalogue import FineTune
 from serve_app.models.source import ModelSource
 from serve_app.models.tokenizer import TextTokenizer, Tokenised
 
@@ -22,22 +25,40 @@ C = TypeVar("C", bound=ReplicaCaller)
 class Served(Generic[C]):
     """One model and its deployment."""
 
-    def __init__(self, source: ModelSource, capabilities: frozenset[Capability], caller: C) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        capabilities: frozenset[Capability],
+        caller: C,
+        fine_tune: FineTune | None = None,
+    ) -> None:
         """Reads the tokenizer.
 
         Args:
             source: The model's card.
             capabilities: What this deployment computes, which may be less than its family does.
             caller: Calls its replicas.
+            fine_tune: What it is, if it is one.
         """
         self.source = source
         self.capabilities = capabilities
         self.caller = caller
+        self.fine_tune = fine_tune
         self.tokenizer = TextTokenizer(source.folder, source.max_tokens)
+
+    @property
+    def variant(self) -> Variant | None:
+        """What replicas are told; None for a deployment's own model."""
+        return self.fine_tune.variant if self.fine_tune else None
+
+    def batch(self, tokens: Tokenised) -> TokenBatch:
+        """Token ids for this model's replicas."""
+        return replace(tokens.batch(), variant=self.variant)
 
     def state(self) -> ModelState:
         """The model as an operator sees it."""
         replica = self.caller.state
+        told = self.fine_tune
         return ModelState(
             name=self.source.name,
             family=self.source.profile.family,
@@ -46,6 +67,10 @@ class Served(Generic[C]):
             device=replica.device if replica else None,
             dtype=replica.dtype if replica else None,
             capabilities=[c.value for c in Capability if c in self.capabilities],
+            base=told.base if told else None,
+            kind=told.kind if told else None,
+            created=told.manifest.get("created") if told else None,
+            metrics=told.manifest.get("metrics") if told else None,
         )
 
     async def tokenise(self, texts: Sequence[str], role: TextRole) -> Tokenised:
@@ -58,43 +83,6 @@ class Served(Generic[C]):
     async def tokenise_pairs(self, query: str, candidates: Sequence[str]) -> Tokenised:
         """Token ids of the query with each candidate."""
         return await asyncio.to_thread(self.tokenizer.pairs, query, candidates)
-
-
-def pick(
-    models: Mapping[str, Served[C]],
-    name: str | None,
-    needed: frozenset[Capability],
-    what: str,
-    *,
-    others: Collection[str] = (),
-) -> Served[C]:
-    """The model with this name, or the first one that can.
-
-    Args:
-        models: Those that are configured for it, by name.
-        name: What the client said; None for the default.
-        needed: What it must be able to do.
-        what: How a sentence calls this.
-        others: Names that are served, but for something else.
-
-    Raises:
-        ModelNotFoundError: No such name.
-        CapabilityError: The model can not do it, or none can.
-    """
-    able = [served.source.name for served in models.values() if needed <= served.capabilities]
-    if name is None:
-        if not able:
-            raise CapabilityError(f"none of the served models does {what}")
-        return models[able[0]]
-    served = models.get(name)
-    if served is None and name not in others:
-        names = dict.fromkeys([*models, *others])
-        raise ModelNotFoundError(f"no model {name!r} is served; these are: {', '.join(names)}")
-    if served is None or name not in able:
-        raise CapabilityError(
-            f"{name!r} does not do {what}; of the served models these do: {', '.join(able) or 'none'}"
-        )
-    return served
 
 
 def refuse_long(tokens: Tokenised, options: CallOptions, *, first: int = 0) -> list[int]:

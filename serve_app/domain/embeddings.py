@@ -23,6 +23,19 @@ DENSE = frozenset({Capability.DENSE})
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A fine-tune that computes beside its base.
+
+    Attributes:
+        name: The name it is served by.
+        version: Tells it from an earlier one of the same name.
+    """
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
 class RequestShare:
     """A run of neighbouring texts in a ``TokenBatch`` that belong to one client request.
 
@@ -47,11 +60,13 @@ class TokenBatch:
         ids: int32 ``[sum(lengths)]``, the texts one after the other.
         lengths: int32 ``[n]``, tokens of each text, every one at least 1.
         shares: Who asked; their counts add up to ``n``.
+        variant: The fine-tune that is to compute; None for the deployment's own model.
     """
 
     ids: Int32
     lengths: Int32
     shares: tuple[RequestShare, ...] = ()
+    variant: Variant | None = None
 
     @property
     def tokens(self) -> int:
@@ -64,17 +79,20 @@ class TokenBatch:
         return [self.ids[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
 
     @classmethod
-    def of_rows(cls, rows: Sequence[Int32]) -> TokenBatch:
+    def of_rows(
+        cls, rows: Sequence[Int32], shares: tuple[RequestShare, ...] = (), variant: Variant | None = None
+    ) -> TokenBatch:
         """A batch of at least one text, from its ids."""
-        return cls(np.concatenate(rows), np.fromiter(map(len, rows), np.int32, len(rows)))
+        return cls(np.concatenate(rows), np.fromiter(map(len, rows), np.int32, len(rows)), shares, variant)
 
     @classmethod
     def join(cls, batches: Sequence[TokenBatch]) -> TokenBatch:
-        """Several batches as one, in order."""
+        """Several batches of one variant as one, in order."""
         return cls(
             ids=np.concatenate([b.ids for b in batches]),
             lengths=np.concatenate([b.lengths for b in batches]),
             shares=tuple(share for b in batches for share in b.shares),
+            variant=batches[0].variant,
         )
 
     def slices(self, max_tokens: int) -> list[slice]:

@@ -18,7 +18,7 @@ class RankRequest:
 
     Attributes:
         query: int32 ``[length]``, special tokens included; empty for a cross-encoder, whose candidates hold it.
-        candidates: At least one; for a cross-encoder the pairs of query and candidate.
+        candidates: At least one; for a cross-encoder the pairs of query and candidate. Its variant, if any, computes.
         key: Names the request for fairness.
         timeout_s: Seconds until nobody waits for the answer any more.
         batch_size: Candidates of this request in one forward, at most.

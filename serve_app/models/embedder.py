@@ -36,17 +36,21 @@ class TextToEncode:
 class EmbeddingModel:
     """A model whose failures stay with the text that caused them. Not thread-safe: one caller at a time."""
 
-    def __init__(self, transformer: Transformer, pooling: Pooling, heads: TokenHeads | None = None) -> None:
+    def __init__(
+        self, transformer: Transformer, pooling: Pooling, heads: TokenHeads | None = None, adapter: str | None = None
+    ) -> None:
         """Puts the parts together.
 
         Args:
             transformer: Ready to compute.
             pooling: How token states become the dense vector.
             heads: For sparse and ColBERT; without them those must not be asked for.
+            adapter: One of the transformer's adapters that this model works with.
         """
         self.transformer = transformer
         self.pooling = pooling
         self.heads = heads
+        self.adapter = adapter
 
     def encode(self, texts: Sequence[TextToEncode]) -> list[Encoded | ServiceError]:
         """The representations of each text, or an error, in order. Never raises."""
@@ -55,7 +59,7 @@ class EmbeddingModel:
     def token_vectors(self, texts: Sequence[Int32]) -> list[torch.Tensor]:
         """ColBERT vectors: float32 ``[length - 1, dimension]`` on the device for each text, L2-normalised."""
         assert self.heads is not None
-        hidden = self.transformer.hidden(texts)
+        hidden = self.transformer.hidden(texts, self.adapter)
         with torch.inference_mode():
             return [self.heads.token_vectors(hidden, row) for row in range(len(texts))]
 
@@ -65,7 +69,7 @@ class EmbeddingModel:
 
     @torch.inference_mode()
     def _encode_all(self, texts: Sequence[TextToEncode]) -> list[Encoded | ServiceError]:
-        hidden = self.transformer.hidden([text.ids for text in texts])
+        hidden = self.transformer.hidden([text.ids for text in texts], self.adapter)
         dense: Float32 = pooled(hidden, self.pooling).cpu().numpy()
         weights: Float32 | None = None
         if self.heads is not None and any(Capability.SPARSE in text.want for text in texts):

@@ -61,6 +61,11 @@ class TokenHeads:
         self.sparse = sparse
         self.colbert = colbert
 
+    @property
+    def hidden_size(self) -> int:
+        """Width of the states that the heads read."""
+        return self.sparse.in_features
+
     @classmethod
     def load(cls, folder: Path, hidden_size: int, device: torch.device) -> TokenHeads:
         """Reads ``sparse_linear.pt`` and ``colbert_linear.pt``; weights only, nothing in them is executed.

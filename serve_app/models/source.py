@@ -50,6 +50,11 @@ class ModelSource:
         )
 
 
+def is_model_name(name: str) -> bool:
+    """Whether a name is a folder's or a hub id's, so that it can not lead out of the models directory."""
+    return _NAME.fullmatch(name) is not None
+
+
 def find_model(name: str, models_dir: Path, *, family: str | None = None, weights: bool = True) -> ModelSource:
     """Finds a model by name: the folder ``models_dir/name`` if it exists, else that name on the hub.
 
@@ -62,7 +67,7 @@ def find_model(name: str, models_dir: Path, *, family: str | None = None, weight
     Raises:
         ModelLoadError: No such model, an unknown family, or a folder with parts missing.
     """
-    if not _NAME.fullmatch(name):
+    if not is_model_name(name):
         raise ModelLoadError(f"{name!r} is not a model name: use a folder name or a hub id like 'owner/name'")
     folder = models_dir / name
     if not folder.is_dir():

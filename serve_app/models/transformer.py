@@ -10,6 +10,7 @@ import numpy as np
 
 from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import ModelLoadError
+from serve_app.models.adapters import Adapters
 from serve_app.models.heads import Hidden
 from serve_app.models.openmp import wait_passively
 from serve_app.models.weights import load_weights
@@ -86,19 +87,27 @@ class Transformer:
         self.dtype = dtype
         model = load_weights(AutoModel, source.folder, dtype, add_pooling_layer=False)
         self._model = model.to(device).eval()
+        self.adapters = Adapters(self._model)
 
     @property
     def dtype_name(self) -> str:
         """The dtype as the settings spell it."""
         return str(self.dtype).removeprefix("torch.")
 
+    @property
+    def bytes(self) -> int:
+        """Memory of the weights."""
+        return sum(p.numel() * p.element_size() for p in self._model.parameters())
+
     @torch.inference_mode()
-    def hidden(self, texts: Sequence[Int32]) -> Hidden:
+    def hidden(self, texts: Sequence[Int32], adapter: str | None = None) -> Hidden:
         """States of some texts, padded to the longest of them.
 
         Args:
             texts: int32 ``[length]`` token ids of each text, special tokens included.
+            adapter: One of ``adapters`` that is to change the weights; None for none.
         """
+        self.adapters.use(adapter)
         ids, mask = pad(texts, self.device)
         return Hidden(self._model(input_ids=ids, attention_mask=mask).last_hidden_state, mask, [len(t) for t in texts])
 

@@ -21,7 +21,7 @@ def models_router(gateway: Gateway) -> APIRouter:
     @router.get("/models", response_model=Models, summary="All served models")
     async def models() -> Response:
         """The default model first."""
-        return json_reply({"models": [asdict(state) for state in gateway.models()]})
+        return json_reply({"models": [asdict(state) for state in await gateway.models()]})
 
     # a name may hold a slash, as names on the model hub do
     @router.get(
@@ -32,7 +32,7 @@ def models_router(gateway: Gateway) -> APIRouter:
     )
     async def model(name: str) -> Response:
         """What one model is and can do."""
-        for state in gateway.models():
+        for state in await gateway.models():
             if state.name == name:
                 return json_reply(asdict(state))
         raise ModelNotFoundError(f"no model {name!r} is served; GET /models lists those that are")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any
 
 import numpy as np
+import orjson
 from fastapi import APIRouter
 from fastapi.responses import Response
 
@@ -16,6 +18,7 @@ from serve_app.api.problems import ERRORS
 from serve_app.api.replies import json_reply
 from serve_app.api.schemas.rerank import (
     AnyRerankRequest,
+    DocumentText,
     ExplainReply,
     ExplainRequest,
     RerankDocumentsReply,
@@ -25,6 +28,7 @@ from serve_app.api.schemas.rerank import (
 )
 from serve_app.api.texts import candidate_texts, naming
 from serve_app.domain.embeddings import Float32
+from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.limits import Limits
 
 
@@ -68,7 +72,8 @@ def rerank_router(gateway: Gateway, limits: Limits) -> APIRouter:
                 "query_tokens": found.query_tokens,
                 "candidate_tokens": found.candidate_tokens,
                 "matches": matches,
-            }
+            },
+            truncated=found.truncated,
         )
 
     return router
@@ -113,6 +118,18 @@ def best_first(scores: Float32) -> list[int]:
 def _result(request: RerankDocumentsRequest, index: int, scores: Float32) -> dict[str, Any]:
     result: dict[str, Any] = {"index": index, "relevance_score": scores[index]}
     if request.return_documents:
-        document = request.documents[index]
-        result["document"] = {"text": document} if isinstance(document, str) else document.model_dump()
+        result["document"] = _given_back(request.documents[index], index)
     return result
+
+
+def _given_back(document: str | DocumentText, index: int) -> dict[str, str] | orjson.Fragment:
+    """A document as it came; orjson refuses what it may hold: long integers, half a surrogate pair, deep nesting."""
+    if isinstance(document, str):
+        return {"text": document}
+    try:
+        return orjson.Fragment(json.dumps({"text": document.text, **(document.model_extra or {})}, allow_nan=False))
+    except (ValueError, RecursionError):
+        raise InvalidInputError(
+            f"documents[{index}]: holds NaN, infinity or too deep a nesting and can not be given back; "
+            f"leave it out, or do without return_documents"
+        ) from None

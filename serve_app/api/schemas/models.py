@@ -16,9 +16,15 @@ class Model(BaseModel):
     serves: list[str] = Field(description="Of embed, rerank: the routes it is configured for.")
     device: str | None = None
     dtype: str | None = None
+    base: str | None = Field(None, description="Of a fine-tune: the model that was tuned.")
+    kind: str | None = Field(None, description="Of a fine-tune: full, lora or qlora.")
+    created: str | None = Field(None, description="Of a fine-tune: when.")
+    metrics: dict[str, dict[str, float]] | None = Field(
+        None, description="Of a fine-tune: retrieval on held-out pairs, before and after."
+    )
 
 
 class Models(BaseModel):
-    """All served models, the default first."""
+    """All served models: the default first, the other configured ones, fine-tunes."""
 
     models: list[Model]

@@ -96,7 +96,7 @@ class FakeGateway:
         words, others = query.split(), candidate.split()
         return Explained("my-m3", words, others, [(len(others) - 1, 0.5 + i / 8) for i in range(len(words))])
 
-    def models(self) -> Sequence[ModelState]:
+    async def models(self) -> Sequence[ModelState]:
         return [STATE, M3]
 
     async def check(self, *, timeout_s: float) -> ModelState:

@@ -1,0 +1,100 @@
+"""From the body of a fine-tune to an order: data read, limits checked, before anything is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from serve_app.api.jobs_gateway import FineTuneOrder
+from serve_app.api.schemas.fine_tuning import FineTuneLoraRequest, FineTuneRequest
+from serve_app.domain.errors import InvalidInputError
+from serve_app.domain.fine_tuning import LoraSettings, TrainingKind
+from serve_app.domain.limits import FineTuneLimits
+from serve_app.domain.pairs import Ignored, Pairs, parse_examples, parse_lines
+
+
+async def order_of(request: FineTuneRequest, limits: FineTuneLimits) -> tuple[FineTuneOrder, Sequence[Ignored]]:
+    """Proves a request and reads its data, in a thread: a million lines take seconds.
+
+    Returns:
+        The order, and what was left out of the data.
+
+    Raises:
+        InvalidInputError: A number over a limit, no data or two kinds of it, or nothing to learn from.
+    """
+    _refuse_numbers(request, limits)
+    pairs = await asyncio.to_thread(_read, request, limits)
+    lora = None
+    kind = TrainingKind.FULL
+    if isinstance(request, FineTuneLoraRequest):
+        kind = TrainingKind.QLORA if request.use_qlora else TrainingKind.LORA
+        lora = LoraSettings(request.r, request.lora_alpha, request.lora_dropout)
+    order = FineTuneOrder(
+        model_name=request.model_name,
+        kind=kind,
+        examples=pairs.accepted,
+        ignored=len(pairs.ignored),
+        base_model=request.base_model,
+        lora=lora,
+        epochs=request.epochs,
+        batch_size=request.batch_size,
+        learning_rate=request.learning_rate,
+        max_seq_length=request.max_seq_length,
+        eval_fraction=request.eval_fraction,
+        seed=request.seed,
+    )
+    return order, pairs.ignored
+
+
+def prove_pairs(pairs: Pairs, field: str) -> Pairs:
+    """Makes sure that there is something to learn from.
+
+    Args:
+        pairs: What was read.
+        field: The field it came from, for the message.
+
+    Raises:
+        InvalidInputError: No pair, one pair, or pairs without any negative among them.
+    """
+    if not pairs.accepted:
+        first = f" (number {pairs.ignored[0].line}: {pairs.ignored[0].reason})" if pairs.ignored else ""
+        raise InvalidInputError(f"{field}: not one usable pair of query and passage{first}")
+    if len(pairs.accepted) < 2:
+        raise InvalidInputError(f"{field}: one usable pair; at least two are needed, each is the other's negative")
+    if not pairs.has_negatives:
+        raise InvalidInputError(
+            f"{field}: all pairs have the same query or the same passage, so none has a negative to learn from"
+        )
+    return pairs
+
+
+def _read(request: FineTuneRequest, limits: FineTuneLimits) -> Pairs:
+    if (request.text_content is None) == (request.examples is None):
+        raise InvalidInputError("text_content: send either text_content or examples")
+    if request.text_content is not None:
+        _refuse_many("text_content", request.text_content.count("\n"), limits)
+        pairs = parse_lines(request.text_content, max_text_chars=limits.max_text_chars)
+        return prove_pairs(pairs, "text_content")
+    given = request.examples or []
+    _refuse_many("examples", len(given), limits)
+    pairs = parse_examples((example.model_dump() for example in given), max_text_chars=limits.max_text_chars)
+    return prove_pairs(pairs, "examples")
+
+
+def _refuse_many(field: str, count: int, limits: FineTuneLimits) -> None:
+    if count > limits.max_examples:
+        raise InvalidInputError(f"{field}: {count} examples, the limit is {limits.max_examples}")
+
+
+def _refuse_numbers(request: FineTuneRequest, limits: FineTuneLimits) -> None:
+    if request.batch_size < 2:
+        raise InvalidInputError("batch_size: must be 2 or more; a batch of one has no negatives, so nothing is learnt")
+    bounds = [
+        ("epochs", request.epochs, limits.max_epochs),
+        ("batch_size", request.batch_size, limits.max_batch_size),
+        ("max_seq_length", request.max_seq_length, limits.max_seq_length),
+        ("r", getattr(request, "r", None), limits.max_rank),
+    ]
+    for field, value, most in bounds:
+        if value is not None and value > most:
+            raise InvalidInputError(f"{field}: {value}, the limit is {most}")

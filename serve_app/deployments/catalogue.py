@@ -1,0 +1,105 @@
+"""Which model a request means: a configured one, or a fine-tune of one, found on disk by its name."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from serve_app.deployments.calls import ReplicaCaller
+from serve_app.deployments.served import Served
+from serve_app.domain.errors import CapabilityError, ModelNotFoundError
+from serve_app.domain.profiles import Capability
+from serve_app.models.catalogue import FineTune, find_fine_tune, fine_tunes
+from serve_app.models.source import describe
+
+_FRESH_S = 1.0  # a fine-tune that was found is not looked for again so soon
+_DEEPEST = 10  # fine-tunes of fine-tunes
+
+C = TypeVar("C", bound=ReplicaCaller)
+
+
+class Catalogue(Generic[C]):
+    """The models of one kind of deployment. A fine-tune is computed by the deployment of the model it comes from."""
+
+    def __init__(self, configured: Mapping[str, Served[C]], models_dir: Path) -> None:
+        """Takes the configured models, by name, the default first."""
+        self.configured = configured
+        self._models_dir = models_dir
+        self._found: dict[str, tuple[float, Served[C]]] = {}
+
+    async def pick(
+        self, name: str | None, needed: frozenset[Capability], what: str, *, others: Collection[str] = ()
+    ) -> Served[C]:
+        """The model with this name, or the first configured one that can.
+
+        Args:
+            name: What the client said; None for the default.
+            needed: What it must be able to do.
+            what: How a sentence calls this.
+            others: Names that are served, but for something else.
+
+        Raises:
+            ModelNotFoundError: No such name.
+            CapabilityError: The model can not do it, or none can.
+        """
+        able = [served.source.name for served in self.configured.values() if needed <= served.capabilities]
+        if name is None:
+            if not able:
+                raise CapabilityError(f"none of the served models does {what}")
+            return self.configured[able[0]]
+        served = self.configured.get(name) or await self._fine_tune(name)
+        if served is None and name not in others:
+            names = ", ".join(dict.fromkeys([*self.configured, *others]))
+            raise ModelNotFoundError(f"no model {name!r} is served; these are: {names}, and their fine-tunes")
+        if served is None or not needed <= served.capabilities:
+            raise CapabilityError(f"{name!r} does not do {what}; these models do: {', '.join(able) or 'none'}")
+        return served
+
+    def all(self) -> Iterator[Served[C]]:
+        """Every model; reads manifests, and the vocabularies of fine-tunes that were not seen yet."""
+        yield from self.configured.values()
+        for found in fine_tunes(self._models_dir):
+            if found.name not in self.configured and (served := self._served(found)) is not None:
+                yield served
+
+    async def _fine_tune(self, name: str) -> Served[C] | None:
+        known = self._found.get(name)
+        if known and time.monotonic() - known[0] < _FRESH_S:
+            return known[1]
+        found = await asyncio.to_thread(find_fine_tune, name, self._models_dir)
+        served = await asyncio.to_thread(self._served, found) if found else None
+        if served is None:
+            self._found.pop(name, None)
+        else:
+            self._found[name] = (time.monotonic(), served)
+        return served
+
+    def _served(self, found: FineTune) -> Served[C] | None:
+        """The fine-tune at its host; None if the model that it comes from is not served."""
+        known = self._found.get(found.name)
+        if known and known[1].variant == found.variant:
+            return known[1]
+        host = self._host(found)
+        if host is None:
+            return None
+        base = find_fine_tune(found.base, self._models_dir) if found.adapter else found
+        source = host.source if base is None else describe(found.name, base.folder, family=found.family)
+        return Served(replace(source, name=found.name), host.capabilities, host.caller, found)
+
+    def _host(self, found: FineTune) -> Served[C] | None:
+        """The nearest configured ancestor; a whole model can do with any of its family."""
+        ancestor: FineTune | None = found
+        for _ in range(_DEEPEST):
+            if ancestor is None:
+                break
+            if ancestor.base in self.configured:
+                return self.configured[ancestor.base]
+            ancestor = find_fine_tune(ancestor.base, self._models_dir)
+        if found.adapter:
+            return None
+        family = (served for served in self.configured.values() if served.source.profile.family == found.family)
+        return next(family, None)

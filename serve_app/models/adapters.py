@@ -1,0 +1,80 @@
+"""LoRA adapters on one shared base: many in memory, one at work.
+
+The maths is peft's, through transformers' own adapter support; adapters come in and go out without
+touching the base's weights. As long as none is loaded the base runs as if there were no such thing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from serve_app.domain.errors import ModelLoadError
+from serve_app.models.openmp import wait_passively
+
+wait_passively()
+
+import torch
+
+
+class Adapters:
+    """The adapters of one loaded model. Not thread-safe, and never to be used during a forward."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        """Takes a transformers model."""
+        self._model: Any = model
+        self._numbers = itertools.count()
+        self._active: str | None = None
+        self._loaded: set[str] = set()
+
+    def load(self, folder: Path) -> str:
+        """Loads an adapter beside the others; the base or whatever is at work stays at work.
+
+        Returns:
+            A handle for ``use`` and ``unload``.
+
+        Raises:
+            ModelLoadError: The folder holds no adapter for this base.
+        """
+        handle = f"tuned_{next(self._numbers)}"  # peft reads meaning into names; these have none
+        active = self._active
+        try:
+            self._model.load_adapter(str(folder), adapter_name=handle)
+        except Exception as error:
+            self._forget(handle)
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ModelLoadError(f"the adapter in {folder} can not be loaded ({reason})") from error
+        self._loaded.add(handle)
+        self._model.eval().requires_grad_(False)
+        self._active = handle  # loading puts it to work
+        self.use(active)
+        return handle
+
+    def unload(self, handle: str) -> None:
+        """Takes an adapter out of memory."""
+        if self._active == handle:
+            self.use(None)
+        self._loaded.discard(handle)
+        self._forget(handle)
+
+    def use(self, handle: str | None) -> None:
+        """Puts one adapter to work, or none; costs nothing if it is at work already."""
+        if handle == self._active:
+            return
+        if handle is None:
+            self._model.disable_adapters()
+        else:
+            if self._active is None:
+                self._model.enable_adapters()
+            self._model.set_adapter(handle)
+        self._active = handle
+
+    def bytes(self, handle: str) -> int:
+        """Memory of an adapter's weights."""
+        mark = f".{handle}."
+        return sum(p.numel() * p.element_size() for name, p in self._model.named_parameters() if mark in name)
+
+    def _forget(self, handle: str) -> None:
+        if handle in getattr(self._model, "peft_config", {}):
+            self._model.delete_adapter(handle)

@@ -1,0 +1,185 @@
+"""The models of one replica: its own, and fine-tunes that come on demand and go when memory is needed.
+
+Adapters share the weights of their base and cost megabytes; whole fine-tunes are whole models. The least
+recently used ones go first, never one that is at work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from serve_app.domain.embeddings import Variant
+from serve_app.domain.errors import ModelLoadError, ModelNotFoundError, UnavailableError
+from serve_app.models.catalogue import FineTune, find_fine_tune
+from serve_app.models.embedder import EmbeddingModel
+from serve_app.models.heads import TokenHeads
+from serve_app.models.source import ModelSource, describe
+
+logger = logging.getLogger(__name__)
+
+M = TypeVar("M")
+S = TypeVar("S")
+
+
+class OnDevice(Protocol):
+    """Runs a function where forwards run, and so never during one."""
+
+    def __call__(self, function: Callable[[], S], /) -> Awaitable[S]:
+        """Its result."""
+        ...
+
+
+@dataclass(eq=False)
+class _Slot(Generic[M]):
+    """One fine-tune in memory."""
+
+    model: EmbeddingModel
+    served: M
+    bytes: int
+    base: _Slot[M] | None  # kept in memory by an adapter on it
+    in_use: int = 0
+    last_used: int = 0
+
+
+class ModelBank(Generic[M]):
+    """Models by variant; lives on one event loop. ``M`` is what callers get of a model."""
+
+    def __init__(
+        self,
+        name: str,
+        home: EmbeddingModel,
+        *,
+        models_dir: Path,
+        max_bytes: int,
+        load: Callable[[ModelSource], EmbeddingModel],
+        wrap: Callable[[EmbeddingModel], M],
+        on_device: OnDevice,
+    ) -> None:
+        """Puts the parts together.
+
+        Args:
+            name: Of the replica's own model.
+            home: The replica's own model; it is never unloaded and not counted.
+            models_dir: Where fine-tunes are.
+            max_bytes: Bound of the weights of all fine-tunes in memory.
+            load: Loads a whole model; called in a thread of its own, so that serving goes on meanwhile.
+            wrap: Makes what callers get.
+            on_device: Adapters are changed there, because they touch the base's modules.
+        """
+        self.home = wrap(home)
+        self._name = name
+        self._home = home
+        self._models_dir = models_dir
+        self._max_bytes = max_bytes
+        self._load = load
+        self._wrap = wrap
+        self._on_device = on_device
+        self._slots: dict[Variant, _Slot[M]] = {}
+        self._loading: dict[Variant, asyncio.Task[_Slot[M]]] = {}
+        self._uses = 0
+
+    @property
+    def loaded(self) -> list[Variant]:
+        """The fine-tunes in memory."""
+        return list(self._slots)
+
+    @asynccontextmanager
+    async def use(self, variant: Variant | None) -> AsyncIterator[M]:
+        """The model, in memory until the block ends.
+
+        Raises:
+            ModelNotFoundError: The fine-tune is gone, or another one has its name now.
+            UnavailableError: It can not be loaded, or everything in memory is at work and there is no room.
+        """
+        if variant is None:
+            yield self.home
+            return
+        slot = await self._slot(variant)
+        slot.in_use += 1
+        self._uses += 1
+        slot.last_used = self._uses
+        try:
+            yield slot.served
+        finally:
+            slot.in_use -= 1
+
+    async def _slot(self, variant: Variant) -> _Slot[M]:
+        while (slot := self._slots.get(variant)) is None:
+            task = self._loading.get(variant)
+            if task is None:
+                task = self._loading[variant] = asyncio.ensure_future(self._bring(variant))
+                task.add_done_callback(lambda _: self._loading.pop(variant, None))
+            await asyncio.shield(task)  # one caller that leaves does not stop the others' load
+        return slot
+
+    async def _bring(self, variant: Variant) -> _Slot[M]:
+        found = await asyncio.to_thread(find_fine_tune, variant.name, self._models_dir)
+        if found is None or found.variant != variant:
+            raise ModelNotFoundError(f"the fine-tune {variant.name!r} is gone; GET /models lists those that are served")
+        try:
+            slot = await (self._bring_adapter(found) if found.adapter else self._bring_model(found))
+        except ModelLoadError as error:
+            raise UnavailableError(f"the fine-tune {variant.name!r} can not be loaded: {error.message}") from error
+        self._slots[variant] = slot
+        logger.info("the fine-tune %r is in memory (%.1f MB)", variant.name, slot.bytes / 1e6)
+        return slot
+
+    async def _bring_model(self, found: FineTune) -> _Slot[M]:
+        await self._make_room(sum(path.stat().st_size for path in found.folder.glob("*.safetensors")))
+        source = await asyncio.to_thread(describe, found.name, found.folder)
+        model = await asyncio.to_thread(self._load, source)
+        return _Slot(model, self._wrap(model), model.transformer.bytes, None)
+
+    async def _bring_adapter(self, found: FineTune) -> _Slot[M]:
+        base = None if found.base == self._name else await self._base_of(found)
+        on = base.model if base else self._home
+        if base:
+            base.in_use += 1  # until the adapter goes
+        try:
+            await self._make_room(sum(path.stat().st_size for path in found.folder.glob("*.safetensors")))
+            heads = on.heads and await asyncio.to_thread(
+                TokenHeads.load, found.folder, on.heads.hidden_size, on.transformer.device
+            )
+            adapters = on.transformer.adapters
+            handle = await self._on_device(lambda: adapters.load(found.folder))
+        except BaseException:
+            if base:
+                base.in_use -= 1
+            raise
+        model = EmbeddingModel(on.transformer, on.pooling, heads, handle)
+        return _Slot(model, self._wrap(model), adapters.bytes(handle), base)
+
+    async def _base_of(self, found: FineTune) -> _Slot[M]:
+        base = await asyncio.to_thread(find_fine_tune, found.base, self._models_dir)
+        if base is None or base.adapter:
+            raise ModelLoadError(f"its base {found.base!r} is not served here")
+        return await self._slot(base.variant)
+
+    async def _make_room(self, wanted: int) -> None:
+        """Takes fine-tunes out of memory until this many bytes fit."""
+        if wanted > self._max_bytes:
+            raise UnavailableError(
+                f"it takes {wanted / 2**30:.2f} GiB and the bound of fine-tunes in memory is "
+                f"{self._max_bytes / 2**30:.2f} GiB; raise max_fine_tunes_gib"
+            )
+        while sum(slot.bytes for slot in self._slots.values()) + wanted > self._max_bytes:
+            idle = [variant for variant, slot in self._slots.items() if slot.in_use == 0]
+            if not idle:
+                raise UnavailableError("the memory for fine-tunes is full of models at work; try again in a moment")
+            await self._drop(min(idle, key=lambda variant: self._slots[variant].last_used))
+
+    async def _drop(self, variant: Variant) -> None:
+        slot = self._slots.pop(variant)
+        if slot.base is not None:
+            slot.base.in_use -= 1
+        logger.info("the fine-tune %r leaves memory", variant.name)
+        handle = slot.model.adapter
+        if handle is not None:
+            await self._on_device(lambda: slot.model.transformer.adapters.unload(handle))
+        slot.model.release_memory()
