@@ -67,7 +67,7 @@ class ServeGateway:
         assert answer.sparse_weights is not None
         named = served.tokenizer.vocabulary.weights_by_text
         sparse = [
-            named(ids.tolist(), weights.tolist())
+            named(ids.tolist(), weights)  # float32 as they are: orjson writes them shorter
             for ids, weights in zip(answer.sparse_ids.rows(), answer.sparse_weights.rows(), strict=True)
         ]
         vectors = answer.colbert.rows() if answer.colbert is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.served import Served, count, refuse_long
 from serve_app.domain.embeddings import Float32, Int32, TokenBatch
-from serve_app.domain.errors import DeadlineError
+from serve_app.domain.errors import DeadlineError, InvalidInputError, ServiceError
 from serve_app.domain.profiles import Capability, TextRole
 from serve_app.domain.reranking import QUERY, RankRequest, Scores, TokenMatches
+from serve_app.models.tokenizer import Tokenised
 
 _NO_QUERY: Int32 = np.empty(0, np.int32)  # a cross-encoder's pairs hold it
 
@@ -35,39 +37,43 @@ class Rerankers:
         self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
     ) -> Ranked:
         """See ``Gateway.rerank``. A candidate that stands twice is scored once."""
+        distinct = list(dict.fromkeys(candidates))
+        place = {text: i for i, text in enumerate(distinct)}
+        rows = [place[text] for text in candidates]
+        try:
+            ranked = await self._rank(query, distinct, options, batch_size=batch_size, normalize=normalize)
+        except ServiceError as error:
+            if error.item is not None and error.item != QUERY:
+                error.item = rows.index(error.item)
+            raise
+        cut = set(ranked.truncated)
+        truncated = [QUERY] * (QUERY in cut) + [i for i, row in enumerate(rows) if row in cut]
+        return replace(ranked, scores=ranked.scores[rows], truncated=truncated)
+
+    async def _rank(
+        self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
+    ) -> Ranked:
         served = await self.models.pick(options.model, frozenset(), "reranking", others=self._others)
         served.caller.refuse_unless_ready()
         began = time.monotonic()
-        distinct = list(dict.fromkeys(candidates))
         reads_pairs = Capability.PAIR_SCORE in served.capabilities
         if reads_pairs:
-            texts = await served.tokenise_pairs(query, distinct)
+            texts = await served.tokenise_pairs(query, candidates)
             parts, ids = [texts], _NO_QUERY
             cut = _refuse_long_pairs(texts, options, served.source.max_tokens)
         else:
             head = await served.tokenise([query], TextRole.QUERY)
-            texts = await served.tokenise(distinct, TextRole.PASSAGE)
+            texts = await served.tokenise(candidates, TextRole.PASSAGE)
             parts, ids = [head, texts], head.ids
             cut = refuse_long(head, options, first=QUERY) + refuse_long(texts, options)
         tokenised = time.monotonic()
         request = RankRequest(ids, served.batch(texts), next_key(), self._left_s(options, began), batch_size)
         scores: Scores = await self._call(served, "rank", request, options)
         if scores.failures:
-            failure = scores.failures[0]
-            error = failure.error()
-            if failure.index != QUERY:
-                error.item = candidates.index(distinct[failure.index])
-            raise error
+            raise scores.failures[0].error()
         self._metrics.observe(tokenised - began, time.monotonic() - tokenised)
-        values = dict(zip(distinct, _scaled(scores.values, len(ids), reads_pairs, normalize), strict=True))
-        places = {text: i for i, text in enumerate(distinct)}
-        gone = set(cut)
-        return Ranked(
-            served.source.name,
-            np.array([values[text] for text in candidates], np.float32),
-            count(self._metrics, parts),
-            [QUERY] * (QUERY in gone) + [i for i, text in enumerate(candidates) if places[text] in gone],
-        )
+        values = _scaled(scores.values, len(ids), reads_pairs, normalize)
+        return Ranked(served.source.name, values, count(self._metrics, parts), cut)
 
     async def explain(self, query: str, candidate: str, options: CallOptions) -> Explained:
         """See ``Gateway.explain``."""
@@ -77,19 +83,20 @@ class Rerankers:
         served.caller.refuse_unless_ready()
         began = time.monotonic()
         tokens = await served.tokenise([query, candidate], TextRole.PASSAGE)
-        refuse_long(tokens, options, first=QUERY)
+        cut = refuse_long(tokens, options, first=QUERY)
         asked, answer = tokens.batch().rows()
         candidates = TokenBatch.of_rows([answer], variant=served.variant)
         request = RankRequest(asked, candidates, next_key(), self._left_s(options, began), 1)
         matches: TokenMatches = await self._call(served, "explain", request, options)
         count(self._metrics, [tokens])
         vocabulary = served.tokenizer.vocabulary
-        pairs = zip((matches.positions - 1).tolist(), matches.similarities.tolist(), strict=True)
+        pairs = zip((matches.positions - 1).tolist(), matches.similarities, strict=True)
         return Explained(
             served.source.name,
             vocabulary.pieces(asked[1:].tolist()),
             vocabulary.pieces(answer[1:].tolist()),
             list(pairs),
+            cut,
         )
 
     @staticmethod
@@ -107,8 +114,27 @@ class Rerankers:
         return max(0.0, options.timeout_s - (time.monotonic() - began))
 
 
-def _scaled(values: Float32, query_ids: int, reads_pairs: bool, normalize: bool) -> list[float]:
+def _refuse_long_pairs(pairs: Tokenised, options: CallOptions, limit: int) -> list[int]:
+    """As ``refuse_long`` for pairs of at most ``limit`` tokens; a pair is only shorter if its query was cut."""
+    cut = pairs.truncated
+    if cut and not options.truncate:
+        length, full_length = int(pairs.lengths[cut[0]]), int(pairs.full_lengths[cut[0]])
+        if length < limit:
+            raise InvalidInputError(
+                f"longer than its share of the {limit} tokens of a pair; "
+                f"shorten the text, or send truncate: true to have it cut",
+                item=QUERY,
+            )
+        raise InvalidInputError(
+            f"{full_length} tokens together with the query, the model's limit is {limit}; "
+            f"shorten the text, or send truncate: true to have it cut",
+            item=cut[0],
+        )
+    return cut
+
+
+def _scaled(values: Float32, query_ids: int, reads_pairs: bool, normalize: bool) -> Float32:
     exact = values.astype(np.float64)
     if normalize:
         exact = 1 / (1 + np.exp(-exact)) if reads_pairs else exact / (query_ids - 1)  # the first token has no vector
-    return [float(value) for value in exact]
+    return exact.astype(np.float32)
