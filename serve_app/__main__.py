@@ -8,7 +8,9 @@ they have, then everything stops.
 from __future__ import annotations
 
 import signal
+import socket
 import sys
+from functools import partialmethod
 from types import FrameType
 
 
@@ -17,10 +19,30 @@ def main(arguments: list[str]) -> None:
     import ray
     from ray.serve.scripts import cli
 
+    _use_free_agent_port()
     ray.init(namespace="serve")  # first: it sets a SIGTERM handler of its own
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, _stop)
     cli(["run", *arguments], prog_name="serve")
+
+
+def _use_free_agent_port() -> None:
+    """Ray's agent listens on one fixed port, and without it runs no jobs: a second cluster of a machine needs another.
+
+    ``ray start`` has an option for it, ``ray.init`` (Ray 2.60) has none.
+    """
+    from ray._private.parameter import RayParams
+    from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", DEFAULT_DASHBOARD_AGENT_LISTEN_PORT))
+        except OSError:
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+            init = partialmethod(RayParams.__init__, dashboard_agent_listen_port=port)
+            RayParams.__init__ = init  # type: ignore[method-assign,assignment]
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:

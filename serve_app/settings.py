@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from serve_app.domain.limits import Limits
+from serve_app.training_settings import TrainingSettings
 
 Auto = Literal["auto"]
 
@@ -147,6 +148,7 @@ class Settings(_Frozen):
         rerankers: What scores candidates for a query; the first one is the default. May be empty.
         ingress: The HTTP replicas: they parse, tokenise and answer, and need no GPU.
         limits: Bounds of a request.
+        training: Fine-tuning; see ``training_settings``.
     """
 
     models_dir: Path = Field(default=Path("models"), validate_default=True)
@@ -154,6 +156,7 @@ class Settings(_Frozen):
     rerankers: tuple[RerankerSettings, ...] = ()
     ingress: DeploymentSettings = DeploymentSettings()
     limits: Limits = Limits()
+    training: TrainingSettings = TrainingSettings()
 
     @model_validator(mode="before")
     @classmethod

@@ -11,13 +11,16 @@ from fastapi_offline import FastAPIOffline
 from serve_app import __version__
 from serve_app.api import problems
 from serve_app.api.gateway import Gateway
+from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.limits import Guard
+from serve_app.api.routes.fine_tuning import fine_tuning_router
 from serve_app.api.routes.health import health_router
 from serve_app.api.routes.hybrid import hybrid_router
+from serve_app.api.routes.jobs import jobs_router
 from serve_app.api.routes.models import models_router
 from serve_app.api.routes.native import native_router
 from serve_app.api.routes.rerank import rerank_router
-from serve_app.domain.limits import Limits
+from serve_app.domain.limits import FineTuneLimits, Limits
 
 _DESCRIPTION = (
     'Turns text into vectors and reranks candidates. Every error is `{"detail": what to do, "code": a stable word}`.'
@@ -25,13 +28,20 @@ _DESCRIPTION = (
 
 
 def create_app(
-    gateway: Gateway, limits: Limits, *, count_status: Callable[[str, int], None] = lambda path, status: None
+    gateway: Gateway,
+    jobs: JobsGateway,
+    limits: Limits,
+    fine_tune_limits: FineTuneLimits,
+    *,
+    count_status: Callable[[str, int], None] = lambda path, status: None,
 ) -> FastAPI:
-    """The whole HTTP surface over a gateway.
+    """The whole HTTP surface over two gateways.
 
     Args:
-        gateway: What answers; a fake one in tests.
+        gateway: What computes; a fake one in tests.
+        jobs: What looks after fine-tunes; likewise.
         limits: Bounds of a request.
+        fine_tune_limits: Bounds of a fine-tune.
         count_status: Called with path and status of every response, for the metrics.
     """
     app = FastAPIOffline(title="Retrieval model server", version=__version__, description=_DESCRIPTION)
@@ -40,7 +50,9 @@ def create_app(
     app.include_router(native_router(gateway, limits))
     app.include_router(hybrid_router(gateway, limits))
     app.include_router(rerank_router(gateway, limits))
-    app.include_router(models_router(gateway))
+    app.include_router(models_router(gateway, jobs))
+    app.include_router(fine_tuning_router(jobs, fine_tune_limits))
+    app.include_router(jobs_router(jobs))
     app.include_router(health_router(gateway))
 
     @app.get("/", include_in_schema=False)

@@ -170,6 +170,15 @@ class Gateway(Protocol):
         """All served models: the default first, the other configured ones, fine-tunes."""
         ...
 
+    async def delete_model(self, name: str) -> None:
+        """Deletes a fine-tune; its name is free at once.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            ConflictError: It is configured, or the base of another.
+        """
+        ...
+
     async def check(self, *, timeout_s: float) -> ModelState:
         """Runs a real forward on the default model, through the whole path.
 

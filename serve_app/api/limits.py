@@ -26,8 +26,8 @@ class Guard:
             app: What to guard.
             max_body_bytes: A longer body is answered 413, by its Content-Length where there is one, else as
                 soon as that much has arrived.
-            count_status: Called with path and status of every response, for the metrics; the path is ``other``
-                where no route was found, so that nobody can make up labels.
+            count_status: Called with path and status of every response, for the metrics; the path is the
+                route's template, or ``other`` where no route was found, so that nobody can make up labels.
         """
         self._app = app
         self._max_body_bytes = max_body_bytes
@@ -45,8 +45,7 @@ class Guard:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                path = scope["path"] if "endpoint" in scope else "other"
-                self._count_status(path, message["status"])
+                self._count_status(getattr(scope.get("route"), "path", "other"), message["status"])
             await send(message)
 
         async def bounded_receive() -> Message:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from serve_app.api.gateway import CallOptions, Embedded, HybridEmbedded, ModelState
 from serve_app.deployments.catalogue import Catalogue
@@ -14,9 +15,10 @@ from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.ranking import Rerankers
 from serve_app.deployments.served import Served, count, refuse_long
 from serve_app.domain.embeddings import DENSE, EncodedBatch
-from serve_app.domain.errors import InvalidInputError, QueueFullError
+from serve_app.domain.errors import ConflictError, InvalidInputError, QueueFullError
 from serve_app.domain.limits import Limits
 from serve_app.domain.profiles import Capability, TextRole
+from serve_app.models.catalogue import delete_fine_tune
 from serve_app.models.tokenizer import Tokenised
 
 _HYBRID = frozenset({Capability.DENSE, Capability.SPARSE, Capability.COLBERT})
@@ -29,10 +31,12 @@ class ServeGateway:
         self,
         models: Catalogue[EncoderClient],
         rerankers: Rerankers,
+        models_dir: Path,
         limits: Limits,
         metrics: IngressMetrics,
     ) -> None:
         """Takes the served models, the default one first."""
+        self._models_dir = models_dir
         self._models = models
         self._rerankers = rerankers
         self._limits = limits
@@ -84,6 +88,14 @@ class ServeGateway:
                 known = states.setdefault(served.source.name, served.state())
                 states[served.source.name] = replace(known, serves=(*known.serves, route))
         return list(states.values())
+
+    async def delete_model(self, name: str) -> None:
+        """See ``Gateway.delete_model``."""
+        if name in self._models.configured or name in self._rerankers.models.configured:
+            raise ConflictError(
+                f"{name!r} is named in the configuration of the service; only fine-tunes can be deleted"
+            )
+        await asyncio.to_thread(delete_fine_tune, name, self._models_dir)
 
     async def check(self, *, timeout_s: float) -> ModelState:
         """See ``Gateway.check``."""

@@ -18,6 +18,7 @@ from serve_app.deployments.client import EncoderClient
 from serve_app.deployments.console import keep_log_fresh, telling_why
 from serve_app.deployments.encoder import Encoder
 from serve_app.deployments.gateway import ServeGateway
+from serve_app.deployments.jobs import TrackerJobs
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.ranking import Rerankers
 from serve_app.deployments.reranker import Reranker
@@ -60,8 +61,12 @@ class Ingress:
         await asyncio.gather(*(caller.start(wait_s=_WAIT_FOR_REPLICAS_S) for caller in callers))
         self._metrics = IngressMetrics()
         rankers = Rerankers(Catalogue(scorers, settings.models_dir), models, self._metrics)
-        self._gateway = ServeGateway(Catalogue(models, settings.models_dir), rankers, settings.limits, self._metrics)
+        self._gateway = ServeGateway(
+            Catalogue(models, settings.models_dir), rankers, settings.models_dir, settings.limits, self._metrics
+        )
+        self._jobs = TrackerJobs(settings.training, settings.models, settings.models_dir)
         loop = asyncio.get_running_loop()
+        self._tracking = loop.create_task(self._jobs.start())
         self._log_keeper = loop.create_task(keep_log_fresh())
         if serve.get_replica_context().rank.rank == 0:
             self._announcement = loop.create_task(announce(self._gateway))
@@ -73,4 +78,10 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray Serve after the constructor."""
-        return create_app(self._gateway, self._settings.limits, count_status=self._metrics.count_status)
+        return create_app(
+            self._gateway,
+            self._jobs,
+            self._settings.limits,
+            self._settings.training.limits,
+            count_status=self._metrics.count_status,
+        )

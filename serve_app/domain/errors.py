@@ -8,6 +8,10 @@ Where each one is raised, along the way of a request::
       │
     model name, capability ─────────────────────── ModelNotFoundError 404, CapabilityError 400
       │
+    fine-tune: id, name or state ───────────────── JobNotFoundError 404, ConflictError 409
+      │
+    fine-tune: its folder can not be written ───── StorageError              503
+      │
     backlog of the encoder full ────────────────── QueueFullError            429
       │
     deadline passed before or during the forward ─ DeadlineError             408
@@ -75,6 +79,33 @@ class CapabilityError(ServiceError):
     code = "capability_missing"
 
 
+class JobNotFoundError(ServiceError):
+    """No fine-tuning job has this id."""
+
+    status = 404
+    code = "job_not_found"
+
+
+class ConflictError(ServiceError):
+    """The name is taken, or the state of the thing does not allow the action."""
+
+    status = 409
+    code = "conflict"
+
+
+class IllegalTransitionError(ConflictError):
+    """A job can not go from its state to the one that was asked for; above all, it has ended."""
+
+    code = "illegal_transition"
+
+
+class StorageError(ServiceError):
+    """A job folder can not be read or written: the disk is full, or not there."""
+
+    status = 503
+    code = "storage_failed"
+
+
 class QueueFullError(ServiceError):
     """The backlog is at its bound; ``retry_after_s`` estimates when there is room again."""
 
@@ -124,8 +155,9 @@ class ModelLoadError(ServiceError):
 
 _BY_CODE = {
     cls.code: cls
-    for cls in (InvalidInputError, PayloadTooLargeError, ModelNotFoundError, CapabilityError, QueueFullError,
-                DeadlineError, UnavailableError, NonFiniteError, OutOfMemoryError, InternalError, ModelLoadError)
+    for cls in (InvalidInputError, PayloadTooLargeError, ModelNotFoundError, CapabilityError, JobNotFoundError,
+                ConflictError, IllegalTransitionError, StorageError, QueueFullError, DeadlineError, UnavailableError,
+                NonFiniteError, OutOfMemoryError, InternalError, ModelLoadError)
 }  # fmt: skip
 
 

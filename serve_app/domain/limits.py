@@ -30,3 +30,28 @@ class Limits:
     max_candidates: int = 2048
     max_colbert_floats: int = 8192 * 1024
     request_timeout_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class FineTuneLimits:
+    """Bounds of a fine-tune, checked before anything is stored; the size of the body is ``Limits``'s.
+
+    Attributes:
+        max_examples: Lines of ``text_content``, or entries of ``examples``.
+        max_text_chars: Characters of a query or passage; a longer pair is left out and reported.
+        max_listed: Ignored lines that a reply lists; all are counted.
+        max_epochs: Passes over the data.
+        max_batch_size: Pairs of one contrastive batch. Memory does not grow with it, only the similarity matrix does.
+        max_seq_length: Tokens; the base model's own limit holds as well.
+        max_rank: Of LoRA; beyond the hidden size it adds nothing.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    max_examples: int = 1_000_000
+    max_text_chars: int = 200_000
+    max_listed: int = 20
+    max_epochs: int = 100
+    max_batch_size: int = 4096
+    max_seq_length: int = 8192
+    max_rank: int = 256

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.domain.embeddings import Variant
+from serve_app.domain.errors import ConflictError, ModelNotFoundError
 from serve_app.models.source import is_model_name
 
 _TRASH = ".trash"
@@ -79,8 +80,18 @@ def fine_tunes(models_dir: Path) -> list[FineTune]:
     return [found for name in names if (found := find_fine_tune(name, models_dir)) is not None]
 
 
-def remove_fine_tune(found: FineTune, models_dir: Path) -> None:
-    """Deletes a fine-tune; its name is free at once, and nobody ever sees half of its folder."""
+def delete_fine_tune(name: str, models_dir: Path) -> None:
+    """Deletes a fine-tune; its name is free at once, and nobody ever sees half of its folder.
+
+    Raises:
+        ModelNotFoundError: There is none of this name.
+        ConflictError: It is the base of another.
+    """
+    found = find_fine_tune(name, models_dir)
+    if found is None:
+        raise ModelNotFoundError(f"no fine-tune {name!r} is here; GET /models lists those that are")
+    if children := [other.name for other in fine_tunes(models_dir) if other.base == name]:
+        raise ConflictError(f"{name!r} is the base of {', '.join(children)}; delete these first")
     trash = models_dir / _TRASH
     trash.mkdir(exist_ok=True)
     grave = trash / uuid.uuid4().hex

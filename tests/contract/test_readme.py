@@ -37,9 +37,9 @@ def test_the_python_example_finds_the_right_passage(service: Service) -> None:
 
 def test_the_readme_shows_every_route_of_the_service() -> None:
     from serve_app.api.application import create_app
-    from serve_app.domain.limits import Limits
+    from serve_app.domain.limits import FineTuneLimits, Limits
 
-    paths = create_app(None, Limits()).openapi()["paths"]  # type: ignore[arg-type]
+    paths = create_app(None, None, Limits(), FineTuneLimits()).openapi()["paths"]  # type: ignore[arg-type]
     shown = " ".join(command for command, _ in EXAMPLES)
     assert len(paths) >= 5
     assert [path for path in paths if f"localhost:8000{path} " not in f"{shown} "] == []

@@ -8,14 +8,15 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from serve_app.api.gateway import Gateway
+from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.problems import Problem
 from serve_app.api.replies import json_reply
 from serve_app.api.schemas.models import Model, Models
-from serve_app.domain.errors import ModelNotFoundError
+from serve_app.domain.errors import ConflictError, ModelNotFoundError
 
 
-def models_router(gateway: Gateway) -> APIRouter:
-    """The routes over a gateway."""
+def models_router(gateway: Gateway, jobs: JobsGateway) -> APIRouter:
+    """The routes over the gateways."""
     router = APIRouter(tags=["models"])
 
     @router.get("/models", response_model=Models, summary="All served models")
@@ -37,4 +38,30 @@ def models_router(gateway: Gateway) -> APIRouter:
                 return json_reply(asdict(state))
         raise ModelNotFoundError(f"no model {name!r} is served; GET /models lists those that are")
 
+    @router.delete(
+        "/models/{name:path}",
+        status_code=204,
+        responses={
+            404: {"model": Problem, "description": "There is no fine-tune of this name."},
+            409: {"model": Problem, "description": "It is configured, or the base of another model or of a job."},
+        },
+        summary="Delete a fine-tune",
+    )
+    async def delete(name: str) -> Response:
+        """Its name is free at once; requests that are under way are answered."""
+        if (job_id := await _live_job_on(name, jobs)) is not None:
+            raise ConflictError(f"{name!r} is the base of the job {job_id}; cancel that first")
+        await gateway.delete_model(name)
+        return Response(status_code=204)
+
     return router
+
+
+async def _live_job_on(base: str, jobs: JobsGateway) -> str | None:
+    after = None
+    while page := await jobs.page(limit=100, after=after):
+        for record in page:
+            if record.base_model == base and not record.status.is_terminal:
+                return record.id
+        after = page[-1].id
+    return None

@@ -7,8 +7,9 @@ import pytest
 from fastapi import FastAPI
 
 from serve_app.api.application import create_app
-from serve_app.domain.limits import Limits
+from serve_app.domain.limits import FineTuneLimits, Limits
 from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_jobs import FakeJobs
 
 LIMITS = Limits(max_body_bytes=300_000, max_items=5, max_text_chars=100, request_timeout_s=30.0)
 
@@ -26,7 +27,9 @@ def statuses() -> list[tuple[str, int]]:
 
 @pytest.fixture
 def app(gateway: FakeGateway, statuses: list[tuple[str, int]]) -> FastAPI:
-    return create_app(gateway, LIMITS, count_status=lambda path, status: statuses.append((path, status)))
+    return create_app(
+        gateway, FakeJobs(), LIMITS, FineTuneLimits(), count_status=lambda path, status: statuses.append((path, status))
+    )
 
 
 @pytest.fixture

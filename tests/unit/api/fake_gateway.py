@@ -61,6 +61,7 @@ class FakeGateway:
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.reranks: list[Reranked] = []
+        self.deleted: list[str] = []
         self.checks: list[float] = []
         self.error: BaseException | None = None
         self.truncated: Sequence[int] = ()
@@ -98,6 +99,11 @@ class FakeGateway:
 
     async def models(self) -> Sequence[ModelState]:
         return [STATE, M3]
+
+    async def delete_model(self, name: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.deleted.append(name)
 
     async def check(self, *, timeout_s: float) -> ModelState:
         self.checks.append(timeout_s)

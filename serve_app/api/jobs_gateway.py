@@ -1,0 +1,102 @@
+"""What the fine-tuning routes may ask of the rest of the service: the seam at which tests put a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from serve_app.domain.fine_tuning import LoraSettings, TrainingKind
+from serve_app.domain.job_notes import JobNote
+from serve_app.domain.jobs import JobRecord
+from serve_app.domain.pairs import Example
+
+
+@dataclass(frozen=True)
+class FineTuneOrder:
+    """A fine-tune as a client wants it; what is None is decided by the service's settings.
+
+    Attributes:
+        model_name: Name of the result, proven to be one.
+        kind: Full, LoRA or Q-LoRA.
+        examples: At least two, with something to tell them apart.
+        ignored: Lines of the client's data that were left out.
+        held_out: Examples to measure on; without any, ``eval_fraction`` of the others is held out.
+        base_model: A served name.
+        lora: For LoRA and Q-LoRA.
+        epochs: Passes over the data.
+        batch_size: Pairs of one contrastive batch, at least 2.
+        learning_rate: Peak.
+        max_seq_length: Tokens.
+        eval_fraction: 0 to 0.5.
+        seed: Of the split, the order and the adapters.
+    """
+
+    model_name: str
+    kind: TrainingKind
+    examples: Sequence[Example]
+    ignored: int = 0
+    held_out: Sequence[Example] = ()
+    base_model: str | None = None
+    lora: LoraSettings | None = None
+    epochs: int = 1
+    batch_size: int = 32
+    learning_rate: float | None = None
+    max_seq_length: int | None = None
+    eval_fraction: float = 0.1
+    seed: int | None = None
+
+
+class JobsGateway(Protocol):
+    """The jobs behind the routes; every method may raise a ``ServiceError``, ``UnavailableError`` above all.
+
+    Methods that take a job's id raise ``JobNotFoundError`` if there is no such job.
+    """
+
+    async def submit(self, order: FineTuneOrder) -> JobRecord:
+        """Stores a job; it is started as soon as there is room.
+
+        Raises:
+            ModelNotFoundError: There is no such base model.
+            InvalidInputError: The base model can not be fine-tuned.
+            ConflictError: The result's name is taken.
+            QueueFullError: Too many jobs wait.
+            StorageError: It can not be written.
+        """
+        ...
+
+    async def get(self, job_id: str) -> JobRecord:
+        """The job as it is now."""
+        ...
+
+    async def page(self, *, limit: int, after: str | None) -> Sequence[JobRecord]:
+        """At most ``limit`` jobs, newest first, those that are older than the job ``after``."""
+        ...
+
+    async def cancel(self, job_id: str) -> JobRecord:
+        """Stops a job within ten seconds.
+
+        Raises:
+            IllegalTransitionError: It has ended.
+        """
+        ...
+
+    async def delete(self, job_id: str) -> None:
+        """Removes a job that has ended; its result stays.
+
+        Raises:
+            ConflictError: It has not ended.
+        """
+        ...
+
+    async def notes(self, job_id: str, *, after: int) -> Sequence[JobNote]:
+        """The job's diary behind the entry ``after``."""
+        ...
+
+    async def logs(self, job_id: str) -> str:
+        """What its processes have printed."""
+        ...
+
+    async def loss_curve(self, job_id: str) -> str | None:
+        """The loss curve as SVG, if it has been drawn."""
+        ...

@@ -1,0 +1,130 @@
+"""The jobs behind the routes: a client of the tracker that does not mind if that is restarted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from serve_app.api.jobs_gateway import FineTuneOrder
+from serve_app.deployments.orders import BaseModels, data_of, spec_of
+from serve_app.domain.errors import ServiceError, UnavailableError
+from serve_app.domain.job_notes import JobNote
+from serve_app.domain.jobs import JobRecord
+from serve_app.jobs.supervision import Rules
+from serve_app.jobs.tracker import TrackerConfig, ensure_tracker
+from serve_app.settings import ModelSettings
+from serve_app.training_settings import TrainingSettings
+
+logger = logging.getLogger(__name__)
+
+_ANSWER_S = 30.0  # a cancellation takes up to ten
+_TRIES = 3
+_AGAIN_S = 5.0
+
+
+class TrackerJobs:
+    """Implements ``api.jobs_gateway.JobsGateway`` on the tracker; lives in an ingress replica."""
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        models: Sequence[ModelSettings],
+        models_dir: Path,
+        *,
+        connect: Callable[[TrackerConfig], Any] = ensure_tracker,
+    ) -> None:
+        """Prepares; ``start`` or the first question connects.
+
+        Args:
+            settings: Of fine-tuning.
+            models: The configured models, the default one first.
+            models_dir: Where results appear.
+            connect: Makes the tracker's handle.
+        """
+        self._settings = settings
+        self._bases = BaseModels(models, models_dir)
+        self._models_dir = models_dir
+        rules = Rules(settings.max_concurrent_jobs, settings.max_waiting_jobs)
+        self._config = TrackerConfig(settings.jobs_dir, rules, env=settings.env)
+        self._connect = connect
+        self._tracker: Any = None
+
+    async def start(self) -> None:
+        """Makes sure that there is a tracker, however long it takes: after a restart it has jobs to resume."""
+        while True:
+            try:
+                self._tracker = await self._connect(self._config)
+                return
+            except Exception as error:
+                reason = error.message if isinstance(error, ServiceError) else repr(error)
+                logger.error("fine-tuning is not available yet: %s", reason)
+                await asyncio.sleep(_AGAIN_S)
+
+    async def submit(self, order: FineTuneOrder) -> JobRecord:
+        """See ``JobsGateway.submit``."""
+        base = await asyncio.to_thread(self._bases.find, order.base_model)
+        gpus = 0.0 if self._settings.gpus_per_worker != "auto" else ray.cluster_resources().get("GPU", 0.0)
+        spec = spec_of(order, base, self._settings, self._models_dir, gpus=gpus)
+        data = await asyncio.to_thread(data_of, order)
+        record: JobRecord = await self._ask(
+            "submit", spec, data, accepted=len(order.examples) + len(order.held_out), ignored=order.ignored
+        )
+        return record
+
+    async def get(self, job_id: str) -> JobRecord:
+        """See ``JobsGateway.get``."""
+        record: JobRecord = await self._ask("get", job_id)
+        return record
+
+    async def page(self, *, limit: int, after: str | None) -> Sequence[JobRecord]:
+        """See ``JobsGateway.page``."""
+        records: Sequence[JobRecord] = await self._ask("page", limit=limit, after=after)
+        return records
+
+    async def cancel(self, job_id: str) -> JobRecord:
+        """See ``JobsGateway.cancel``."""
+        record: JobRecord = await self._ask("cancel", job_id)
+        return record
+
+    async def delete(self, job_id: str) -> None:
+        """See ``JobsGateway.delete``."""
+        await self._ask("delete", job_id)
+
+    async def notes(self, job_id: str, *, after: int) -> Sequence[JobNote]:
+        """See ``JobsGateway.notes``."""
+        notes: Sequence[JobNote] = await self._ask("notes", job_id, after=after)
+        return notes
+
+    async def logs(self, job_id: str) -> str:
+        """See ``JobsGateway.logs``."""
+        text: str = await self._ask("logs", job_id)
+        return text
+
+    async def loss_curve(self, job_id: str) -> str | None:
+        """See ``JobsGateway.loss_curve``."""
+        picture: str | None = await self._ask("loss_curve", job_id)
+        return picture
+
+    async def _ask(self, method: str, *args: object, **more: object) -> Any:
+        """Asks the tracker; every question may be asked twice, so it is, if the tracker dies under it."""
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                for _ in range(_TRIES):
+                    try:
+                        if self._tracker is None:
+                            self._tracker = await self._connect(self._config)
+                        return await getattr(self._tracker, method).remote(*args, **more)
+                    except RayActorError as error:
+                        logger.warning("the job tracker died (%s)", type(error).__name__)
+                        self._tracker = None
+        except RayTaskError as error:
+            raise error.cause if isinstance(error.cause, ServiceError) else error from None
+        except TimeoutError:
+            pass
+        raise UnavailableError("the job tracker does not answer; it may be restarting")

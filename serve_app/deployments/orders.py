@@ -1,0 +1,93 @@
+"""From an order to a job: the base found, every default resolved, the data as files."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from serve_app.api.jobs_gateway import FineTuneOrder
+from serve_app.domain.errors import InvalidInputError, ModelLoadError, ModelNotFoundError
+from serve_app.domain.fine_tuning import TrainingSpec, default_learning_rate
+from serve_app.domain.pairs import Example
+from serve_app.jobs.store import TrainingData
+from serve_app.models.catalogue import find_fine_tune
+from serve_app.models.source import ModelSource, describe, find_model
+from serve_app.settings import ModelSettings
+from serve_app.training_settings import TrainingSettings
+
+
+class BaseModels:
+    """The models that may be tuned: the configured ones, and fine-tunes that are whole models."""
+
+    def __init__(self, models: Sequence[ModelSettings], models_dir: Path) -> None:
+        """Takes the configured models, the default one first."""
+        self._models = {model.name: model for model in models}
+        self._models_dir = models_dir
+
+    def find(self, name: str | None) -> ModelSource:
+        """The model with its weights; one of the hub is downloaded. Nobody but the operator can name a hub model.
+
+        Raises:
+            ModelNotFoundError: There is no such model here.
+            InvalidInputError: It can not be tuned.
+        """
+        name = name or next(iter(self._models))
+        try:
+            if (model := self._models.get(name)) is not None:
+                return find_model(name, self._models_dir, family=model.family)
+            if (found := find_fine_tune(name, self._models_dir)) is None:
+                known = ", ".join(self._models)
+                raise ModelNotFoundError(f"base_model: no model {name!r} is served; these are: {known}")
+            if found.adapter:
+                raise InvalidInputError(f"base_model: {name!r} is an adapter; tune its base {found.base!r} instead")
+            return describe(name, found.folder, family=found.family)
+        except ModelLoadError as error:
+            raise InvalidInputError(f"base_model: {error.message}") from error
+
+
+def spec_of(
+    order: FineTuneOrder, base: ModelSource, settings: TrainingSettings, models_dir: Path, *, gpus: float
+) -> TrainingSpec:
+    """An order with every default resolved.
+
+    Args:
+        order: What the client wants.
+        base: The model that is tuned.
+        settings: What is used where the client said nothing.
+        models_dir: Where the result will be.
+        gpus: GPUs of the cluster, for ``auto``.
+    """
+    per_worker = min(1.0, gpus) if settings.gpus_per_worker == "auto" else settings.gpus_per_worker
+    return TrainingSpec(
+        job_id=str(uuid.uuid4()),
+        model_name=order.model_name,
+        base_model=base.name,
+        base_folder=str(base.folder),
+        models_dir=str(models_dir),
+        family=base.profile.family,
+        kind=order.kind,
+        lora=order.lora,
+        epochs=order.epochs,
+        batch_size=order.batch_size,
+        learning_rate=order.learning_rate or default_learning_rate(order.kind),
+        max_seq_length=min(order.max_seq_length or settings.max_seq_length, base.max_tokens),
+        mini_batch_size=settings.mini_batch_size,
+        eval_fraction=order.eval_fraction,
+        seed=settings.seed if order.seed is None else order.seed,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        checkpoint_steps=settings.checkpoint_steps,
+        num_workers=settings.num_workers,
+        cpus_per_worker=settings.cpus_per_worker,
+        gpus_per_worker=0.0 if settings.device == "cpu" else per_worker,
+        device=settings.device,
+    )
+
+
+def data_of(order: FineTuneOrder) -> TrainingData:
+    """The files of a job."""
+    return TrainingData(_lines(order.examples), _lines(order.held_out) if order.held_out else None)
+
+
+def _lines(examples: Sequence[Example]) -> bytes:
+    return "".join(example.to_json() + "\n" for example in examples).encode()

@@ -1,0 +1,153 @@
+"""What each event does to a job's record, its status aside: that is ``domain.job_law``'s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from serve_app.domain.job_events import EventType, JobEvent
+from serve_app.domain.jobs import JobRecord
+
+MEASURE = "ndcg@10"  # what decides whether a fine-tune made its model better
+_TRAINING_PERCENT = 99.0  # the last percent is measuring, verifying and publishing
+
+
+def _submitted(record: JobRecord, event: JobEvent) -> JobRecord:
+    return replace(
+        record,
+        submission_id=event.text("submission_id"),
+        attempts=record.attempts + 1,
+        heard_at=event.time,
+        pending_reason=None,
+        message="starts" if not record.attempts else f"starts again, attempt {record.attempts + 1}",
+    )
+
+
+def _waiting(record: JobRecord, event: JobEvent) -> JobRecord:
+    reason = event.text("reason")
+    return replace(record, pending_reason=reason, message=reason or "starts")
+
+
+def _lost(record: JobRecord, event: JobEvent) -> JobRecord:
+    reason = event.text("reason") or "the training is gone"
+    resumed = f"step {record.checkpoint}" if record.checkpoint else "the start"
+    return replace(
+        record,
+        submission_id=None,
+        fruitless=record.fruitless + 1,
+        seconds_left=None,
+        pending_reason="waits to be started again",
+        message=f"{reason}; it will go on from {resumed}",
+    )
+
+
+def _cancelled(record: JobRecord, event: JobEvent) -> JobRecord:
+    return replace(record, message=event.text("reason") or "cancelled")
+
+
+def _started(record: JobRecord, event: JobEvent) -> JobRecord:
+    resumed = event.count("resumed_step") or 0
+    total = event.count("total_steps") or record.total_steps
+    device = event.text("device")
+    return replace(
+        record,
+        steps=resumed,
+        total_steps=total,
+        train_pairs=event.count("train_pairs"),
+        eval_pairs=event.count("eval_pairs"),
+        device=device,
+        progress=_percent(resumed, total),
+        message=f"training on {device or 'its device'}" + (f", from step {resumed}" if resumed else ""),
+    )
+
+
+def _progress(record: JobRecord, event: JobEvent) -> JobRecord:
+    step, epoch, loss = event.count("step"), event.number("epoch"), event.number("loss")
+    steps = record.steps if step is None else step
+    total = event.count("total_steps") or record.total_steps
+    return replace(
+        record,
+        steps=steps,
+        total_steps=total,
+        epoch=record.epoch if epoch is None else epoch,
+        loss=loss,
+        learning_rate=event.number("learning_rate"),
+        tokens_per_second=event.number("tokens_per_second"),
+        seconds_left=event.number("seconds_left"),
+        progress=_percent(steps, total),
+        message=f"training: step {steps}"
+        + (f" of {total}" if total else "")
+        + (f", loss {loss:.4f}" if loss is not None else ""),
+    )
+
+
+def _checkpoint(record: JobRecord, event: JobEvent) -> JobRecord:
+    step = event.count("step") or 0
+    return replace(record, checkpoint=step, fruitless=0) if step > record.checkpoint else record
+
+
+def _metrics(record: JobRecord, event: JobEvent) -> JobRecord:
+    match event.text("when"):
+        case "before":
+            return replace(record, metrics_before=event.measures())
+        case "after":
+            return replace(record, metrics_after=event.measures())
+    return record
+
+
+def _note(record: JobRecord, event: JobEvent) -> JobRecord:
+    return record
+
+
+def _published(record: JobRecord, event: JobEvent) -> JobRecord:
+    return replace(record, published=True, seconds_left=None, message=f"published as {record.model_name!r}")
+
+
+def _failed(record: JobRecord, event: JobEvent) -> JobRecord:
+    reason = event.text("reason") or "the training failed and did not say why"
+    return replace(record, error=reason, message=f"failed: {reason}")
+
+
+def _done(record: JobRecord, event: JobEvent) -> JobRecord:
+    steps = record.total_steps or record.steps
+    return replace(record, published=True, steps=steps, progress=100.0, message=verdict(record))
+
+
+EFFECTS: Mapping[EventType, Callable[[JobRecord, JobEvent], JobRecord]] = MappingProxyType(
+    {
+        EventType.SUBMITTED: _submitted,
+        EventType.WAITING: _waiting,
+        EventType.LOST: _lost,
+        EventType.CANCELLED: _cancelled,
+        EventType.STARTED: _started,
+        EventType.PROGRESS: _progress,
+        EventType.CHECKPOINT: _checkpoint,
+        EventType.METRICS: _metrics,
+        EventType.NOTE: _note,
+        EventType.PUBLISHED: _published,
+        EventType.FAILED: _failed,
+        EventType.DONE: _done,
+    }
+)
+
+
+def verdict(record: JobRecord) -> str:
+    """How a completed job ended, in a sentence; a result that is worse than its base says so."""
+    served = f"completed: served as {record.model_name!r}"
+    before, after = ((metrics or {}).get(MEASURE) for metrics in (record.metrics_before, record.metrics_after))
+    if before is None or after is None:
+        return f"{served}; its quality was not measured"
+    change = f"from {before:.3f} to {after:.3f}"
+    if after < before:
+        return (
+            f"{served}, but it is WORSE than its base {record.base_model!r}: nDCG@10 on the held-out examples fell "
+            f"{change}; more data, fewer epochs or a lower learning_rate may help"
+        )
+    if after == before:
+        return f"{served}; nDCG@10 on the held-out examples is as it was, {before:.3f}"
+    return f"{served}; nDCG@10 on the held-out examples rose {change}"
+
+
+def _percent(steps: int, total: int | None) -> float:
+    return round(_TRAINING_PERCENT * min(steps / total, 1.0), 1) if total else 0.0

@@ -1,0 +1,89 @@
+"""The diary of a job: what ``events.jsonl`` of its folder holds, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from serve_app.domain.job_effects import MEASURE
+from serve_app.domain.job_events import EventType, JobEvent
+from serve_app.domain.jobs import JobRecord
+
+_LEVELS = frozenset({"info", "warning", "error"})
+
+
+@dataclass(frozen=True)
+class JobNote:
+    """One entry.
+
+    Attributes:
+        id: 1 for the first of a job, then one more each.
+        time: Unix time in seconds.
+        level: ``info``, ``warning`` or ``error``.
+        message: A sentence.
+    """
+
+    id: int
+    time: float
+    level: str
+    message: str
+
+
+def note_of(event: JobEvent, record: JobRecord) -> JobNote | None:
+    """The entry about an event; None for those that come too often to be told one by one.
+
+    Args:
+        event: What happened.
+        record: The job after it, its ``events`` not counted up yet.
+    """
+    if event.type is EventType.PROGRESS or (event.type is EventType.NOTE and not event.text("message")):
+        return None
+    level, message = _WORDS.get(event.type, _as_recorded)(event, record)
+    return JobNote(record.events + 1, event.time, level, message)
+
+
+Words = Callable[[JobEvent, JobRecord], tuple[str, str]]
+
+
+def _as_recorded(event: JobEvent, record: JobRecord) -> tuple[str, str]:
+    return "info", record.message
+
+
+def _lost(event: JobEvent, record: JobRecord) -> tuple[str, str]:
+    return "warning", record.message
+
+
+def _failed(event: JobEvent, record: JobRecord) -> tuple[str, str]:
+    return "error", record.message
+
+
+def _done(event: JobEvent, record: JobRecord) -> tuple[str, str]:
+    before, after = ((metrics or {}).get(MEASURE) for metrics in (record.metrics_before, record.metrics_after))
+    return "warning" if before is not None and after is not None and after < before else "info", record.message
+
+
+def _checkpoint(event: JobEvent, record: JobRecord) -> tuple[str, str]:
+    return "info", f"checkpoint at step {event.count('step')}"
+
+
+def _metrics(event: JobEvent, record: JobRecord) -> tuple[str, str]:
+    told = ", ".join(f"{name} {value:g}" for name, value in event.measures().items())
+    return "info", f"quality {event.text('when')} training: {told}"
+
+
+def _note(event: JobEvent, record: JobRecord) -> tuple[str, str]:
+    level = event.text("level")
+    return level if level in _LEVELS else "info", event.text("message") or ""
+
+
+_WORDS: Mapping[EventType, Words] = MappingProxyType(
+    {
+        EventType.LOST: _lost,
+        EventType.FAILED: _failed,
+        EventType.DONE: _done,
+        EventType.CHECKPOINT: _checkpoint,
+        EventType.METRICS: _metrics,
+        EventType.NOTE: _note,
+    }
+)

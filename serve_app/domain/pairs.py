@@ -1,0 +1,151 @@
+r"""Training examples from what a client sends: ``query<TAB>passage`` lines, or a list of examples.
+
+A line that is no pair is left out and reported with its number, so that one bad line in a million does not cost the
+other 999,999, and nothing is left out without a word. Texts are kept exactly as they came: no stripping, no
+normalisation; lines end with ``\n`` or ``\r\n`` and with nothing else, so that a U+2028 stays inside its text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+NOT_ONE_TAB = "not exactly one tab between query and passage"
+EMPTY_SIDE = "query or passage is empty or blank"
+TOO_LONG = "longer than the limit"
+BROKEN_TEXT = "holds half of a surrogate pair, which is no Unicode text"
+NO_POSITIVE = "no passage that answers the query"
+CONTRADICTION = "a passage is both an answer and a negative"
+
+
+class Example(NamedTuple):
+    """A query with what answers it; a tuple, because there may be a million.
+
+    Attributes:
+        query: Not blank.
+        positives: Passages that answer it, at least one, none blank.
+        negatives: Passages that do not; often none, since the other passages of a batch are negatives as well.
+    """
+
+    query: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """One line of ``pairs.jsonl``, without the line's end."""
+        return json.dumps({"query": self.query, "pos": self.positives, "neg": self.negatives}, ensure_ascii=False)
+
+
+class Ignored(NamedTuple):
+    """What was left out: the number of the line (or the position in the list), from 1, and the reason."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What is left of the client's data, and what is not; together that is every line.
+
+    Attributes:
+        accepted: In order of appearance, all different.
+        ignored: In order of appearance.
+    """
+
+    accepted: Sequence[Example]
+    ignored: Sequence[Ignored]
+
+    @property
+    def has_negatives(self) -> bool:
+        """Whether any query has a passage to be told apart from: one of its own or one of another query."""
+        if not self.accepted:
+            return False
+        first = self.accepted[0]
+        return any(example.negatives for example in self.accepted) or (
+            any(example.query != first.query for example in self.accepted)
+            and any(example.positives != first.positives for example in self.accepted)
+        )
+
+
+def parse_lines(text: str, *, max_text_chars: int) -> Pairs:
+    r"""Reads ``query<TAB>passage`` lines.
+
+    Args:
+        text: Lines that end with ``\n`` or ``\r\n``; the end of the last one may be missing.
+        max_text_chars: A query or passage with more characters than this is left out.
+    """
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    is_unicode = _is_unicode(text)  # asked once: it nearly always is
+    accepted: list[Example] = []
+    ignored: list[Ignored] = []
+    numbers: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if line.endswith("\r"):
+            line = line[:-1]
+        sides = line.split("\t")
+        if len(sides) != 2:
+            ignored.append(Ignored(number, NOT_ONE_TAB))
+        elif reason := _text_fault(sides, max_text_chars, is_unicode=is_unicode):
+            ignored.append(Ignored(number, reason))
+        elif (first := numbers.setdefault(line, number)) != number:
+            ignored.append(Ignored(number, f"the same pair as in line {first}"))
+        else:
+            accepted.append(Example(sides[0], (sides[1],)))
+    return Pairs(accepted, ignored)
+
+
+def parse_examples(examples: Iterable[Mapping[str, Any]], *, max_text_chars: int) -> Pairs:
+    """Reads examples of the form ``{"query": str, "pos": [str], "neg": [str]}``; ``neg`` may be missing.
+
+    Args:
+        examples: Their types were checked.
+        max_text_chars: An example with a longer text is left out.
+    """
+    accepted: list[Example] = []
+    ignored: list[Ignored] = []
+    numbers: dict[Example, int] = {}
+    for number, given in enumerate(examples, start=1):
+        example = Example(given["query"], _distinct(given["pos"]), _distinct(given.get("neg", ())))
+        if reason := _example_fault(example, max_text_chars):
+            ignored.append(Ignored(number, reason))
+        elif (first := numbers.setdefault(example, number)) != number:
+            ignored.append(Ignored(number, f"the same example as number {first}"))
+        else:
+            accepted.append(example)
+    return Pairs(accepted, ignored)
+
+
+def _example_fault(example: Example, max_text_chars: int) -> str | None:
+    if not example.positives:
+        return NO_POSITIVE
+    if not set(example.positives).isdisjoint(example.negatives):
+        return CONTRADICTION
+    return _text_fault((example.query, *example.positives, *example.negatives), max_text_chars, is_unicode=False)
+
+
+def _text_fault(texts: Sequence[str], max_text_chars: int, *, is_unicode: bool) -> str | None:
+    for text in texts:
+        if not text or text.isspace():
+            return EMPTY_SIDE
+        if len(text) > max_text_chars:
+            return TOO_LONG
+        if not is_unicode and not _is_unicode(text):
+            return BROKEN_TEXT
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    r"""JSON can spell half of a surrogate pair (``"\ud83d"``); no tokenizer reads it and no file can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))

@@ -1,0 +1,198 @@
+"""Job folders: the truth about every job, on a disk that the tracker and all training workers share.
+
+A folder appears whole, by renaming, and a record is replaced whole, by renaming; so whatever dies at whatever moment,
+what is read afterwards is the old or the new, never half of one. See ``domain.fine_tuning`` for what is inside.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec
+from serve_app.domain.job_notes import JobNote
+from serve_app.domain.jobs import JobRecord, JobStatus
+from serve_app.jobs.disk import naming_the_fault, read_json_lines, replace, sync_folder, write
+
+logger = logging.getLogger(__name__)
+
+_UNFINISHED = ".unfinished-"  # folders that appear or disappear; nobody reads them
+_LOG_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a job is trained on, as its files hold it.
+
+    Attributes:
+        pairs: ``pairs.jsonl``, UTF-8.
+        evaluation: ``eval.jsonl``, if the client sent held-out examples.
+    """
+
+    pairs: bytes
+    evaluation: bytes | None = None
+
+
+class JobStore:
+    """The job folders below one folder. All methods block on the disk; there is one writer, the tracker."""
+
+    def __init__(self, root: Path) -> None:
+        """Makes the folder if it is missing and clears what a crash left behind.
+
+        Raises:
+            StorageError: The folder can not be made or read.
+        """
+        self.root = root
+        with naming_the_fault():
+            root.mkdir(parents=True, exist_ok=True)
+            for rest in root.glob(f"{_UNFINISHED}*"):
+                shutil.rmtree(rest, ignore_errors=True)
+
+    def folder(self, job_id: str) -> Path:
+        """The job's folder, whether it is there or not."""
+        return self.root / job_id
+
+    def create(self, spec: TrainingSpec, data: TrainingData, record: JobRecord) -> None:
+        """Makes a job's folder; it is there whole or not at all.
+
+        Raises:
+            StorageError: The disk is full or not writable; nothing is left of the attempt.
+        """
+        unfinished = self.root / f"{_UNFINISHED}{spec.job_id}"
+        with naming_the_fault():
+            try:
+                (unfinished / "logs").mkdir(parents=True)
+                write(unfinished / "pairs.jsonl", data.pairs)
+                if data.evaluation is not None:
+                    write(unfinished / "eval.jsonl", data.evaluation)
+                write(unfinished / "spec.json", spec.to_json().encode())
+                write(unfinished / "job.json", record.to_json().encode())
+                unfinished.rename(self.folder(spec.job_id))
+            except OSError:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+            sync_folder(self.root)
+
+    def load(self) -> list[tuple[TrainingSpec | None, JobRecord]]:
+        """All jobs, oldest first; the record of a folder that can not be read is a failed one that says why.
+
+        Raises:
+            StorageError: The folder of the job folders can not be read.
+        """
+        with naming_the_fault():
+            folders = [path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+            return sorted(map(_read, folders), key=lambda job: (job[1].created_at, job[1].id))
+
+    def write(self, record: JobRecord) -> None:
+        """Replaces ``job.json``.
+
+        Raises:
+            StorageError: The disk is full or not writable; the old record is still there.
+        """
+        with naming_the_fault():
+            replace(self.folder(record.id) / "job.json", record.to_json().encode())
+
+    def delete(self, job_id: str) -> None:
+        """Removes the job's folder, data and checkpoints included; a result that is published stays.
+
+        Raises:
+            StorageError: The disk is not writable.
+        """
+        gone = self.root / f"{_UNFINISHED}gone-{job_id}"
+        with naming_the_fault():
+            self.folder(job_id).rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def append_notes(self, job_id: str, notes: Sequence[JobNote]) -> None:
+        """Appends to ``events.jsonl``.
+
+        Raises:
+            StorageError: The disk is full or not writable.
+        """
+        text = "".join(json.dumps(asdict(note)) + "\n" for note in notes)
+        with naming_the_fault(), (self.folder(job_id) / "events.jsonl").open("ab") as file:
+            file.write(text.encode())
+
+    def notes(self, job_id: str, *, after: int = 0) -> list[JobNote]:
+        """The entries of ``events.jsonl`` whose id is above ``after``, in order.
+
+        Entries are appended before the record counts them, so after a crash between the two some are written again
+        under the same ids: the first of each counts.
+        """
+        found: list[JobNote] = []
+        offset, end = 0, -1
+        while offset != end:
+            end = offset
+            with naming_the_fault():
+                lines, offset = read_json_lines(self.folder(job_id) / "events.jsonl", offset)
+            for line in lines:
+                if isinstance(number := line.get("id"), int) and number > (found[-1].id if found else after):
+                    found.append(JobNote(number, line.get("time", 0.0), line.get("level", ""), line.get("message", "")))
+        return found
+
+    def tail_training(self, job_id: str, offset: int) -> tuple[list[dict[str, Any]], int]:
+        """Whole lines of ``training.jsonl`` from ``offset`` on, and the offset to go on from.
+
+        Raises:
+            StorageError: The file is there and can not be read.
+        """
+        with naming_the_fault():
+            return read_json_lines(self.folder(job_id) / "training.jsonl", offset)
+
+    def save_log(self, job_id: str, name: str, text: str) -> None:
+        """Keeps a log that would be lost with the cluster; failing to is no reason to fail the job."""
+        try:
+            (self.folder(job_id) / "logs").mkdir(exist_ok=True)
+            (self.folder(job_id) / "logs" / f"{name}.log").write_text(text, encoding="utf-8", errors="replace")
+        except OSError as error:
+            logger.warning("job %s: its log can not be kept: %s", job_id, error)
+
+    def logs(self, job_id: str) -> dict[str, str]:
+        """The last megabyte of each file in ``logs/``, by name."""
+        told = {}
+        with naming_the_fault():
+            for path in sorted((self.folder(job_id) / "logs").glob("*.log")):
+                with path.open("rb") as file:
+                    file.seek(max(0, path.stat().st_size - _LOG_BYTES))
+                    told[path.stem] = file.read().decode("utf-8", "replace")
+        return told
+
+    def loss_curve(self, job_id: str) -> str | None:
+        """``loss.svg``, if the training has drawn it."""
+        path = self.folder(job_id) / "loss.svg"
+        with naming_the_fault():
+            return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _read(folder: Path) -> tuple[TrainingSpec | None, JobRecord]:
+    spec: TrainingSpec | None = None
+    try:
+        spec = TrainingSpec.from_json((folder / "spec.json").read_text(encoding="utf-8"))
+        record = JobRecord.from_json((folder / "job.json").read_text(encoding="utf-8"))
+        if {spec.job_id, record.id} != {folder.name}:
+            raise ValueError(f"it belongs to the job {record.id!r}")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        logger.error("the job folder %s can not be read: %s", folder, error)
+        return spec, _unreadable(folder, spec, f"its folder can not be read: {error}")
+    return spec, record
+
+
+def _unreadable(folder: Path, spec: TrainingSpec | None, reason: str) -> JobRecord:
+    """A failed record in place of one that can not be read; the file stays as it is, for whoever looks into it."""
+    changed_at = folder.stat().st_mtime
+    return JobRecord(
+        id=folder.name,
+        model_name=spec.model_name if spec else "unknown",
+        base_model=spec.base_model if spec else "unknown",
+        kind=spec.kind if spec else TrainingKind.FULL,
+        created_at=changed_at,
+        status=JobStatus.FAILED,
+        message=f"failed: {reason}",
+        error=reason,
+        ended_at=changed_at,
+    )

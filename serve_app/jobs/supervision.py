@@ -1,0 +1,224 @@
+"""Keeping records and Ray Jobs in step: one look at everything, once a second.
+
+What a look can find, and what it does::
+
+    the training has said something ─── fold it into the record
+    a Ray Job has died without a word ─ start another, from the last checkpoint; fail after three that got nowhere
+    Ray does not know the Ray Job ───── the cluster was restarted: the same
+    somebody stopped the Ray Job ────── cancelled
+    it is silent for an hour ────────── stop it, start another
+    there is room for another job ───── start the oldest that waits
+    a Ray Job belongs to no live job ── stop it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from serve_app.domain.errors import ServiceError, UnavailableError
+from serve_app.domain.fine_tuning import TrainingSpec
+from serve_app.domain.job_events import EventType
+from serve_app.domain.jobs import JobRecord, JobStatus
+from serve_app.jobs.ledger import Ledger
+from serve_app.jobs.submit import Submission, Submitter
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How jobs are treated.
+
+    Attributes:
+        max_concurrent_jobs: Jobs that have a Ray Job at once; the others wait for their turn.
+        max_waiting_jobs: With more than this the service answers 429.
+        max_fruitless_attempts: So many attempts in a row may be lost without reaching a new checkpoint.
+        max_silence_s: A running training that says nothing for so long is taken for dead.
+        stop_s: So long a cancellation waits for the Ray Job to end; Ray itself kills after three seconds. Together with
+            ``log_s`` it stays below the ten seconds in which a cancellation is answered.
+        log_s: So long Ray is given to tell a log.
+        poll_s: Between two looks at a Ray Job that is being stopped.
+    """
+
+    max_concurrent_jobs: int = 1
+    max_waiting_jobs: int = 100
+    max_fruitless_attempts: int = 3
+    max_silence_s: float = 3600.0
+    stop_s: float = 7.0
+    log_s: float = 1.5
+    poll_s: float = 0.2
+
+
+class Supervision:
+    """The looks, and the stopping of Ray Jobs."""
+
+    def __init__(
+        self, ledger: Ledger, submitter: Submitter, rules: Rules, resources: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Takes what it watches over.
+
+        Args:
+            ledger: The records.
+            submitter: The cluster.
+            rules: How jobs are treated.
+            resources: CPUs and GPUs that nobody has reserved, in Ray's words.
+        """
+        self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # whoever changes a job across a pause
+        self._ledger = ledger
+        self._submitter = submitter
+        self._rules = rules
+        self._resources = resources
+        self._may_have_strays = True  # whoever was here before may have died while it stopped one
+
+    async def look(self) -> None:
+        """Brings everything up to date; what goes wrong with one job stays with that job."""
+        states = await self._states()
+        for record in self._ledger.live():
+            if self.locks[record.id].locked():
+                continue  # it is being cancelled
+            async with self.locks[record.id]:
+                try:
+                    await self._check(record.id, states)
+                except ServiceError as error:
+                    logger.warning("job %s: %s", record.id, error.message)
+                except Exception:
+                    logger.exception("job %s could not be looked after", record.id)
+        await self._start_waiting()
+
+    async def stop(self, submission_id: str) -> None:
+        """Stops a Ray Job and waits until it has ended, but not for ever; then later looks see to it."""
+        try:
+            async with asyncio.timeout(self._rules.stop_s):
+                await self._submitter.stop(submission_id)
+                while True:
+                    if (await self._submitter.states()).get(submission_id) is not Submission.LIVE:
+                        return
+                    await asyncio.sleep(self._rules.poll_s)
+        except (TimeoutError, UnavailableError) as error:
+            logger.warning("the Ray Job %s has not ended yet: %s", submission_id, error or "it takes its time")
+            self._may_have_strays = True
+
+    async def keep_log(self, record: JobRecord) -> None:
+        """Copies the log of the last Ray Job into the job's folder: Ray forgets it with the cluster."""
+        if record.submission_id is None:
+            return
+        try:
+            async with asyncio.timeout(self._rules.log_s):
+                text = await self._submitter.logs(record.submission_id)
+        except (TimeoutError, UnavailableError):
+            return
+        if text:
+            self._ledger.store.save_log(record.id, f"ray-{record.attempts}", text)
+
+    # ------------------------------------------------------------------ what there is
+
+    async def _states(self) -> Mapping[str, Submission] | None:
+        """Our Ray Jobs, strays stopped; None if nobody needs to know or Ray does not answer."""
+        current = {record.submission_id for record in self._ledger.live()} - {None}
+        if not current and not self._may_have_strays:
+            return None
+        try:
+            states = await self._submitter.states()
+            strays = {name for name, state in states.items() if state is Submission.LIVE} - current
+            for stray in strays:
+                logger.info("the Ray Job %s belongs to no job that goes on; it is stopped", stray)
+                await self._submitter.stop(stray)
+        except UnavailableError:
+            return None
+        self._may_have_strays = bool(strays)
+        return states
+
+    # ------------------------------------------------------------------ one job
+
+    async def _check(self, job_id: str, states: Mapping[str, Submission] | None) -> None:
+        record = self._ledger.fold(job_id)
+        if record.status.is_terminal:
+            await self.keep_log(record)
+        elif record.submission_id is not None and states is not None:
+            state = states.get(record.submission_id)
+            if state is Submission.LIVE:
+                await self._check_live(record)
+            else:
+                await self._bury(record, state)
+
+    async def _check_live(self, record: JobRecord) -> None:
+        if record.status is JobStatus.PENDING:
+            if record.pending_reason is not None:
+                self._wait(record, _shortage(self._ledger.spec(record.id), self._resources()))
+            return
+        silent_s = self._ledger.clock() - (record.heard_at or 0.0)
+        if record.submission_id and silent_s > self._rules.max_silence_s:
+            await self.stop(record.submission_id)
+            await self._lose(record, f"the training was silent for {silent_s:.0f} s and was stopped")
+
+    async def _bury(self, record: JobRecord, state: Submission | None) -> None:
+        """Its Ray Job has ended and its last words, folded already, were not about its end."""
+        await self.keep_log(record)
+        if self._ledger.is_published(record.id):
+            self._ledger.apply(record.id, EventType.DONE)
+        elif state is Submission.STOPPED:
+            self._ledger.apply(record.id, EventType.CANCELLED, reason="cancelled: its Ray Job was stopped from outside")
+        elif state is Submission.ENDED:
+            await self._lose(record, "the training process died")
+        else:
+            await self._lose(record, "the cluster was restarted")
+
+    async def _lose(self, record: JobRecord, reason: str) -> None:
+        losses = record.fruitless + 1
+        if losses < self._rules.max_fruitless_attempts:
+            self._ledger.apply(record.id, EventType.LOST, reason=reason)
+            return
+        times = f"{reason}, and so {losses} attempts in a row were lost without reaching a new checkpoint"
+        self._ledger.apply(record.id, EventType.FAILED, reason=f"{times}; /jobs/{record.id}/logs tells more")
+
+    def _wait(self, record: JobRecord, reason: str | None) -> None:
+        if reason != record.pending_reason:
+            self._ledger.apply(record.id, EventType.WAITING, reason=reason)
+
+    # ------------------------------------------------------------------ the next ones
+
+    async def _start_waiting(self) -> None:
+        """Starts the oldest jobs that wait, as many as there is room for."""
+        live = self._ledger.live()
+        room = self._rules.max_concurrent_jobs - sum(record.submission_id is not None for record in live)
+        for waiting in live:
+            if waiting.submission_id is not None or self.locks[waiting.id].locked():
+                continue
+            async with self.locks[waiting.id]:
+                try:
+                    record = self._ledger.get(waiting.id)  # it may have been cancelled while another was started
+                    if record.status.is_terminal:
+                        continue
+                    if room > 0:
+                        await self._start(record)
+                        room -= 1
+                    else:
+                        self._wait(record, "waits for another job to end")
+                except ServiceError as error:
+                    logger.warning("job %s can not be started: %s", waiting.id, error.message)
+                except Exception:
+                    logger.exception("job %s can not be started", waiting.id)
+
+    async def _start(self, record: JobRecord) -> None:
+        shortage = _shortage(self._ledger.spec(record.id), self._resources())
+        submission_id = f"{record.id}-{record.attempts + 1}"
+        try:
+            await self._submitter.submit(submission_id, self._ledger.store.folder(record.id))
+        except UnavailableError as error:
+            self._wait(record, f"waits for the cluster: {error.message}")
+            return
+        record = self._ledger.apply(record.id, EventType.SUBMITTED, submission_id=submission_id)
+        self._wait(record, shortage)
+
+
+def _shortage(spec: TrainingSpec, available: Mapping[str, float]) -> str | None:
+    """What the job's workers lack, in words; None if they can start. An empty ``available`` means unknown."""
+    for resource, each in (("GPU", spec.gpus_per_worker), ("CPU", spec.cpus_per_worker)):
+        wanted = each * spec.num_workers
+        if available and wanted > available.get(resource, 0.0) + 1e-6:
+            return f"waits for {wanted:g} {resource}"
+    return None

@@ -1,0 +1,78 @@
+"""Jobs behind the routes that train nothing: they remember what they were asked and answer as told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from serve_app.api.jobs_gateway import FineTuneOrder
+from serve_app.domain.errors import ConflictError, JobNotFoundError
+from serve_app.domain.job_notes import JobNote
+from serve_app.domain.jobs import JobRecord, JobStatus
+
+
+class FakeJobs:
+    """Implements ``api.jobs_gateway.JobsGateway``.
+
+    Attributes:
+        error: Raised by every call while it is set.
+        script: What becomes of a job each time somebody asks for it; then it stays.
+    """
+
+    def __init__(self) -> None:
+        self.orders: list[FineTuneOrder] = []
+        self.records: dict[str, JobRecord] = {}
+        self.diary: list[JobNote] = []
+        self.script: list[JobRecord] = []
+        self.picture: str | None = None
+        self.error: Exception | None = None
+
+    async def submit(self, order: FineTuneOrder) -> JobRecord:
+        self._answer()
+        self.orders.append(order)
+        record = JobRecord(
+            f"job-{len(self.orders)}", order.model_name, order.base_model or "default-e5", order.kind, 1000.0,
+            accepted=len(order.examples), ignored=order.ignored,
+        )  # fmt: skip
+        self.records[record.id] = record
+        return record
+
+    async def get(self, job_id: str) -> JobRecord:
+        if self.script:
+            self.records[job_id] = self.script.pop(0)
+        return self._find(job_id)
+
+    async def page(self, *, limit: int, after: str | None) -> Sequence[JobRecord]:
+        newest_first = list(reversed(self.records.values()))
+        start = newest_first.index(self._find(after)) + 1 if after else 0
+        return newest_first[start : start + limit]
+
+    async def cancel(self, job_id: str) -> JobRecord:
+        self.records[job_id] = replace(self._find(job_id), status=JobStatus.CANCELLED)
+        return self.records[job_id]
+
+    async def delete(self, job_id: str) -> None:
+        if not self._find(job_id).status.is_terminal:
+            raise ConflictError("cancel it first")
+        del self.records[job_id]
+
+    async def notes(self, job_id: str, *, after: int) -> Sequence[JobNote]:
+        self._find(job_id)
+        return [note for note in self.diary if note.id > after]
+
+    async def logs(self, job_id: str) -> str:
+        return f"logs of {self._find(job_id).id}"
+
+    async def loss_curve(self, job_id: str) -> str | None:
+        self._find(job_id)
+        return self.picture
+
+    def _find(self, job_id: str) -> JobRecord:
+        self._answer()
+        if job_id not in self.records:
+            raise JobNotFoundError("Job not found")
+        return self.records[job_id]
+
+    def _answer(self) -> None:
+        if self.error is not None:
+            raise self.error

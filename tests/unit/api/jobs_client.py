@@ -1,0 +1,30 @@
+"""The fine-tuning and job routes alone, over fake jobs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from fastapi import FastAPI
+
+from serve_app.api import problems
+from serve_app.api.routes.fine_tuning import fine_tuning_router
+from serve_app.api.routes.jobs import jobs_router
+from serve_app.domain.limits import FineTuneLimits
+from tests.unit.api.fake_jobs import FakeJobs
+
+LIMITS = FineTuneLimits(
+    max_examples=6, max_text_chars=50, max_listed=2, max_epochs=10, max_batch_size=64, max_seq_length=512, max_rank=32
+)
+
+
+@asynccontextmanager
+async def serving(jobs: FakeJobs) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the routes; what they raise fails the test."""
+    app = FastAPI()
+    problems.install(app)
+    app.include_router(fine_tuning_router(jobs, LIMITS))
+    app.include_router(jobs_router(jobs))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
+        yield client

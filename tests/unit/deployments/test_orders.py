@@ -1,0 +1,128 @@
+"""From an order to a job: which models may be tuned, and what is decided where the client said nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve_app.api.jobs_gateway import FineTuneOrder
+from serve_app.deployments.orders import BaseModels, data_of, spec_of
+from serve_app.domain.errors import InvalidInputError, ModelNotFoundError
+from serve_app.domain.fine_tuning import LoraSettings, TrainingKind, TrainingSpec, default_learning_rate
+from serve_app.domain.pairs import Example
+from serve_app.models.source import describe
+from serve_app.settings import ModelSettings
+from serve_app.training_settings import TrainingSettings
+
+EXAMPLES = [Example("q1", ("p1",)), Example("ü", ("p2", "p3"), ("n",))]
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path, e5_tiny: Path) -> Path:
+    """The base ``first``, a whole fine-tune of it and an adapter on it."""
+    for name in ("first", "whole"):
+        (tmp_path / name).mkdir()
+        for path in e5_tiny.iterdir():
+            (tmp_path / name / path.name).symlink_to(path)
+    manifest = {"job_id": "j", "base": "first", "family": "e5", "kind": "full", "adapter": False}
+    (tmp_path / "whole" / "manifest.json").unlink()
+    (tmp_path / "whole" / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "manifest.json").write_text(json.dumps(manifest | {"kind": "lora", "adapter": True}))
+    return tmp_path
+
+
+@pytest.fixture
+def bases(models_dir: Path) -> BaseModels:
+    return BaseModels([ModelSettings(name="first", family="e5"), ModelSettings(name="broken")], models_dir)
+
+
+@pytest.mark.parametrize(("name", "found"), [(None, "first"), ("first", "first"), ("whole", "whole")])
+def test_configured_models_and_whole_fine_tunes_may_be_tuned(
+    bases: BaseModels, models_dir: Path, name: str | None, found: str
+) -> None:
+    source = bases.find(name)
+    assert (source.name, source.folder, source.profile.family) == (found, models_dir / found, "e5")
+
+
+@pytest.mark.parametrize("name", ["nobody", "somebody/e5-large", "../first", "", "\ud83d", "a\x00"])
+def test_a_name_that_the_operator_did_not_configure_downloads_nothing(bases: BaseModels, name: str) -> None:
+    if name == "":
+        assert bases.find(name).name == "first"
+        return
+    with pytest.raises(ModelNotFoundError, match="base_model: no model"):
+        bases.find(name)
+
+
+def test_an_adapter_is_not_tuned_but_its_base_is_named(bases: BaseModels) -> None:
+    with pytest.raises(InvalidInputError, match="'adapter' is an adapter; tune its base 'first' instead"):
+        bases.find("adapter")
+
+
+def test_a_base_with_parts_missing_is_refused_with_the_reason(bases: BaseModels, models_dir: Path) -> None:
+    (models_dir / "broken").mkdir()
+    with pytest.raises(InvalidInputError, match=r"base_model: .*config\.json is missing"):
+        bases.find("broken")
+
+
+def spec(models_dir: Path, *, gpus: float = 0, settings: dict[str, Any] | None = None, **order: Any) -> TrainingSpec:
+    wanted = FineTuneOrder("my-e5", **{"kind": TrainingKind.FULL, "examples": EXAMPLES, **order})
+    base = describe("first", models_dir / "first", family="e5")
+    return spec_of(wanted, base, TrainingSettings(**settings or {}), models_dir, gpus=gpus)
+
+
+@pytest.mark.parametrize("kind", TrainingKind)
+def test_what_the_client_leaves_open_is_decided_by_the_settings(models_dir: Path, kind: TrainingKind) -> None:
+    made = spec(models_dir, kind=kind, settings={"seed": 5, "max_seq_length": 64, "num_workers": 2})
+    assert (made.model_name, made.base_model, made.family) == ("my-e5", "first", "e5")
+    assert (made.base_folder, made.models_dir) == (str(models_dir / "first"), str(models_dir))
+    assert (made.kind, made.learning_rate) == (kind, default_learning_rate(kind))
+    assert (made.seed, made.max_seq_length, made.num_workers) == (5, 64, 2)
+
+
+def test_what_the_client_says_holds(models_dir: Path) -> None:
+    lora = LoraSettings(8, 8, 0.0)
+    made = spec(
+        models_dir, kind=TrainingKind.LORA, lora=lora, epochs=3, batch_size=8, learning_rate=1e-5, max_seq_length=100,
+        eval_fraction=0.0, seed=0,
+    )  # fmt: skip
+    assert (made.lora, made.epochs, made.batch_size, made.learning_rate) == (lora, 3, 8, 1e-5)
+    assert (made.max_seq_length, made.eval_fraction, made.seed) == (100, 0.0, 0)
+
+
+def test_no_text_is_longer_than_the_base_can_read(models_dir: Path) -> None:
+    assert spec(models_dir, max_seq_length=8000).max_seq_length == 512
+
+
+def test_every_job_has_an_id_of_its_own(models_dir: Path) -> None:
+    assert spec(models_dir).job_id != spec(models_dir).job_id
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus", "per_worker"),
+    [
+        ({}, 0, 0),
+        ({}, 0.5, 0.5),
+        ({}, 8, 1),
+        ({"gpus_per_worker": 2}, 0, 2),
+        ({"gpus_per_worker": 0}, 8, 0),
+        ({"device": "cpu"}, 8, 0),
+    ],
+)
+def test_a_worker_gets_a_gpu_if_there_is_one_and_nobody_says_otherwise(
+    models_dir: Path, settings: dict[str, Any], gpus: float, per_worker: float
+) -> None:
+    assert spec(models_dir, settings=settings, gpus=gpus).gpus_per_worker == per_worker
+
+
+def test_data_is_a_line_of_json_for_each_example() -> None:
+    data = data_of(FineTuneOrder("m", TrainingKind.FULL, EXAMPLES, held_out=EXAMPLES[:1]))
+    assert [json.loads(line) for line in data.pairs.decode().splitlines()] == [
+        {"query": "q1", "pos": ["p1"], "neg": []},
+        {"query": "ü", "pos": ["p2", "p3"], "neg": ["n"]},
+    ]
+    assert data.evaluation == data.pairs.splitlines(keepends=True)[0]
+    assert data_of(FineTuneOrder("m", TrainingKind.FULL, EXAMPLES)).evaluation is None

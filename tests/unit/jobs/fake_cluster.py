@@ -1,0 +1,141 @@
+"""A cluster that runs nothing: tests say what its Ray Jobs do. And a way to look at jobs after restarts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from serve_app.domain.errors import UnavailableError
+from serve_app.domain.jobs import JobRecord
+from serve_app.jobs.jobs import Jobs
+from serve_app.jobs.store import JobStore, TrainingData
+from serve_app.jobs.submit import Submission
+from serve_app.jobs.supervision import Rules
+from tests.unit.domain.job_examples import spec
+
+DATA = TrainingData(b'{"query": "q", "pos": ["p"], "neg": []}\n')
+
+
+class FakeCluster:
+    """Implements ``jobs.submit.Submitter``.
+
+    Attributes:
+        jobs: Its Ray Jobs.
+        started: Ids of all that were ever started, in order.
+        is_down: Every call fails.
+        is_stubborn: Its Ray Jobs ignore that they should stop.
+        last_words: What a Ray Job's training writes when it is stopped.
+        folders: Where the Ray Jobs write.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Submission] = {}
+        self.folders: dict[str, Path] = {}
+        self.started: list[str] = []
+        self.is_down = False
+        self.is_stubborn = False
+        self.last_words: list[dict[str, Any]] = []
+
+    async def submit(self, submission_id: str, folder: Path) -> None:
+        self._answer()
+        if submission_id not in self.jobs:
+            self.started.append(submission_id)
+            self.jobs[submission_id] = Submission.LIVE
+            self.folders[submission_id] = folder
+
+    async def states(self) -> Mapping[str, Submission]:
+        self._answer()
+        return dict(self.jobs)
+
+    async def stop(self, submission_id: str) -> None:
+        self._answer()
+        if self.jobs.get(submission_id) is Submission.LIVE and not self.is_stubborn:
+            say(self.folders[submission_id], *self.last_words)
+            self.jobs[submission_id] = Submission.STOPPED
+
+    async def logs(self, submission_id: str) -> str:
+        self._answer()
+        return f"printed by {submission_id}\n"
+
+    @property
+    def live(self) -> list[str]:
+        return [name for name, state in self.jobs.items() if state is Submission.LIVE]
+
+    def kill(self, submission_id: str) -> None:
+        assert self.jobs[submission_id] is Submission.LIVE
+        self.jobs[submission_id] = Submission.ENDED
+
+    def restart(self) -> None:
+        """The whole cluster, head included: it remembers nothing."""
+        self.jobs.clear()
+
+    def _answer(self) -> None:
+        if self.is_down:
+            raise UnavailableError("the Ray Jobs API does not answer: connection refused")
+
+
+def say(folder: Path, *lines: dict[str, Any] | str) -> None:
+    """Appends to the job's ``training.jsonl``; a text is written as it is."""
+    with (folder / "training.jsonl").open("a") as file:
+        for line in lines:
+            file.write(line if isinstance(line, str) else json.dumps({"time": 1.0} | line) + "\n")
+
+
+STARTED: dict[str, Any] = {"type": "started", "total_steps": 100, "device": "cpu"}
+DONE: dict[str, Any] = {"type": "done"}
+
+
+def progress(step: int, **more: Any) -> dict[str, Any]:
+    return {"type": "progress", "step": step, "total_steps": 100, **more}
+
+
+def checkpoint(step: int) -> dict[str, Any]:
+    return {"type": "checkpoint", "step": step}
+
+
+class World:
+    """Job folders, a cluster, and the jobs between them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "jobs"
+        self.models_dir = folder / "models"
+        self.models_dir.mkdir()
+        self.cluster = FakeCluster()
+        self.now = 1000.0
+        self.available: dict[str, float] = {}
+        self.rules = Rules(max_concurrent_jobs=1, stop_s=0.05, poll_s=0.001)
+        self.restart_tracker()
+
+    def restart_tracker(self) -> None:
+        """What a killed actor's successor does: new jobs on the same folders."""
+        self.jobs = Jobs(
+            JobStore(self.root), self.cluster, self.rules, resources=lambda: self.available, clock=lambda: self.now
+        )
+
+    async def submit(self, job_id: str = "a", model_name: str | None = None, **more: Any) -> JobRecord:
+        wanted = spec(job_id, model_name or f"my-{job_id}", str(self.models_dir), **more)
+        self.now += 1
+        return await self.jobs.submit(wanted, DATA, accepted=40, ignored=2)
+
+    async def running(self, job_id: str = "a", **more: Any) -> JobRecord:
+        """A job whose training has started."""
+        await self.submit(job_id, **more)
+        await self.look()
+        self.say(STARTED, job_id=job_id)
+        return await self.look(job_id)
+
+    async def look(self, job_id: str = "a") -> JobRecord:
+        """One look of the jobs at everything, and the record after it."""
+        self.now += 1
+        await self.jobs.look()
+        return await self.jobs.get(job_id)
+
+    def say(self, *lines: dict[str, Any] | str, job_id: str = "a") -> None:
+        say(self.root / job_id, *lines)
+
+    def publish(self, model_name: str, job_id: str) -> None:
+        folder = self.models_dir / model_name
+        folder.mkdir()
+        (folder / "manifest.json").write_text(json.dumps({"name": model_name, "job_id": job_id}))

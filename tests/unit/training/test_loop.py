@@ -1,0 +1,215 @@
+"""Whole jobs on tiny models: published, resumed, reproduced, and failed with a reason."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.numpy import load_file
+from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
+from torch import Tensor
+
+from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec
+from serve_app.models.source import describe
+from serve_app.models.tokenizer import TextTokenizer
+from tests.unit.training.jobs import docstring_pairs, make_job, of_type
+from training.data import Example
+from training.errors import TrainingError
+from training.loop import train
+from training.model import build_model, choose_place
+from training.reporting import FILE_NAME, Reporter, read_lines
+
+KINDS = [TrainingKind.FULL, TrainingKind.LORA]
+
+
+class Killed(Exception):
+    """Stands for a worker's sudden death."""
+
+
+def run(spec: TrainingSpec, job_dir: Path, *, dies_after: int = 0) -> Path:
+    def on_checkpoint(step: int, loss: float) -> None:
+        if step == dies_after:
+            raise Killed
+
+    folder = train(spec, job_dir, Reporter(job_dir / FILE_NAME), on_checkpoint=on_checkpoint)
+    assert folder is not None
+    return folder
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    (file,) = {path.name for path in one.glob("*.safetensors")}
+    first, second = load_file(one / file), load_file(other / file)
+    assert first.keys() == second.keys()
+    return all((first[name] == second[name]).all() for name in first)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections() -> Iterator[None]:
+    """Every training collects garbage twice; what the libraries made at import need not be searched each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, e5_tiny: Path) -> dict[TrainingKind, tuple[Path, Path]]:
+    """Job folder and result of an undisturbed job of each kind."""
+    jobs = {}
+    for kind in KINDS:
+        spec, job_dir = make_job(tmp_path_factory.mktemp(kind), e5_tiny, kind=kind)
+        jobs[kind] = job_dir, run(spec, job_dir)
+    return jobs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_says_what_it_does(finished: dict[TrainingKind, tuple[Path, Path]], kind: TrainingKind) -> None:
+    job_dir, folder = finished[kind]
+    lines = read_lines(job_dir)
+    assert [line["when"] for line in of_type(lines, "metrics")] == ["before", "after"]
+    (started,) = of_type(lines, "started")
+    assert (started["total_steps"], started["train_pairs"], started["eval_pairs"]) == (4, 16, 4)
+    assert (started["device"], started["world_size"], started["resumed_step"]) == ("cpu", 1, 0)
+    assert [line["step"] for line in of_type(lines, "checkpoint")] == [2, 4]
+    progress = of_type(lines, "progress")
+    assert progress[0]["step"] == 1
+    assert (progress[-1]["step"], progress[-1]["epoch"], progress[-1]["seconds_left"]) == (4, 1.0, 0.0)
+    assert all(0 < line["loss"] < 20 and line["tokens_per_second"] > 0 for line in progress)
+    assert lines[-1]["type"] == "published"
+    assert lines[-1]["folder"] == str(folder)
+    assert (job_dir / "loss.svg").is_file()
+
+
+def test_a_full_result_is_the_base_with_other_weights(
+    finished: dict[TrainingKind, tuple[Path, Path]], e5_tiny: Path
+) -> None:
+    _, folder = finished[TrainingKind.FULL]
+    base, result = describe("e5-tiny", e5_tiny), describe("tuned", folder)
+    same = ("profile", "pooling", "dimension", "max_tokens")
+    assert [getattr(result, name) for name in same] == [getattr(base, name) for name in same]
+    assert (folder / "tokenizer.json").read_bytes() == (e5_tiny / "tokenizer.json").read_bytes()
+    old, new = load_file(e5_tiny / "model.safetensors"), load_file(folder / "model.safetensors")
+    changed = {name for name, value in new.items() if not (value == old[name]).all()}
+    assert "embeddings.word_embeddings.weight" not in changed  # they are frozen
+    assert changed == new.keys() - {"embeddings.word_embeddings.weight"}
+
+
+def test_an_adapter_has_no_weights_of_its_base(finished: dict[TrainingKind, tuple[Path, Path]]) -> None:
+    _, folder = finished[TrainingKind.LORA]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "manifest.json",
+    ]
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (4, 8, "e5-tiny")
+    assert all("lora_" in name for name in load_file(folder / "adapter_model.safetensors"))
+
+
+def test_a_bge_m3_result_has_its_trained_heads(tmp_path: Path, bge_m3_tiny: Path) -> None:
+    spec, job_dir = make_job(tmp_path, bge_m3_tiny, kind=TrainingKind.LORA, family="bge-m3", checkpoint_steps=9)
+    folder = run(spec, job_dir)
+    for name in ("colbert_linear.pt", "sparse_linear.pt"):
+        before, after = (torch.load(f / name, weights_only=True)["weight"] for f in (bge_m3_tiny, folder))
+        assert before.shape == after.shape
+        assert not torch.equal(before, after)
+
+
+def test_a_killed_job_goes_on_as_if_nothing_had_been(
+    finished: dict[TrainingKind, tuple[Path, Path]], tmp_path: Path, e5_tiny: Path
+) -> None:
+    spec, job_dir = make_job(tmp_path, e5_tiny, kind=TrainingKind.LORA)
+    with pytest.raises(Killed):
+        run(spec, job_dir, dies_after=2)
+    half_written = job_dir / "checkpoints" / "checkpoint-3"
+    shutil.copytree(job_dir / "checkpoints" / "checkpoint-2", half_written)
+    (half_written / "complete").unlink()
+    folder = run(spec, job_dir)
+    lines = read_lines(job_dir)
+    assert [line["resumed_step"] for line in of_type(lines, "started")] == [0, 2]
+    assert [line["when"] for line in of_type(lines, "metrics")] == ["before", "after"]  # the base is measured once
+    assert not half_written.exists()
+    assert same_weights(folder, finished[TrainingKind.LORA][1])
+
+
+def test_out_of_memory_halves_the_mini_batch_and_changes_nothing_else(
+    tmp_path: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = docstring_pairs(8)
+    whole = CachedMultipleNegativesRankingLoss.forward
+
+    def forward(loss: CachedMultipleNegativesRankingLoss, features: list[dict[str, Tensor]], labels: Tensor) -> Tensor:
+        if loss.mini_batch_size > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(loss, features, labels)
+
+    small = {"examples": examples, "eval_fraction": 0.0, "checkpoint_steps": 9}
+    spec, job_dir = make_job(tmp_path / "easy", e5_tiny, mini_batch_size=1, **small)
+    undisturbed = run(spec, job_dir)
+    monkeypatch.setattr(CachedMultipleNegativesRankingLoss, "forward", forward)
+    spec, job_dir = make_job(tmp_path / "hard", e5_tiny, mini_batch_size=4, **small)
+    assert same_weights(run(spec, job_dir), undisturbed)
+    messages = [line["message"] for line in of_type(read_lines(job_dir), "event") if line["level"] == "warning"]
+    assert [message.rpartition(" ")[2] for message in messages] == ["2", "1"]
+
+
+def test_out_of_memory_with_one_text_is_told_to_the_user(
+    tmp_path: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(*_: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(CachedMultipleNegativesRankingLoss, "forward", forward)
+    spec, job_dir = make_job(tmp_path, e5_tiny, eval_fraction=0.0)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(spec, job_dir)
+    assert (job_dir / "checkpoints" / "mini_batch_size").read_text() == "1\n"
+
+
+def test_a_training_that_blows_up_says_so(tmp_path: Path, e5_tiny: Path) -> None:
+    spec, job_dir = make_job(tmp_path, e5_tiny, eval_fraction=0.0, learning_rate=1e30, max_grad_norm=0.0)
+    with pytest.raises(TrainingError, match="lower learning_rate"):
+        run(spec, job_dir)
+    assert not (tmp_path / "models" / "tuned").exists()
+
+
+def test_one_step_is_enough_to_learn_something(tmp_path: Path, e5_tiny: Path) -> None:
+    spec, job_dir = make_job(
+        tmp_path, e5_tiny, examples=docstring_pairs(3), eval_fraction=0.0, batch_size=32, max_seq_length=8
+    )
+    run(spec, job_dir)
+    lines = read_lines(job_dir)
+    assert [line["step"] for line in of_type(lines, "progress")] == [1]
+    events = [line["message"] for line in of_type(lines, "event")]
+    assert any("3 pairs instead of 32" in message for message in events)
+
+
+@pytest.mark.parametrize(
+    ("examples", "settings", "reason"),
+    [
+        (docstring_pairs(4), {"batch_size": 1}, "a batch of one pair has no negatives"),
+        ([Example(str(i), ("always the same",)) for i in range(4)], {}, "share their texts"),
+        (docstring_pairs(4), {"kind": TrainingKind.QLORA}, "use_qlora: false"),
+    ],
+)
+def test_what_can_not_be_trained_is_refused_with_a_reason(
+    tmp_path: Path, e5_tiny: Path, examples: list[Example], settings: dict[str, object], reason: str
+) -> None:
+    spec, job_dir = make_job(tmp_path, e5_tiny, examples=examples, eval_fraction=0.0)
+    with pytest.raises(TrainingError, match=reason):
+        run(replace(spec, **settings), job_dir)  # type: ignore[arg-type]
+
+
+def test_training_reads_the_same_tokens_as_serving(e5_tiny: Path) -> None:
+    source = describe("e5-tiny", e5_tiny)
+    spec = TrainingSpec(job_id="j", model_name="m", base_model="b", base_folder="f", models_dir="d", family="e5")
+    model = build_model(source, choose_place(spec), max_tokens=9)
+    texts = ["short", "Übermütige Füchse springen über große Gräben, und das   jeden Tag. ", "敏捷的棕色狐狸跳过了懒狗"]
+    served = TextTokenizer(e5_tiny, 9)(texts).batch().rows()
+    for text, ids in zip(texts, served, strict=True):
+        assert model.preprocess([text])["input_ids"].tolist() == [ids.tolist()]

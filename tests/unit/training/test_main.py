@@ -1,0 +1,74 @@
+"""The program of a job: how it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.unit.training.jobs import make_job
+from training import __main__ as program
+from training.publication import publish, staging_folder
+from training.reporting import read_lines
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    handlers = list(logging.getLogger().handlers)
+    yield
+    for handler in set(logging.getLogger().handlers) - set(handlers):
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "_start_ray", lambda: pytest.fail("this job has nothing to train"))
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["no/such/folder"]])
+def test_a_wrong_call_shows_the_right_one(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(arguments) == 2
+    assert "python -m training JOB_DIR" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spec", [None, "{", "[]", "{}", '{"job_id": "j", "surprise": 1}'])
+def test_a_job_without_a_readable_spec_fails_with_a_reason(tmp_path: Path, spec: str | None) -> None:
+    if spec is not None:
+        (tmp_path / "spec.json").write_text(spec)
+    assert program.main([str(tmp_path)]) == 1
+    (line,) = read_lines(tmp_path)
+    assert line["type"] == "failed"
+    assert line["reason"].startswith("the job's spec.json can not be read")
+
+
+def test_a_taken_name_fails_before_anything_is_trained(tmp_path: Path, e5_tiny: Path) -> None:
+    spec, job_dir = make_job(tmp_path, e5_tiny)
+    (Path(spec.models_dir) / spec.model_name).mkdir()
+    assert program.main([str(job_dir)]) == 1
+    (line,) = read_lines(job_dir)
+    assert "exists already" in line["reason"]
+
+
+def test_a_job_that_died_after_its_result_was_published_is_done(tmp_path: Path, e5_tiny: Path) -> None:
+    spec, job_dir = make_job(tmp_path, e5_tiny)
+    staging_folder(spec).mkdir(parents=True)
+    publish(staging_folder(spec), spec, {}, {})
+    (job_dir / "checkpoints").mkdir()
+    assert program.main([str(job_dir)]) == 0
+    assert [line["type"] for line in read_lines(job_dir)] == ["published", "done"]
+    assert not (job_dir / "checkpoints").exists()
+
+
+def test_the_last_line_says_how_a_training_ended(
+    tmp_path: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, job_dir = make_job(tmp_path, e5_tiny)
+    (job_dir / "spec.json").write_text(replace(spec, model_name="other").to_json())
+    monkeypatch.setattr(program, "_start_ray", lambda: (_ for _ in ()).throw(ConnectionError("no cluster")))
+    assert program.main([str(job_dir)]) == 1
+    assert read_lines(job_dir)[-1]["reason"] == "unexpected ConnectionError: no cluster"
+    assert "no cluster" in (job_dir / "logs" / "driver.log").read_text()

@@ -1,0 +1,91 @@
+"""A result gets its name whole or not at all, once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from serve_app.domain.fine_tuning import LoraSettings, TrainingKind, TrainingSpec
+from serve_app.models.catalogue import find_fine_tune
+from training.errors import TrainingError
+from training.publication import publish, published_by, staging_folder, tidy
+
+BEFORE_AFTER = {"before": {"ndcg@10": 0.5}, "after": {"ndcg@10": 0.75}}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> TrainingSpec:
+    return TrainingSpec(
+        job_id="j1", model_name="tuned", base_model="base", base_folder="elsewhere", models_dir=str(tmp_path),
+        family="e5", kind=TrainingKind.QLORA, lora=LoraSettings(r=8),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def staged(spec: TrainingSpec) -> Path:
+    folder = staging_folder(spec)
+    (folder / "deep").mkdir(parents=True)
+    for name in ("weights", "deep/config"):
+        (folder / name).write_text("x")
+        (folder / name).chmod(0o600)
+    return folder
+
+
+def test_a_published_result_is_found_by_the_service(spec: TrainingSpec, staged: Path, tmp_path: Path) -> None:
+    folder = publish(staged, spec, BEFORE_AFTER, {"train_pairs": 9, "eval_pairs": 1})
+    assert folder == tmp_path / "tuned"
+    assert not staged.exists()
+    found = find_fine_tune("tuned", tmp_path)
+    assert found is not None
+    assert (found.base, found.family, found.kind, found.adapter) == ("base", "e5", "qlora", True)
+    assert found.manifest["metrics"] == BEFORE_AFTER
+    assert found.manifest["data"] == {"train_pairs": 9, "eval_pairs": 1}
+    assert found.manifest["settings"]["lora"]["r"] == 8
+    assert "elsewhere" not in json.dumps(found.manifest)  # a path of the training machine is nobody's business
+
+
+def test_everybody_may_read_it(spec: TrainingSpec, staged: Path) -> None:
+    folder = publish(staged, spec, {}, {})
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o644}
+
+
+@pytest.mark.parametrize("content", [None, "config.json"])
+def test_a_name_that_was_taken_meanwhile_is_left_alone(
+    spec: TrainingSpec, staged: Path, tmp_path: Path, content: str | None
+) -> None:
+    (tmp_path / "tuned").mkdir()
+    if content:
+        (tmp_path / "tuned" / content).touch()
+    with pytest.raises(TrainingError, match="appeared while"):
+        publish(staged, spec, {}, {})
+    assert [path.name for path in (tmp_path / "tuned").iterdir()] == ([content] if content else [])
+
+
+def test_a_job_knows_its_own_result_again(spec: TrainingSpec, staged: Path) -> None:
+    assert published_by(spec) is None
+    folder = publish(staged, spec, {}, {})
+    assert published_by(spec) == folder
+    with pytest.raises(TrainingError, match="exists already"):
+        published_by(replace(spec, job_id="j2"))
+
+
+@pytest.mark.parametrize("manifest", [None, "{", "[]", "{}"])
+def test_a_folder_that_is_no_fine_tune_keeps_its_name(spec: TrainingSpec, tmp_path: Path, manifest: str | None) -> None:
+    (tmp_path / "tuned").mkdir()
+    if manifest is not None:
+        (tmp_path / "tuned" / "manifest.json").write_text(manifest)
+    with pytest.raises(TrainingError, match="exists already"):
+        published_by(spec)
+
+
+def test_a_finished_job_keeps_its_reports_alone(spec: TrainingSpec, staged: Path, tmp_path: Path) -> None:
+    job_dir = tmp_path / "job"
+    for name in ("checkpoints", "ray", "logs"):
+        (job_dir / name).mkdir(parents=True)
+    (job_dir / "training.jsonl").touch()
+    tidy(spec, job_dir)
+    assert sorted(path.name for path in job_dir.iterdir()) == ["logs", "training.jsonl"]
+    assert not staged.exists()

@@ -1,0 +1,92 @@
+"""``python -m training JOB_DIR``: runs one fine-tune to its end, or goes on with one that was cut off.
+
+The last line of ``JOB_DIR/training.jsonl`` says how it ended, ``done`` or ``failed``; a file without either belongs to
+a process that died. The exit code is 0 or 1.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from serve_app.domain.fine_tuning import TrainingSpec
+from serve_app.models.openmp import wait_passively
+from training.errors import TrainingError, reason_of
+from training.publication import published_by, tidy
+from training.reporting import FILE_NAME, Reporter
+
+logger = logging.getLogger("training")
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code of the job in the folder that the only argument names."""
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        print("usage: python -m training JOB_DIR", file=sys.stderr)
+        return 2
+    job_dir = Path(arguments[0]).resolve()
+    _log_to(job_dir / "logs")
+    reporter = Reporter(job_dir / FILE_NAME)
+    try:
+        run(job_dir, reporter)
+    except Exception as error:
+        logger.exception("the job failed")
+        reporter.failed(reason_of(error))
+        return 1
+    reporter.done()
+    return 0
+
+
+def run(job_dir: Path, reporter: Reporter) -> None:
+    """Publishes the job's result, unless an earlier run has done so.
+
+    Raises:
+        TrainingError: The job can not succeed.
+    """
+    spec = _read_spec(job_dir)
+    folder = published_by(spec)
+    if folder is None:
+        _start_ray()
+        from training.ray_train import train_on_ray
+
+        train_on_ray(spec, job_dir)
+    else:  # it died between the rename and the last line
+        reporter.published(model_name=spec.model_name, folder=folder)
+    tidy(spec, job_dir)
+
+
+def _read_spec(job_dir: Path) -> TrainingSpec:
+    try:
+        return TrainingSpec.from_json((job_dir / "spec.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainingError(f"the job's spec.json can not be read: {error}") from error
+
+
+def _start_ray() -> None:
+    """Joins the cluster that started the job; outside of one, has Ray on this machine alone.
+
+    A helper actor of Ray Train asks the cluster's API whether the training's controller is still alive, and takes the
+    workers away if it is not known. It looks for an API on the whole machine, and that of another cluster knows
+    nothing of ours; so it is told where to ask. Alone there is no API: nobody answers on port 9, and it lets us be.
+    """
+    wait_passively()
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    ask = {"RAY_ADDRESS": address} if address else {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
+    ray.init(address=address or "local", include_dashboard=None if address else False, runtime_env={"env_vars": ask})
+
+
+def _log_to(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT)
+    file = logging.FileHandler(folder / "driver.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter(_LOG_FORMAT))
+    logging.getLogger().addHandler(file)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,104 @@
+"""How well a model retrieves: the held-out queries against all passages that are known to be an answer to something."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import numpy as np
+
+from serve_app.domain.embeddings import Float32
+from serve_app.domain.profiles import Profile, TextRole
+from training.data import Split
+
+MAX_QUERIES = 1000
+MAX_DOCUMENTS = 2000
+
+Encode = Callable[[Sequence[str]], Float32]
+"""Formatted texts -> float32 ``[n, dimension]`` unit vectors, in their order."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A small retrieval task.
+
+    Attributes:
+        queries: Formatted held-out queries.
+        documents: Formatted passages: every positive of the held-out queries, and others that make it hard.
+        relevant: For each query the positions of its positives in ``documents``.
+    """
+
+    queries: tuple[str, ...]
+    documents: tuple[str, ...]
+    relevant: tuple[frozenset[int], ...]
+
+
+def held_out_task(split: Split, profile: Profile, *, seed: int) -> HeldOut | None:
+    """The task of a job: the same one before and after training, and whenever the job is resumed.
+
+    Args:
+        split: The job's examples. The passages of both parts are documents: among the held-out ones alone almost any
+            model finds the right one.
+        profile: Formats the texts.
+        seed: Of the draws, where there are more than ``MAX_QUERIES`` queries or ``MAX_DOCUMENTS`` passages.
+
+    Returns:
+        None if nothing is held out.
+    """
+    if not split.held_out:
+        return None
+    draw = random.Random(seed)
+    asked = draw.sample(split.held_out, min(MAX_QUERIES, len(split.held_out)))
+    answers = list(dict.fromkeys(text for example in asked for text in example.positives))
+    known = dict.fromkeys(text for part in (split.held_out, split.train) for e in part for text in e.positives)
+    others = [text for text in known if text not in set(answers)] if len(known) > len(answers) else []
+    room = max(0, MAX_DOCUMENTS - len(answers))
+    documents = answers + draw.sample(others, min(room, len(others)))
+    draw.shuffle(documents)  # among equal scores the first document wins, which must not be the answer by habit
+    place = {text: i for i, text in enumerate(documents)}
+    return HeldOut(
+        queries=tuple(profile.format(TextRole.QUERY, example.query) for example in asked),
+        documents=tuple(profile.format(TextRole.PASSAGE, text) for text in documents),
+        relevant=tuple(frozenset(place[text] for text in example.positives) for example in asked),
+    )
+
+
+def evaluate(task: HeldOut, encode: Encode) -> dict[str, float]:
+    """nDCG@10, recall@1, recall@10 and MRR@10 of the task by dot product, with the sizes of the task."""
+    documents = encode(task.documents)
+    scores = encode(task.queries) @ documents.T
+    return ranking_metrics(scores, task.relevant) | {"queries": len(task.queries), "documents": len(task.documents)}
+
+
+def ranking_metrics(scores: Float32, relevant: Sequence[AbstractSet[int]]) -> dict[str, float]:
+    """Means over the queries, with gains of 0 and 1.
+
+    Args:
+        scores: float32 ``[queries, documents]``; of equal scores the first document ranks higher.
+        relevant: For each query the columns of its answers, at least one.
+
+    Returns:
+        ``ndcg@10``, ``recall@1``, ``recall@10`` (share of a query's answers among its first 1 or 10 documents) and
+        ``mrr@10`` (1 / rank of the first answer, 0 beyond 10), rounded to six digits.
+    """
+    discount = 1.0 / np.log2(np.arange(2, 12))
+    rows = []
+    for row, wanted in zip(scores, relevant, strict=True):
+        top = np.argsort(-row, kind="stable")[:10]
+        hits = np.array([int(document) in wanted for document in top], dtype=np.float64)
+        first = int(hits.argmax())
+        rows.append(
+            (
+                (hits * discount[: len(hits)]).sum() / discount[: len(wanted)].sum(),
+                hits[0] / len(wanted),
+                hits.sum() / len(wanted),
+                1.0 / (first + 1) if hits.any() else 0.0,
+            )
+        )
+    means = np.mean(rows, axis=0)
+    return {
+        name: round(float(mean), 6)
+        for name, mean in zip(("ndcg@10", "recall@1", "recall@10", "mrr@10"), means, strict=True)
+    }

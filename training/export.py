@@ -1,0 +1,61 @@
+"""From a trained model to the files of one: a model folder or an adapter's, staged where nobody looks for models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+
+from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec
+from serve_app.models.source import ModelSource
+from serve_app.models.starter.folder import prompts_of, write_json, write_sentence_transformers
+from training.contrastive import Heads
+from training.model import encoder_of
+from training.publication import staging_folder
+
+_TEXT_FILES = ("*.json", "*.model", "*.txt")  # tokenizer and configuration, whatever its kind; weights are written anew
+_NOT_COPIED = {"manifest.json", "config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"}
+
+
+def stage(model: SentenceTransformer, heads: Heads | None, spec: TrainingSpec, source: ModelSource) -> Path:
+    """Writes the result.
+
+    Returns:
+        The folder, on the file system of its later place.
+    """
+    folder = staging_folder(spec)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt
+    folder.mkdir(parents=True)
+    if spec.kind is TrainingKind.FULL:
+        _write_model(model, folder, source)
+    else:
+        encoder_of(model).save_pretrained(folder)
+        _name_base(folder, spec)
+    if heads is not None:
+        heads.save(folder)
+    return folder
+
+
+def _write_model(model: SentenceTransformer, folder: Path, source: ModelSource) -> None:
+    """An ordinary sentence-transformers folder. The tokenizer's files stay as they are, byte for byte."""
+    for pattern in _TEXT_FILES:
+        for path in source.folder.glob(pattern):
+            if path.name not in _NOT_COPIED:
+                shutil.copyfile(path, folder / path.name)
+    encoder_of(model).save_pretrained(folder)
+    write_sentence_transformers(
+        folder,
+        hidden=source.dimension,
+        pooling=source.pooling,
+        max_length=source.max_tokens,
+        prompts=prompts_of(source.profile),
+    )
+
+
+def _name_base(folder: Path, spec: TrainingSpec) -> None:
+    """Names the base by its name: the folder it had during training means nothing elsewhere."""
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, config | {"base_model_name_or_path": spec.base_model, "inference_mode": True})

@@ -1,0 +1,230 @@
+"""One worker's share of a job, from the spec to the published model; knows no Ray, so it also runs in a test."""
+
+from __future__ import annotations
+
+import gc
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serve_app.domain.fine_tuning import LoraSettings, TrainingKind, TrainingSpec
+from serve_app.domain.profiles import Profile
+from serve_app.models.openmp import threads_for, wait_passively
+
+wait_passively()
+
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from torch import distributed
+from transformers import set_seed
+
+from serve_app.models.source import ModelSource, describe
+from training import checkpoints, lora
+from training.contrastive import Heads, build_loss
+from training.data import Split, columns, largest_batch, load_split, pairs
+from training.errors import TrainingError
+from training.evaluation import HeldOut, evaluate, held_out_task
+from training.export import stage
+from training.loss_curve import draw_loss
+from training.model import Place, build_model, choose_place, freeze_embeddings
+from training.publication import publish
+from training.reporting import Reporter, read_lines
+from training.steps import ContrastiveTrainer, OnCheckpoint, training_arguments
+from training.verification import load_base, load_result, probe_vector
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker knows before its model is loaded; the same on every worker.
+
+    Attributes:
+        spec: The job.
+        folder: The job's folder.
+        source: The base model.
+        place: Where this worker computes.
+        parts: Training and held-out examples.
+        task: Retrieval over the held-out ones, if there are any.
+        world_size: Workers.
+    """
+
+    spec: TrainingSpec
+    folder: Path
+    source: ModelSource
+    place: Place
+    parts: Split
+    task: HeldOut | None
+    world_size: int
+
+    @property
+    def profile(self) -> Profile:
+        """Of base and result."""
+        return self.source.profile
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+
+def prepare(spec: TrainingSpec, job_dir: Path, *, world_size: int = 1, gpu: int = 0) -> Job:
+    """Reads base and examples.
+
+    Raises:
+        TrainingError: The examples are no good.
+        ModelLoadError: The base is.
+    """
+    source = describe(spec.base_model, Path(spec.base_folder), family=spec.family)
+    parts = load_split(job_dir, fraction=spec.eval_fraction, seed=spec.seed)
+    return Job(
+        spec=spec,
+        folder=job_dir,
+        source=source,
+        place=choose_place(spec, gpu=gpu),
+        parts=parts,
+        task=held_out_task(parts, source.profile, seed=spec.seed),
+        world_size=world_size,
+    )
+
+
+def train(
+    spec: TrainingSpec,
+    job_dir: Path,
+    reporter: Reporter,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    gpu: int = 0,
+    on_checkpoint: OnCheckpoint = lambda step, loss: None,
+) -> Path | None:
+    """Trains, evaluates before and after, and publishes; resumes where an earlier call on the folder was cut off.
+
+    Args:
+        spec: The job.
+        job_dir: Its folder.
+        reporter: Is told what happens; one that says nothing on all workers but the first.
+        rank: Of this worker.
+        world_size: Workers; above 1 torch's process group is there.
+        gpu: Index of this worker's GPU, if it has one.
+        on_checkpoint: Called on every worker after a checkpoint, with the step and the latest loss.
+
+    Returns:
+        The published folder; None on all workers but the first.
+
+    Raises:
+        TrainingError: The job can not succeed.
+        ModelLoadError: The base or the device can not be used.
+    """
+    torch.set_num_threads(threads_for(spec.cpus_per_worker, spec.num_workers))
+    job = prepare(spec, job_dir, world_size=world_size, gpu=gpu)
+    job.checkpoints.mkdir(parents=True, exist_ok=True)
+    if rank == 0:
+        checkpoints.remove_incomplete(job.checkpoints)
+    before = _measure_base(job, reporter) if rank == 0 else {}
+    if world_size > 1:
+        distributed.barrier()
+    model, heads = _take_steps(job, reporter, on_checkpoint)
+    if rank != 0:
+        return None
+    draw_loss(job_dir, f"{spec.model_name}: {spec.kind.value} fine-tune of {spec.base_model}")
+    staged = stage(model, heads, spec, job.source)
+    trained = probe_vector(model, job.source, job.place)
+    del model, heads
+    gc.collect()  # before the result is loaded
+    encode = load_result(staged, trained, spec, job.source, job.place)
+    after = evaluate(job.task, encode) if job.task else {}
+    if after:
+        reporter.metrics("after", after)
+    folder = publish(staged, spec, {"before": before, "after": after}, _counts(job.parts))
+    reporter.published(model_name=spec.model_name, folder=folder)
+    return folder
+
+
+def _measure_base(job: Job, reporter: Reporter) -> dict[str, float]:
+    """The base's metrics, from an earlier run of the job if there was one."""
+    if job.task is None:
+        reporter.event("info", "nothing is held out, so the result will not be measured")
+        return {}
+    for line in read_lines(job.folder):
+        if line.get("type") == "metrics" and line.get("when") == "before":
+            return {name: value for name, value in line.items() if name not in ("time", "type", "when")}
+    metrics = evaluate(job.task, load_base(job.spec, job.source, job.place))
+    reporter.metrics("before", metrics)
+    return metrics
+
+
+def _take_steps(job: Job, reporter: Reporter, on_checkpoint: OnCheckpoint) -> tuple[SentenceTransformer, Heads | None]:
+    spec = job.spec
+    rows = columns(job.parts.train, job.profile, seed=spec.seed)
+    batch_size = _batch_size(job, rows, reporter)
+    total_steps = spec.epochs * (len(rows["query"]) // batch_size)
+    set_seed(spec.seed)  # of the adapter's first values
+    model = _build_trainable(job)
+    mini_batch_size = checkpoints.recall_mini_batch_size(job.checkpoints, spec.mini_batch_size)
+    loss, heads = build_loss(model, spec, mini_batch_size=mini_batch_size, world_size=job.world_size)
+    trainer = ContrastiveTrainer(
+        model=model,
+        args=training_arguments(spec, place=job.place, batch_size=batch_size, folder=job.checkpoints),
+        train_dataset=Dataset.from_dict(rows),
+        loss=loss,
+        warmup_ratio=spec.warmup_ratio,
+        reporter=reporter,
+        on_checkpoint=_drawing(job, on_checkpoint, draws=reporter.speaks),
+    )
+    newest = checkpoints.newest_complete(job.checkpoints)
+    reporter.started(
+        total_steps=total_steps, **_counts(job.parts), device=str(job.place.device),
+        dtype=job.place.dtype_name, world_size=job.world_size,
+        resumed_step=checkpoints.step_of(newest),
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+    if trainer.state.global_step == 0:
+        raise TrainingError(
+            f"no batch of {batch_size} pairs without a common text could be formed; use a smaller batch_size"
+        )
+    return model, heads
+
+
+def _build_trainable(job: Job) -> SentenceTransformer:
+    spec, quantised = job.spec, job.spec.kind is TrainingKind.QLORA
+    options: dict[str, Any] = lora.loading_options(job.source, job.place.device) if quantised else {}
+    model = build_model(job.source, job.place, max_tokens=spec.max_seq_length, **options)
+    if quantised:
+        lora.keep_layers_trainable(model)
+    if spec.kind is not TrainingKind.FULL:
+        lora.add_lora(model, spec.lora or LoraSettings())
+    elif spec.freeze_embeddings:
+        freeze_embeddings(model)
+    return model
+
+
+def _batch_size(job: Job, rows: dict[str, list[str]], reporter: Reporter) -> int:
+    """Pairs of a batch: what was asked for, as far as the examples allow it."""
+    asked, possible = job.spec.batch_size, largest_batch(rows)
+    size = math.floor(min(asked, possible) / job.world_size) * job.world_size
+    if size < 2:
+        raise TrainingError(
+            "the examples share their texts: no two pairs could be in one batch, so there would be no negatives"
+            if asked >= 2
+            else "a batch of one pair has no negatives; use a batch_size of at least 2"
+        )
+    if size < asked:
+        reporter.event(
+            "info", f"batches have {size} pairs instead of {asked}: no more pairs without a common text are there"
+            if possible < asked else f"batches have {size} pairs instead of {asked}, equal parts for each worker",
+        )  # fmt: skip
+    return size
+
+
+def _drawing(job: Job, on_checkpoint: OnCheckpoint, *, draws: bool) -> OnCheckpoint:
+    def both(step: int, loss: float) -> None:
+        if draws:
+            draw_loss(job.folder, f"{job.spec.model_name}: {job.spec.kind.value} fine-tune of {job.spec.base_model}")
+        on_checkpoint(step, loss)
+
+    return both
+
+
+def _counts(parts: Split) -> dict[str, int]:
+    return {"train_pairs": pairs(parts.train), "eval_pairs": pairs(parts.held_out)}

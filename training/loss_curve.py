@@ -1,0 +1,85 @@
+"""The loss of a training as a picture: one SVG file, drawn by hand, readable on light and dark pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.reporting import read_lines
+
+WIDTH, HEIGHT = 640, 320
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 32, 48  # margins
+POINTS = 500  # more can not be told apart at this width
+
+_STYLE = (
+    "svg{color:#24292f;background:#fff}.line{stroke:#0969da}"
+    "@media(prefers-color-scheme:dark){svg{color:#d0d7de;background:#161b22}.line{stroke:#58a6ff}}"
+    "text{font:12px sans-serif;fill:currentColor}.grid{stroke:currentColor;opacity:.2}"
+)
+
+
+def draw_loss(job_dir: Path, title: str) -> None:
+    """Writes ``loss.svg`` from the progress lines of ``training.jsonl``; nothing if there are none yet."""
+    points = {
+        int(line["step"]): float(line["loss"]) for line in read_lines(job_dir) if line.get("type") == "progress"
+    }  # a resumed job takes steps again: the last one counts
+    if points:
+        _replace(job_dir / "loss.svg", loss_svg(sorted(points.items()), title))
+
+
+def loss_svg(points: Sequence[tuple[int, float]], title: str) -> str:
+    """The SVG text of a loss curve.
+
+    Args:
+        points: Steps in rising order, and their finite losses; at least one.
+        title: Above the curve.
+    """
+    points = [points[i * len(points) // POINTS] for i in range(POINTS)] if len(points) > POINTS else points
+    last = max(points[-1][0], 1)
+    ceiling = _round_up(max(loss for _, loss in points))
+
+    def x(step: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * step / last
+
+    def y(loss: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * loss / ceiling
+
+    grid = []
+    for part in range(5):
+        loss, step = ceiling * part / 4, last * part / 4
+        grid.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(loss):.1f}" y2="{y(loss):.1f}"/>')
+        grid.append(f'<text x="{LEFT - 8}" y="{y(loss) + 4:.1f}" text-anchor="end">{loss:.3g}</text>')
+        grid.append(f'<text x="{x(step):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{round(step)}</text>')
+    curve = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in points)
+    middle = (TOP + HEIGHT - BOTTOM) / 2
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
+            f"<style>{_STYLE}</style>",
+            f'<text x="{LEFT}" y="20" font-weight="bold">{_escape(title)}</text>',
+            *grid,
+            f'<polyline class="line" fill="none" stroke-width="1.5" points="{curve}"/>',
+            f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">step</text>',
+            f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">loss</text>',
+            "</svg>\n",
+        ]
+    )
+
+
+def _round_up(value: float) -> float:
+    """The next of 1, 2, 5 times a power of ten; 1 for nothing."""
+    if value <= 0:
+        return 1.0
+    power: float = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if value <= step * power * (1 + 1e-9))
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _replace(path: Path, text: str) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)  # whoever reads it sees the old picture or the new one

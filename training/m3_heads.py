@@ -1,0 +1,140 @@
+"""BGE-M3's three representations, from the token states of one forward, with gradients.
+
+Dense, sparse and ColBERT as in "BGE M3-Embedding" (Chen et al., 2024), section 3.1, and in FlagEmbedding's
+``EncoderOnlyEmbedderM3Model``. The first token, ``<s>``, carries the dense vector where pooling is CLS; it has
+neither a ColBERT vector nor a sparse weight, so all that is kept per token starts with the second one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from serve_app.domain.errors import ModelLoadError
+from serve_app.models.openmp import wait_passively
+
+wait_passively()
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class M3Vectors:
+    """The representations of some texts, padded to the longest. ``length`` counts tokens without the first.
+
+    Attributes:
+        dense: float32 ``[texts, hidden]``, unit vectors.
+        colbert: float32 ``[texts, length, dim]``, unit vectors; what stands at a pad means nothing.
+        weights: float32 ``[texts, length]``, sparse weight of each token; 0 at pads and special tokens.
+        ids: int64 ``[texts, length]``, token ids.
+        mask: bool ``[texts, length]``, false at pads.
+    """
+
+    dense: Tensor
+    colbert: Tensor
+    weights: Tensor
+    ids: Tensor
+    mask: Tensor
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[M3Vectors]) -> M3Vectors:
+        """All texts of some parts, in order, padded to the longest of them."""
+        longest = max(part.mask.shape[1] for part in parts)
+        missing = [longest - part.mask.shape[1] for part in parts]
+        return cls(
+            dense=torch.cat([part.dense for part in parts]),
+            colbert=torch.cat([functional.pad(p.colbert, (0, 0, 0, n)) for p, n in zip(parts, missing, strict=True)]),
+            weights=torch.cat([functional.pad(p.weights, (0, n)) for p, n in zip(parts, missing, strict=True)]),
+            ids=torch.cat([functional.pad(p.ids, (0, n)) for p, n in zip(parts, missing, strict=True)]),
+            mask=torch.cat([functional.pad(p.mask, (0, n)) for p, n in zip(parts, missing, strict=True)]),
+        )
+
+
+class M3Heads(nn.Module):
+    """The two linear layers behind BGE-M3's encoder. They stay float32 and are always trained in full."""
+
+    def __init__(self, colbert_linear: nn.Linear, sparse_linear: nn.Linear) -> None:
+        """Takes the layers: ``hidden -> dim`` and ``hidden -> 1``."""
+        super().__init__()
+        self.colbert_linear = colbert_linear.float()
+        self.sparse_linear = sparse_linear.float()
+
+    @classmethod
+    def load(cls, folder: Path) -> M3Heads:
+        """Reads ``colbert_linear.pt`` and ``sparse_linear.pt``, the state dicts that FlagEmbedding writes.
+
+        Raises:
+            ModelLoadError: A file is missing or damaged, or the two do not fit together. Heads are never
+                made up: a fine-tune from random heads would be worse than none.
+        """
+        colbert, sparse = (_read_linear(folder / f"{name}.pt") for name in ("colbert_linear", "sparse_linear"))
+        if sparse.out_features != 1 or sparse.in_features != colbert.in_features:
+            raise ModelLoadError(
+                f"the heads in {folder} do not fit together: colbert_linear.pt is "
+                f"{colbert.in_features} -> {colbert.out_features}, sparse_linear.pt "
+                f"{sparse.in_features} -> {sparse.out_features}; take both from the same model"
+            )
+        return cls(colbert, sparse)
+
+    def save(self, folder: Path) -> None:
+        """Writes both files in FlagEmbedding's form, float32, mode 0644, into an existing folder."""
+        for name in ("colbert_linear", "sparse_linear"):
+            state = getattr(self, name).state_dict()
+            path = folder / f"{name}.pt"
+            torch.save({key: value.detach().cpu().clone() for key, value in state.items()}, path)
+            path.chmod(0o644)
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Token states ``[..., hidden]`` to ColBERT unit vectors ``[..., dim]`` and sparse weights ``[...] >= 0``.
+
+        Both are computed in float32, under autocast too: similarities are divided by a small temperature.
+        """
+        with torch.autocast(states.device.type, enabled=False):
+            states = states.float()
+            colbert = functional.normalize(self.colbert_linear(states), dim=-1)
+            weights = torch.relu(self.sparse_linear(states)).squeeze(-1)
+        return colbert, weights
+
+
+def represent(output: Mapping[str, Tensor], heads: M3Heads, special_ids: Tensor) -> M3Vectors:
+    """The representations of one mini-batch.
+
+    Args:
+        output: What a SentenceTransformer makes of its input: ``token_embeddings`` ``[texts, tokens, hidden]``,
+            ``sentence_embedding`` ``[texts, hidden]`` (the model's own pooling), and the input's ``input_ids`` and
+            ``attention_mask``, padded on the right.
+        heads: The model's heads.
+        special_ids: int64, the ids that never have a sparse weight.
+    """
+    ids, mask = output["input_ids"][:, 1:], output["attention_mask"][:, 1:].bool()
+    colbert, weights = heads(output["token_embeddings"][:, 1:])
+    silent = ~mask | torch.isin(ids, special_ids)
+    return M3Vectors(
+        dense=functional.normalize(output["sentence_embedding"].float(), dim=-1),
+        colbert=colbert,
+        weights=weights.masked_fill(silent, 0.0),
+        ids=ids,
+        mask=mask,
+    )
+
+
+def _read_linear(path: Path) -> nn.Linear:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        (outputs, inputs), (biases,) = state["weight"].shape, state["bias"].shape
+        linear = nn.Linear(inputs, outputs)
+        linear.load_state_dict(state)
+    except FileNotFoundError:
+        raise ModelLoadError(
+            f"{path} is missing: a BGE-M3 fine-tune starts from all three heads, and copies of the model made by "
+            f"sentence-transformers lack two of them. Copy {path.name} from the original model into {path.parent}"
+        ) from None
+    except Exception as error:  # damaged archives raise many types
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelLoadError(f"{path} can not be read ({reason}); copy it from the original model again") from error
+    if biases != outputs or not all(value.isfinite().all() for value in linear.state_dict().values()):
+        raise ModelLoadError(f"{path} holds no finite linear layer; copy it from the original model again")
+    return linear

@@ -1,0 +1,87 @@
+"""How a result gets its name: whole or not at all, once, and recognised by the job that made it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec
+from serve_app.models.starter.folder import write_json
+from training.disk import flush
+from training.errors import TrainingError
+
+
+def staging_folder(spec: TrainingSpec) -> Path:
+    """Where the job's result is written: on the file system of its later place, under a name that is no model's."""
+    return Path(spec.models_dir) / ".staging" / spec.job_id
+
+
+def publish(
+    staged: Path, spec: TrainingSpec, metrics: Mapping[str, Mapping[str, float]], data: Mapping[str, int]
+) -> Path:
+    """Gives a staged result its manifest and its name. It appears whole or not at all.
+
+    Raises:
+        TrainingError: The name was taken meanwhile.
+    """
+    write_json(staged / "manifest.json", manifest(spec, metrics, data))
+    for path in staged.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes its files 0600
+    flush(staged)
+    target = Path(spec.models_dir) / spec.model_name
+    try:
+        if target.exists():  # an empty folder would be replaced silently
+            raise FileExistsError(target)
+        staged.rename(target)
+    except OSError as error:
+        if not target.exists():
+            raise
+        raise TrainingError(f"a model named {spec.model_name!r} appeared while this one was trained") from error
+    return target
+
+
+def published_by(spec: TrainingSpec) -> Path | None:
+    """The result of this very job, if an earlier run came to its end.
+
+    Raises:
+        TrainingError: The name belongs to something else.
+    """
+    target = Path(spec.models_dir) / spec.model_name
+    if not target.exists():
+        return None
+    try:
+        job_id = json.loads((target / "manifest.json").read_text(encoding="utf-8")).get("job_id")
+    except (OSError, ValueError, AttributeError):
+        job_id = None
+    if job_id != spec.job_id:
+        raise TrainingError(f"a model named {spec.model_name!r} exists already; choose another model_name")
+    return target
+
+
+def manifest(spec: TrainingSpec, metrics: Mapping[str, Mapping[str, float]], data: Mapping[str, int]) -> dict[str, Any]:
+    """What the result says of itself, so that nothing has to be guessed from its name."""
+    described = {"job_id", "model_name", "base_model", "base_folder", "models_dir", "family", "kind"}
+    settings = {name: value for name, value in asdict(spec).items() if name not in described}
+    return {
+        "name": spec.model_name,
+        "family": spec.family,
+        "base": spec.base_model,
+        "kind": spec.kind.value,
+        "adapter": spec.kind is not TrainingKind.FULL,
+        "job_id": spec.job_id,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "metrics": {when: dict(values) for when, values in metrics.items()},
+        "data": dict(data),
+        "settings": settings,
+    }
+
+
+def tidy(spec: TrainingSpec, job_dir: Path) -> None:
+    """Removes what a finished job needs no more: its checkpoints are several times the size of its result."""
+    for folder in (job_dir / "checkpoints", job_dir / "ray", staging_folder(spec)):
+        shutil.rmtree(folder, ignore_errors=True)
