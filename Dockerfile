@@ -38,6 +38,7 @@ RUN useradd --create-home --uid 1000 retrieval \
 # Ray's workers import the code from here, wherever they start.
 ENV PYTHONPATH=/app
 COPY serve_app serve_app
+COPY training training
 COPY configs configs
 
 # The same as configs/serve.env, which explains each; a test compares them.
