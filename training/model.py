@@ -63,7 +63,7 @@ def choose_place(spec: TrainingSpec, *, gpu: int = 0) -> Place:
     return Place(device, choose_dtype("auto", device))
 
 
-class _Encoder(Transformer):  # type: ignore[misc, unused-ignore]
+class _Encoder(Transformer):
     """The transformer module, with weights read as the service reads them: all of them or none."""
 
     def _load_model(self, model_name_or_path: str, *_: object, **options: object) -> PreTrainedModel:
