@@ -1,5 +1,7 @@
 """``python -m training JOB_DIR``: runs one fine-tune to its end, or goes on with one that was cut off.
 
+``python -m training submit PAIRS --model-name NAME`` is the client of a running service (``training.submit``).
+
 The last line of ``JOB_DIR/training.jsonl`` says how it ended, ``done`` or ``failed``; a file without either belongs to
 a process that died. The exit code is 0 or 1.
 """
@@ -23,9 +25,13 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code of the job in the folder that the only argument names."""
+    """The exit code of the job in the folder that the only argument names, or of ``submit``."""
+    if arguments[:1] == ["submit"]:
+        from training.submit import main as submit
+
+        return submit(arguments[1:])
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
-        print("usage: python -m training JOB_DIR", file=sys.stderr)
+        print("usage: python -m training JOB_DIR\n       python -m training submit --help", file=sys.stderr)
         return 2
     job_dir = Path(arguments[0]).resolve()
     _log_to(job_dir / "logs")
