@@ -3,7 +3,7 @@
 ``python -m training submit PAIRS --model-name NAME`` is the client of a running service (``training.submit``).
 
 The last line of ``JOB_DIR/training.jsonl`` says how it ended, ``done`` or ``failed``; a file without either belongs to
-a process that died. The exit code is 0 or 1.
+a process that died, or that lost its cluster: such a job is not over. The exit code is 0 or 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from serve_app.domain.fine_tuning import TrainingSpec
 from serve_app.models.openmp import wait_passively
-from training.errors import TrainingError, reason_of
+from training.errors import TrainingError, is_cut_off, reason_of
 from training.publication import published_by, tidy
 from training.reporting import FILE_NAME, Reporter
 
@@ -39,6 +39,9 @@ def main(arguments: list[str]) -> int:
     try:
         run(job_dir, reporter)
     except Exception as error:
+        if is_cut_off(error):
+            logger.exception("the cluster is gone; whoever started the job may start it again")
+            return 1
         logger.exception("the job failed")
         reporter.failed(reason_of(error))
         return 1

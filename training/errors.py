@@ -18,6 +18,26 @@ OUT_OF_MEMORY = (
 )
 
 
+def is_cut_off(error: BaseException) -> bool:
+    """Whether a driver failed because its cluster went away: that says nothing about the job, which can go on.
+
+    A driver that outlives its cluster for a moment finds Ray's processes or the training's controller dead. The same
+    is seen when a controller is killed alone, and then, too, another attempt may do better.
+    """
+    from ray import exceptions as of_ray  # the rest of this file serves processes without Ray, too
+
+    gone = (
+        ConnectionError,
+        of_ray.RayActorError,
+        of_ray.RaySystemError,
+        of_ray.LocalRayletDiedError,
+        of_ray.NodeDiedError,
+        of_ray.ObjectLostError,
+        of_ray.RpcError,
+    )
+    return isinstance(error, gone)
+
+
 def reason_of(error: BaseException) -> str:
     """A sentence for the record of a failed job; the log has the trace."""
     if isinstance(error, ServiceError):

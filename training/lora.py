@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from serve_app.domain.fine_tuning import LoraSettings
+from serve_app.domain.fine_tuning import NARROWEST_IN_FOUR_BITS, LoraSettings
 from serve_app.models.openmp import wait_passively
 
 wait_passively()
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
 LAYERS = ("query", "key", "value", "dense")  # every linear layer of BERT and XLM-RoBERTa, by the end of its name
-NARROWEST = 64  # columns of a layer that bitsandbytes can quantise: one block of four-bit weights
 
 
 def add_lora(model: SentenceTransformer, settings: LoraSettings) -> None:
@@ -54,9 +53,9 @@ def four_bits(source: ModelSource) -> BitsAndBytesConfig:
     Raises:
         TrainingError: bitsandbytes can not be used here, or the model is too narrow for it.
     """
-    if source.dimension % NARROWEST:
+    if source.dimension % NARROWEST_IN_FOUR_BITS:
         raise TrainingError(
-            f"Q-LoRA needs layers whose width is a multiple of {NARROWEST}, and {source.name!r} is "
+            f"Q-LoRA needs layers whose width is a multiple of {NARROWEST_IN_FOUR_BITS}, and {source.name!r} is "
             f"{source.dimension} wide; use LoRA (use_qlora: false)"
         )
     try:

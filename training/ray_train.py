@@ -24,6 +24,8 @@ RESTARTS = 5
 """How often the workers are started again, from the newest checkpoint. Enough for every halving of a mini-batch of 16
 that several workers need, who can not go on by themselves."""
 
+_NICENESS = 19  # the system's lowest priority; Ray's own for every process is 15
+
 _GAVE_UP = "gave_up.txt"  # why one of several workers sees no sense in trying again
 
 
@@ -39,6 +41,7 @@ def train_on_ray(spec: TrainingSpec, job_dir: Path) -> Path:
 
     Raises:
         TrainingError: The job can not succeed; or its workers were lost too often.
+        RayError: Ray itself failed; see ``errors.is_cut_off``.
     """
     (job_dir / _GAVE_UP).unlink(missing_ok=True)
     worker: Any = _worker  # mypy sees the interface of Ray Train's first version
@@ -59,6 +62,8 @@ def train_on_ray(spec: TrainingSpec, job_dir: Path) -> Path:
     )
     try:
         result: Any = trainer.fit()
+    except ray.train.ControllerError as error:
+        raise error.controller_failure from error
     except ray.train.TrainingFailedError as error:
         logger.exception("the workers failed")
         raise TrainingError(f"the training workers failed {RESTARTS + 1} times: {_cause(error)}") from error
@@ -78,6 +83,7 @@ def _worker(config: dict[str, str]) -> dict[str, str]:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from training.loop import train
 
+    os.nice(_NICENESS)  # where serving and training share a core, serving goes first
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     job_dir = Path(config["job_dir"])

@@ -26,7 +26,6 @@ class Adapters:
         self._model: Any = model
         self._numbers = itertools.count()
         self._active: str | None = None
-        self._loaded: set[str] = set()
 
     def load(self, folder: Path) -> str:
         """Loads an adapter beside the others; the base or whatever is at work stays at work.
@@ -35,27 +34,31 @@ class Adapters:
             A handle for ``use`` and ``unload``.
 
         Raises:
-            ModelLoadError: The folder holds no adapter for this base.
+            ModelLoadError: The folder holds no adapter for this base, or one with parts missing.
         """
         handle = f"tuned_{next(self._numbers)}"  # peft reads meaning into names; these have none
         active = self._active
         try:
-            self._model.load_adapter(str(folder), adapter_name=handle)
+            report = self._model.load_adapter(str(folder), adapter_name=handle)
         except Exception as error:
             self._forget(handle)
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ModelLoadError(f"the adapter in {folder} can not be loaded ({reason})") from error
-        self._loaded.add(handle)
         self._model.eval().requires_grad_(False)
         self._active = handle  # loading puts it to work
         self.use(active)
+        if misfits := _misfits(report, handle):
+            self._forget(handle)
+            raise ModelLoadError(
+                f"the adapter in {folder} does not fit its base: {len(misfits)} tensors are missing or too many, "
+                f"among them {misfits[0]!r}"
+            )
         return handle
 
     def unload(self, handle: str) -> None:
         """Takes an adapter out of memory."""
         if self._active == handle:
             self.use(None)
-        self._loaded.discard(handle)
         self._forget(handle)
 
     def use(self, handle: str | None) -> None:
@@ -72,9 +75,23 @@ class Adapters:
 
     def bytes(self, handle: str) -> int:
         """Memory of an adapter's weights."""
-        mark = f".{handle}."
-        return sum(p.numel() * p.element_size() for name, p in self._model.named_parameters() if mark in name)
+        return sum(p.numel() * p.element_size() for name, p in self._model.named_parameters() if _is_of(name, handle))
 
     def _forget(self, handle: str) -> None:
         if handle in getattr(self._model, "peft_config", {}):
             self._model.delete_adapter(handle)
+
+
+def _misfits(report: Any, handle: str) -> list[str]:
+    """Tensors that the base has a place for and the folder lacks, or the other way round.
+
+    transformers goes on with random numbers in the place of the first and without the second. It counts those of
+    adapters that were loaded before as missing, too; and a pooler may be tuned with the rest, but is not served.
+    """
+    missing = [name for name in report.missing_keys if _is_of(name, handle)]
+    foreign = [name for name in report.unexpected_keys if not name.startswith("pooler.")]
+    return sorted(missing) + sorted(foreign)
+
+
+def _is_of(parameter: str, handle: str) -> bool:
+    return handle in parameter.split(".")

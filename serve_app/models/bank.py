@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -19,6 +20,7 @@ from serve_app.domain.errors import ModelLoadError, ModelNotFoundError, Unavaila
 from serve_app.models.catalogue import FineTune, find_fine_tune
 from serve_app.models.embedder import EmbeddingModel
 from serve_app.models.heads import TokenHeads
+from serve_app.models.isolation import is_out_of_memory
 from serve_app.models.source import ModelSource, describe
 
 logger = logging.getLogger(__name__)
@@ -82,6 +84,7 @@ class ModelBank(Generic[M]):
         self._on_device = on_device
         self._slots: dict[Variant, _Slot[M]] = {}
         self._loading: dict[Variant, asyncio.Task[_Slot[M]]] = {}
+        self._one_at_a_time = asyncio.Lock()  # two that load at once would take the same room
         self._uses = 0
 
     @property
@@ -126,15 +129,20 @@ class ModelBank(Generic[M]):
             slot = await (self._bring_adapter(found) if found.adapter else self._bring_model(found))
         except ModelLoadError as error:
             raise UnavailableError(f"the fine-tune {variant.name!r} can not be loaded: {error.message}") from error
-        self._slots[variant] = slot
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UnavailableError(f"the device has too little memory for the fine-tune {variant.name!r}") from error
         logger.info("the fine-tune %r is in memory (%.1f MB)", variant.name, slot.bytes / 1e6)
         return slot
 
     async def _bring_model(self, found: FineTune) -> _Slot[M]:
-        await self._make_room(sum(path.stat().st_size for path in found.folder.glob("*.safetensors")))
-        source = await asyncio.to_thread(describe, found.name, found.folder)
-        model = await asyncio.to_thread(self._load, source)
-        return _Slot(model, self._wrap(model), model.transformer.bytes, None)
+        async with self._one_at_a_time:
+            await self._make_room(sum(path.stat().st_size for path in found.folder.glob("*.safetensors")))
+            source = await asyncio.to_thread(describe, found.name, found.folder)
+            model = await asyncio.to_thread(self._load, source)
+            slot = self._slots[found.variant] = _Slot(model, self._wrap(model), model.transformer.bytes, None)
+            return slot
 
     async def _bring_adapter(self, found: FineTune) -> _Slot[M]:
         base = None if found.base == self._name else await self._base_of(found)
@@ -142,18 +150,20 @@ class ModelBank(Generic[M]):
         if base:
             base.in_use += 1  # until the adapter goes
         try:
-            await self._make_room(sum(path.stat().st_size for path in found.folder.glob("*.safetensors")))
-            heads = on.heads and await asyncio.to_thread(
-                TokenHeads.load, found.folder, on.heads.hidden_size, on.transformer.device
-            )
-            adapters = on.transformer.adapters
-            handle = await self._on_device(lambda: adapters.load(found.folder))
+            async with self._one_at_a_time:
+                await self._make_room(sum(path.stat().st_size for path in found.folder.glob("*.safetensors")))
+                heads = on.heads and await asyncio.to_thread(
+                    TokenHeads.load, found.folder, on.heads.hidden_size, on.transformer.device
+                )
+                adapters = on.transformer.adapters
+                handle = await self._on_device(lambda: adapters.load(found.folder))
+                model = EmbeddingModel(on.transformer, on.pooling, heads, handle)
+                slot = self._slots[found.variant] = _Slot(model, self._wrap(model), adapters.bytes(handle), base)
+                return slot
         except BaseException:
             if base:
                 base.in_use -= 1
             raise
-        model = EmbeddingModel(on.transformer, on.pooling, heads, handle)
-        return _Slot(model, self._wrap(model), adapters.bytes(handle), base)
 
     async def _base_of(self, found: FineTune) -> _Slot[M]:
         base = await asyncio.to_thread(find_fine_tune, found.base, self._models_dir)
@@ -179,7 +189,7 @@ class ModelBank(Generic[M]):
         if slot.base is not None:
             slot.base.in_use -= 1
         logger.info("the fine-tune %r leaves memory", variant.name)
-        handle = slot.model.adapter
-        if handle is not None:
-            await self._on_device(lambda: slot.model.transformer.adapters.unload(handle))
-        slot.model.release_memory()
+        if slot.model.adapter is not None:
+            await self._on_device(partial(slot.model.transformer.adapters.unload, slot.model.adapter))
+        del slot  # before, or its memory would not be among what is given back
+        self._home.release_memory()

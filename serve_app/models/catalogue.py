@@ -88,12 +88,16 @@ def delete_fine_tune(name: str, models_dir: Path) -> None:
         ConflictError: It is the base of another.
     """
     found = find_fine_tune(name, models_dir)
+    missing = ModelNotFoundError(f"no fine-tune {name!r} is here; GET /models lists those that are")
     if found is None:
-        raise ModelNotFoundError(f"no fine-tune {name!r} is here; GET /models lists those that are")
+        raise missing
     if children := [other.name for other in fine_tunes(models_dir) if other.base == name]:
         raise ConflictError(f"{name!r} is the base of {', '.join(children)}; delete these first")
     trash = models_dir / _TRASH
     trash.mkdir(exist_ok=True)
     grave = trash / uuid.uuid4().hex
-    found.folder.rename(grave)
+    try:
+        found.folder.rename(grave)
+    except FileNotFoundError:  # somebody else was faster
+        raise missing from None
     shutil.rmtree(grave, ignore_errors=True)

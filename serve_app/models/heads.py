@@ -102,7 +102,8 @@ def heaviest(ids: Int32, weights: Float32) -> tuple[Int32, Float32]:
 def _linear(path: Path, hidden_size: int) -> torch.nn.Linear:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        layer = torch.nn.Linear(hidden_size, len(state["weight"]))
+        # the dtype is said, because transformers changes the default of all threads while it loads a model
+        layer = torch.nn.Linear(hidden_size, len(state["weight"]), dtype=torch.float32)
         layer.load_state_dict(state)
     except FileNotFoundError:
         raise ModelLoadError(
@@ -114,4 +115,4 @@ def _linear(path: Path, hidden_size: int) -> torch.nn.Linear:
         raise ModelLoadError(
             f"{path} can not be read as a linear layer over {hidden_size} numbers ({reason})"
         ) from error
-    return layer.float().eval().requires_grad_(False)
+    return layer.eval().requires_grad_(False)

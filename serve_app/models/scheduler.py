@@ -185,6 +185,7 @@ class Scheduler(Generic[T, R]):
             ended = time.monotonic()
             for text, result in zip(batch, results, strict=True):
                 self._settle(text, result)
+            del text, result  # they would keep a fine-tune in memory until the next micro-batch
             try:
                 self._account(batch, began, ended)
             except Exception:  # whoever counts must not stop the work

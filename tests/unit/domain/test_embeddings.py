@@ -2,12 +2,25 @@ from __future__ import annotations
 
 import pickle
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.domain.embeddings import EncodedBatch, ItemFailure, RequestShare, TokenBatch
+from serve_app.domain.embeddings import (
+    DENSE,
+    Encoded,
+    EncodedBatch,
+    ItemFailure,
+    RequestShare,
+    TokenBatch,
+    Variant,
+)
+from serve_app.domain.errors import NonFiniteError, QueueFullError, ServiceError
+from serve_app.domain.profiles import Capability
+from serve_app.domain.ragged import Ragged
 
 rows_of_ids = st.lists(st.lists(st.integers(0, 250_001), min_size=1, max_size=12), max_size=12)
 
@@ -46,6 +59,13 @@ def test_a_joined_batch_is_its_parts_one_after_the_other(parts: list[list[list[i
     joined = TokenBatch.join(batches)
     assert listed(joined) == [row for rows in parts for row in rows]
     assert [(share.key, share.count) for share in joined.shares] == [(k, len(rows)) for k, rows in enumerate(parts)]
+
+
+def test_a_joined_batch_keeps_the_variant_of_its_parts() -> None:
+    variant = Variant("laws", "job-1")
+    parts = [TokenBatch.of_rows([np.array([i], np.int32)], variant=variant) for i in range(3)]
+    assert TokenBatch.join(parts).variant == variant
+    assert TokenBatch.join([batch_of([[1]]), batch_of([[2]])]).variant is None
 
 
 @given(rows_of_ids, st.integers(1, 40))
@@ -115,9 +135,139 @@ def test_an_answer_that_was_cut_joins_to_what_it_was(codes: list[str | None], da
 
 
 def test_values_survive_the_way_between_processes() -> None:
-    batch = batch_of([[1, 2], [3]], (RequestShare(9, 2, 0.5),))
+    batch = TokenBatch.of_rows(batch_of([[1, 2], [3]]).rows(), (RequestShare(9, 2, 0.5),), Variant("laws", "job-1"))
     came = pickle.loads(pickle.dumps(batch))
     assert listed(came) == listed(batch)
     assert came.shares == batch.shares
+    assert came.variant == batch.variant
+    assert hash(came.variant) == hash(batch.variant)
     answer = answer_of([None, "queue_full"])
     assert by_text(pickle.loads(pickle.dumps(answer))) == by_text(answer)
+
+
+# ------------------------------------------------------------------ sparse and ColBERT rows
+
+DIMENSION = 3
+ALL = DENSE | {Capability.SPARSE, Capability.COLBERT}
+
+
+def text_of(seed: int, want: frozenset[Capability]) -> Encoded:
+    """A text of up to four tokens with what it wants; perhaps it has no token with a weight."""
+    draw = np.random.default_rng(seed)
+    tokens, weighted = (int(count) for count in draw.integers(0, 5, 2))
+    sparse = np.arange(weighted, dtype=np.int32), draw.random(weighted, np.float32)
+    return Encoded(
+        draw.random(DIMENSION, np.float32),
+        sparse if Capability.SPARSE in want else None,
+        draw.random((tokens, DIMENSION), np.float32) if Capability.COLBERT in want else None,
+    )
+
+
+results = st.lists(
+    st.one_of(
+        st.builds(
+            text_of,
+            st.integers(0, 10**6),
+            st.frozensets(st.sampled_from([Capability.SPARSE, Capability.COLBERT])).map(DENSE.union),
+        ),
+        st.just(NonFiniteError("no number")),
+        st.just(QueueFullError("full", retry_after_s=2.5)),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def plain(result: Encoded | ServiceError) -> dict[str, Any]:
+    """The slow form of what is expected of one text in an answer in which everything was asked for."""
+    if isinstance(result, ServiceError):
+        failure = (result.code, result.message, result.retry_after_s)
+        return {"failure": failure, "dense": [0.0] * DIMENSION, "sparse": {}, "colbert": []}
+    ids, weights = result.sparse or (np.empty(0), np.empty(0))
+    return {
+        "failure": None,
+        "dense": result.dense.tolist(),
+        "sparse": dict(zip(ids.tolist(), weights.tolist(), strict=True)),
+        "colbert": [] if result.colbert is None else result.colbert.tolist(),
+    }
+
+
+def told(answer: EncodedBatch) -> list[dict[str, Any]]:
+    """Likewise, read from an answer."""
+    assert answer.sparse_ids is not None
+    assert answer.sparse_weights is not None
+    assert answer.colbert is not None
+    failures = {f.index: (f.code, f.message, f.retry_after_s) for f in answer.failures}
+    assert len(failures) == len(answer.failures)
+    rows = zip(answer.dense, answer.sparse_ids.rows(), answer.sparse_weights.rows(), answer.colbert.rows(), strict=True)
+    return [
+        {
+            "failure": failures.get(i),
+            "dense": dense.tolist(),
+            "sparse": dict(zip(ids.tolist(), weights.tolist(), strict=True)),
+            "colbert": vectors.tolist(),
+        }
+        for i, (dense, ids, weights, vectors) in enumerate(rows)
+    ]
+
+
+@given(results)
+def test_an_answer_says_of_each_text_what_its_result_said(results: list[Encoded | ServiceError]) -> None:
+    answer = EncodedBatch.of_texts(results, ALL, DIMENSION)
+    assert told(answer) == [plain(result) for result in results]
+    assert answer.sparse_ids is not None
+    assert answer.sparse_weights is not None
+    assert answer.colbert is not None
+    types = [rows.values.dtype for rows in (answer.sparse_ids, answer.sparse_weights, answer.colbert)]
+    assert types == [np.int32, np.float32, np.float32]
+    assert answer.colbert.values.shape[1] == DIMENSION
+
+
+@given(results, st.data())
+def test_an_answer_with_all_representations_that_was_cut_joins_to_what_it_was(
+    results: list[Encoded | ServiceError], data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(0, len(results)))
+    answer = EncodedBatch.of_texts(results, ALL, DIMENSION)
+    parts = [answer.part(0, cut), answer.part(cut, len(results))]
+    assert [text for part in parts for text in told(part)] == told(answer)
+    assert told(EncodedBatch.join(parts)) == told(answer)
+
+
+@given(st.lists(results, min_size=2, max_size=4))
+def test_joined_answers_say_of_each_text_what_its_result_said(parts: list[list[Encoded | ServiceError]]) -> None:
+    joined = EncodedBatch.join([EncodedBatch.of_texts(part, ALL, DIMENSION) for part in parts])
+    assert told(joined) == [plain(result) for part in parts for result in part]
+
+
+@pytest.mark.parametrize("want", [DENSE, DENSE | {Capability.SPARSE}, DENSE | {Capability.COLBERT}, ALL])
+def test_an_answer_has_no_rows_of_what_nobody_wants(want: frozenset[Capability]) -> None:
+    answers = [EncodedBatch.of_texts([text_of(seed, ALL) for seed in range(3)], want, DIMENSION) for _ in range(2)]
+    for answer in (answers[0], answers[0].part(1, 2), EncodedBatch.join(answers)):
+        assert (answer.sparse_ids is not None) == (Capability.SPARSE in want)
+        assert (answer.sparse_weights is not None) == (Capability.SPARSE in want)
+        assert (answer.colbert is not None) == (Capability.COLBERT in want)
+
+
+def test_the_rows_of_a_part_are_views_not_copies() -> None:
+    answer = EncodedBatch.of_texts([text_of(seed, ALL) for seed in range(6)], ALL, DIMENSION)
+    part = answer.part(1, 5)
+    for mine, whole in ((part.sparse_ids, answer.sparse_ids), (part.colbert, answer.colbert)):
+        assert isinstance(mine, Ragged)
+        assert isinstance(whole, Ragged)
+        assert np.shares_memory(mine.values, whole.values)
+    assert np.shares_memory(part.dense, answer.dense)
+
+
+def test_an_answer_in_which_every_text_failed_has_the_dimension_of_the_model() -> None:
+    answer = EncodedBatch.of_texts([NonFiniteError("no number")] * 3, ALL, DIMENSION)
+    assert answer.dense.shape == (3, DIMENSION)
+    assert answer.colbert is not None
+    assert answer.colbert.values.shape == (0, DIMENSION)
+
+
+@pytest.mark.parametrize("error", [NonFiniteError("no number"), QueueFullError("full", retry_after_s=2.5)])
+def test_a_failure_becomes_the_error_that_it_was_and_names_the_text(error: ServiceError) -> None:
+    came = ItemFailure.of(4, error).error()
+    assert (type(came), came.message, came.retry_after_s) == (type(error), error.message, error.retry_after_s)
+    assert came.item == 4

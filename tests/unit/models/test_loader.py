@@ -73,10 +73,10 @@ def test_a_batch_without_memory_is_split_after_memory_was_released(
 ) -> None:
     hidden, released = model.transformer.hidden, []
 
-    def limited(texts: Sequence[Int32]) -> Hidden:
+    def limited(texts: Sequence[Int32], adapter: str | None = None) -> Hidden:
         if len(texts) > fits:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return hidden(texts)
+        return hidden(texts, adapter)
 
     monkeypatch.setattr(model.transformer, "hidden", limited)
     monkeypatch.setattr(model.transformer, "release_memory", lambda: released.append(1))

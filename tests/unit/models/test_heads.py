@@ -1,0 +1,212 @@
+"""From token states to representations, each beside a loop that computes the same in float64."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.domain.errors import ModelLoadError
+from serve_app.domain.profiles import Pooling
+from serve_app.models.heads import COLBERT_FILE, SPARSE_FILE, Hidden, TokenHeads, heaviest, pooled
+
+WIDTH, DIMENSION = 8, 5
+LENGTHS = (4, 1, 7, 2)
+TOLERANCE = 1e-6  # float32 against float64
+CPU = torch.device("cpu")
+
+weights_of_tokens = st.lists(
+    st.tuples(st.integers(0, 9), st.floats(0, 5, width=32, allow_nan=False)), max_size=30
+)  # few ids, so that many are there twice
+
+
+def hidden(lengths: Sequence[int] = LENGTHS, dtype: torch.dtype = torch.float32) -> Hidden:
+    """Random states; those of pads are huge, so that one that is read shows."""
+    states = torch.randn(len(lengths), max(lengths), WIDTH, generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    states[~mask] = 1e4
+    return Hidden(states.to(dtype), None if bool(mask.all()) else mask, list(lengths))
+
+
+def write_heads(folder: Path, seed: int = 0) -> tuple[torch.nn.Linear, torch.nn.Linear]:
+    torch.manual_seed(seed)
+    sparse, colbert = torch.nn.Linear(WIDTH, 1), torch.nn.Linear(WIDTH, DIMENSION)
+    torch.save(sparse.state_dict(), folder / SPARSE_FILE)
+    torch.save(colbert.state_dict(), folder / COLBERT_FILE)
+    return sparse, colbert
+
+
+@pytest.fixture
+def heads(tmp_path: Path) -> TokenHeads:
+    write_heads(tmp_path)
+    return TokenHeads.load(tmp_path, WIDTH, CPU)
+
+
+def unit(vector: Sequence[float]) -> list[float]:
+    norm = math.sqrt(sum(x * x for x in vector))
+    return [x / norm for x in vector]
+
+
+def applied(layer: torch.nn.Linear, state: torch.Tensor) -> list[float]:
+    """One row through a linear layer."""
+    weight, bias, x = layer.weight.tolist(), layer.bias.tolist(), state.tolist()
+    return [sum(w * v for w, v in zip(row, x, strict=True)) + b for row, b in zip(weight, bias, strict=True)]
+
+
+# ------------------------------------------------------------------ dense
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, (3, 3), (1,)])
+def test_mean_pooling_is_the_mean_of_the_real_tokens(lengths: tuple[int, ...]) -> None:
+    found = hidden(lengths)
+    expected = [
+        unit([sum(column) / length for column in zip(*states[:length].tolist(), strict=True)])
+        for states, length in zip(found.states, lengths, strict=True)
+    ]
+    np.testing.assert_allclose(pooled(found, Pooling.MEAN), expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, (3, 3), (1,)])
+def test_cls_pooling_is_the_first_token(lengths: tuple[int, ...]) -> None:
+    found = hidden(lengths)
+    expected = [unit(states[0].tolist()) for states in found.states]
+    np.testing.assert_allclose(pooled(found, Pooling.CLS), expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("pooling", Pooling)
+def test_pooling_computes_in_float32_whatever_the_states_are(pooling: Pooling) -> None:
+    rounded = hidden(dtype=torch.bfloat16)
+    exact = Hidden(rounded.states.float(), rounded.mask, rounded.lengths)
+    assert pooled(rounded, pooling).dtype == torch.float32
+    assert torch.equal(pooled(rounded, pooling), pooled(exact, pooling))
+
+
+# ------------------------------------------------------------------ sparse and ColBERT
+
+
+def test_the_weight_of_a_token_is_what_the_layer_says_and_never_negative(heads: TokenHeads) -> None:
+    found = hidden()
+    weights = heads.token_weights(found)
+    assert (weights.dtype, weights.shape) == (torch.float32, (len(LENGTHS), max(LENGTHS)))
+    for row, length in enumerate(LENGTHS):
+        expected = [max(0.0, *applied(heads.sparse, state)) for state in found.states[row, :length]]
+        np.testing.assert_allclose(weights[row, :length], expected, atol=TOLERANCE)
+    assert (weights == 0).any(), "some are below zero, or this test says nothing"
+
+
+def test_token_vectors_are_those_of_all_tokens_but_the_first_and_of_no_pad(heads: TokenHeads) -> None:
+    found = hidden()
+    for row, length in enumerate(LENGTHS):
+        vectors = heads.token_vectors(found, row)
+        assert (vectors.dtype, vectors.shape) == (torch.float32, (length - 1, DIMENSION))
+        expected = [unit(applied(heads.colbert, state)) for state in found.states[row, 1:length]]
+        np.testing.assert_allclose(vectors, np.reshape(expected, (-1, DIMENSION)), atol=TOLERANCE)
+
+
+def test_heads_compute_in_float32_whatever_the_states_are(heads: TokenHeads) -> None:
+    rounded = hidden(dtype=torch.bfloat16)
+    exact = Hidden(rounded.states.float(), rounded.mask, rounded.lengths)
+    assert torch.equal(heads.token_weights(rounded), heads.token_weights(exact))
+    assert torch.equal(heads.token_vectors(rounded, 0), heads.token_vectors(exact, 0))
+
+
+@given(weights_of_tokens)
+def test_the_heaviest_of_each_token_is_kept_and_tokens_without_weight_are_not(tokens: list[tuple[int, float]]) -> None:
+    largest: dict[int, float] = {}
+    for id, weight in tokens:
+        largest[id] = max(weight, largest.get(id, 0.0))
+    ids, weights = heaviest(np.array([i for i, _ in tokens], np.int32), np.array([w for _, w in tokens], np.float32))
+    assert dict(zip(ids.tolist(), weights.tolist(), strict=True)) == {i: w for i, w in largest.items() if w > 0}
+    assert (ids.dtype, weights.dtype) == (np.int32, np.float32)
+
+
+# ------------------------------------------------------------------ files
+
+
+def test_heads_are_those_of_the_files(tmp_path: Path) -> None:
+    sparse, colbert = write_heads(tmp_path)
+    found = TokenHeads.load(tmp_path, WIDTH, CPU)
+    for layer, expected in ((found.sparse, sparse), (found.colbert, colbert)):
+        assert torch.equal(layer.weight, expected.weight)
+        assert torch.equal(layer.bias, expected.bias)
+        assert not layer.weight.requires_grad
+    assert found.hidden_size == WIDTH
+
+
+@pytest.fixture
+def _default_is_bfloat16() -> Iterator[None]:
+    """As transformers has it, for all threads, while it loads a model."""
+    torch.set_default_dtype(torch.bfloat16)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("_default_is_bfloat16")
+def test_heads_are_not_rounded_while_a_bfloat16_model_is_loaded_beside_them(tmp_path: Path) -> None:
+    weight = torch.tensor([[1 + 2**-20] * WIDTH], dtype=torch.float32)
+    for file in (SPARSE_FILE, COLBERT_FILE):
+        torch.save({"weight": weight, "bias": weight[:, 0]}, tmp_path / file)
+    found = TokenHeads.load(tmp_path, WIDTH, CPU)
+    assert torch.equal(found.sparse.weight, weight)
+    assert torch.equal(found.colbert.bias, weight[:, 0])
+
+
+@pytest.mark.parametrize("file", [SPARSE_FILE, COLBERT_FILE])
+def test_a_missing_head_refuses_and_says_what_to_do(tmp_path: Path, file: str) -> None:
+    write_heads(tmp_path)
+    (tmp_path / file).unlink()
+    with pytest.raises(ModelLoadError, match="is missing: copy") as caught:
+        TokenHeads.load(tmp_path, WIDTH, CPU)
+    assert str(tmp_path / file) in caught.value.message
+    assert "dense_only: true" in caught.value.message
+
+
+class Trap:
+    """Whoever unpickles it and lets it do what it wants makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self._path,))
+
+
+def test_a_head_that_wants_code_to_run_is_refused_and_nothing_runs(tmp_path: Path) -> None:
+    write_heads(tmp_path)
+    torch.save({"weight": torch.ones(1, WIDTH), "bias": Trap(tmp_path / "ran")}, tmp_path / SPARSE_FILE)
+    with pytest.raises(ModelLoadError, match="can not be read as a linear layer"):
+        TokenHeads.load(tmp_path, WIDTH, CPU)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("file", [SPARSE_FILE, COLBERT_FILE])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a head",
+        pickle.dumps({"weight": [[1.0] * WIDTH], "bias": [0.0]}),
+        {"weight": torch.ones(1, WIDTH + 1), "bias": torch.ones(1)},
+        {"weight": torch.ones(1, WIDTH)},
+        {"bias": torch.ones(1)},
+        torch.ones(1, WIDTH),
+    ],
+    ids=["empty", "text", "lists", "wide", "no bias", "no weight", "tensor"],
+)
+def test_a_corrupt_head_refuses(tmp_path: Path, file: str, content: object) -> None:
+    write_heads(tmp_path)
+    if isinstance(content, bytes):
+        (tmp_path / file).write_bytes(content)
+    else:
+        torch.save(content, tmp_path / file)
+    with pytest.raises(ModelLoadError, match=f"can not be read as a linear layer over {WIDTH} numbers") as caught:
+        TokenHeads.load(tmp_path, WIDTH, CPU)
+    assert str(tmp_path / file) in caught.value.message
+    assert "\n" not in caught.value.message
