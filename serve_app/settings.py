@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from serve_app.domain.limits import Limits
+from serve_app.security_settings import SecuritySettings
 from serve_app.training_settings import TrainingSettings
 
 Auto = Literal["auto"]
@@ -149,6 +150,7 @@ class Settings(_Frozen):
         ingress: The HTTP replicas: they parse, tokenise and answer, and need no GPU.
         limits: Bounds of a request.
         training: Fine-tuning; see ``training_settings``.
+        security: API keys and browsers; see ``security_settings``.
     """
 
     models_dir: Path = Field(default=Path("models"), validate_default=True)
@@ -157,6 +159,7 @@ class Settings(_Frozen):
     ingress: DeploymentSettings = DeploymentSettings()
     limits: Limits = Limits()
     training: TrainingSettings = TrainingSettings()
+    security: SecuritySettings = Field(default_factory=SecuritySettings)  # when called: it reads the environment
 
     @model_validator(mode="before")
     @classmethod

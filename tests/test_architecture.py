@@ -19,19 +19,24 @@ FILES = sorted(path.relative_to(ROOT) for top in OURS for path in (ROOT / top).r
 
 DOMAIN, MODELS, API = "serve_app.domain", "serve_app.models", "serve_app.api"
 DEPLOYMENTS, JOBS, SETTINGS, TRAINING = "serve_app.deployments", "serve_app.jobs", "serve_app.settings", "training"
-TRAINING_SETTINGS = "serve_app.training_settings"
+TRAINING_SETTINGS, SECURITY_SETTINGS = "serve_app.training_settings", "serve_app.security_settings"
+KEYS = "serve_app.keys"  # the command that makes one
 ENTRIES = ("serve_app.app", "serve_app.__main__")  # they put the parts together, so they see all
 
 DOORS: dict[str, set[str]] = {
     DOMAIN: set(),
     MODELS: {DOMAIN},
     API: {DOMAIN},
-    SETTINGS: {DOMAIN, TRAINING_SETTINGS},
+    SETTINGS: {DOMAIN, TRAINING_SETTINGS, SECURITY_SETTINGS},
     TRAINING_SETTINGS: {DOMAIN},
+    SECURITY_SETTINGS: {DOMAIN},
+    KEYS: {DOMAIN},
     JOBS: {DOMAIN},
-    DEPLOYMENTS: {API, MODELS, DOMAIN, JOBS, SETTINGS, TRAINING_SETTINGS},
+    DEPLOYMENTS: {API, MODELS, DOMAIN, JOBS, SETTINGS, TRAINING_SETTINGS, SECURITY_SETTINGS},
     TRAINING: {DOMAIN, MODELS},
-} | {entry: {DOMAIN, MODELS, API, SETTINGS, TRAINING_SETTINGS, JOBS, DEPLOYMENTS} for entry in ENTRIES}
+} | {
+    entry: {DOMAIN, MODELS, API, SETTINGS, TRAINING_SETTINGS, SECURITY_SETTINGS, JOBS, DEPLOYMENTS} for entry in ENTRIES
+}
 
 WEB = {"fastapi", "fastapi_offline", "pydantic", "starlette"}
 MATHS = {"torch", "transformers", "sentence_transformers", "peft", "safetensors", "tokenizers", "huggingface_hub"}
@@ -41,6 +46,8 @@ CLOSED: dict[str, set[str]] = {  # libraries that a part must not know
     API: {"ray", *MATHS},
     SETTINGS: {"ray", *MATHS},
     TRAINING_SETTINGS: {"ray", *MATHS},
+    SECURITY_SETTINGS: {"ray", *MATHS},
+    KEYS: {"ray", *WEB, *MATHS},
     JOBS: MATHS,
     DEPLOYMENTS: {"torch", "transformers", "sentence_transformers", "peft"},
     TRAINING: WEB,

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
 
 from serve_app import __version__
-from serve_app.api import problems
+from serve_app.api import auth_docs, problems
+from serve_app.api.auth import Access, Auth
 from serve_app.api.gateway import Gateway
 from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.limits import Guard
+from serve_app.api.routes.cohere import cohere_router
 from serve_app.api.routes.fine_tuning import fine_tuning_router
 from serve_app.api.routes.health import health_router
 from serve_app.api.routes.hybrid import hybrid_router
 from serve_app.api.routes.jobs import jobs_router
 from serve_app.api.routes.models import models_router
 from serve_app.api.routes.native import native_router
+from serve_app.api.routes.openai import openai_router
 from serve_app.api.routes.rerank import rerank_router
+from serve_app.api.routes.tei import tei_router
 from serve_app.domain.limits import FineTuneLimits, Limits
 
 _DESCRIPTION = (
-    'Turns text into vectors and reranks candidates. Every error is `{"detail": what to do, "code": a stable word}`.'
+    "Turns text into vectors and reranks candidates. Every error of our own routes is "
+    '`{"detail": what to do, "code": a stable word}`; routes for clients of other services answer as those do.'
 )
+
+_CORS: Mapping[str, Any] = {
+    "allow_methods": ("GET", "POST", "DELETE"),
+    "allow_headers": ("*",),
+    "expose_headers": (
+        "Retry-After", "WWW-Authenticate", "X-Request-ID", "X-Truncated", "X-Truncated-Count",
+        "X-Shape", "X-Dtype", "X-Lengths",
+    ),
+    "max_age": 600,  # seconds for which a browser need not ask again
+}  # fmt: skip
 
 
 def create_app(
@@ -34,6 +51,8 @@ def create_app(
     fine_tune_limits: FineTuneLimits,
     *,
     count_status: Callable[[str, int], None] = lambda path, status: None,
+    access: Access | None = None,
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The whole HTTP surface over two gateways.
 
@@ -43,13 +62,23 @@ def create_app(
         limits: Bounds of a request.
         fine_tune_limits: Bounds of a fine-tune.
         count_status: Called with path and status of every response, for the metrics.
+        access: Who may use the service; None for everybody.
+        cors_origins: Origins of web pages that may call it; ``*`` for any.
     """
     app = FastAPIOffline(title="Retrieval model server", version=__version__, description=_DESCRIPTION)
+    if access is not None:
+        app.add_middleware(Auth, access=access)
+        auth_docs.describe(app)
     app.add_middleware(Guard, max_body_bytes=limits.max_body_bytes, count_status=count_status)
+    if cors_origins:  # outermost: a page may read refusals, too, and a browser asks for leave without a key
+        app.add_middleware(CORSMiddleware, allow_origins=cors_origins, **_CORS)
     problems.install(app)
     app.include_router(native_router(gateway, limits))
     app.include_router(hybrid_router(gateway, limits))
     app.include_router(rerank_router(gateway, limits))
+    app.include_router(openai_router(gateway, limits))
+    app.include_router(cohere_router(gateway, limits))
+    app.include_router(tei_router(gateway, limits))
     app.include_router(models_router(gateway, jobs))
     app.include_router(fine_tuning_router(jobs, fine_tune_limits))
     app.include_router(jobs_router(jobs))

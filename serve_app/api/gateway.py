@@ -8,6 +8,7 @@ from typing import Protocol
 
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.profiles import TextRole
+from serve_app.domain.tokens import Token
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,21 @@ class HybridEmbedded(Embedded):
 
     sparse: Sequence[Mapping[str, float]] = ()
     colbert: Sequence[Float32] | None = None
+
+
+@dataclass(frozen=True)
+class SparseEmbedded:
+    """Sparse vectors of a request's texts, by token id.
+
+    Attributes:
+        model: The name of the model that made them.
+        weights: For each text id and weight of the tokens that have any, in no order, without special tokens.
+        truncated: Indices of the texts that were cut to the model's limit.
+    """
+
+    model: str
+    weights: Sequence[Sequence[tuple[int, float]]]
+    truncated: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +124,7 @@ class ModelState:
         kind: Of a fine-tune: ``full``, ``lora`` or ``qlora``.
         created: Of a fine-tune: when, in ISO 8601.
         metrics: Of a fine-tune: retrieval on held-out pairs, ``before`` and ``after``.
+        pooling: How token states become its vector: ``mean`` or ``cls``.
     """
 
     name: str
@@ -122,6 +139,7 @@ class ModelState:
     kind: str | None = None
     created: str | None = None
     metrics: Mapping[str, Mapping[str, float]] | None = None
+    pooling: str | None = None
 
 
 class Gateway(Protocol):
@@ -131,8 +149,18 @@ class Gateway(Protocol):
     fault; of a rerank request that is the index of the candidate, or -1 for the query.
     """
 
-    async def embed(self, texts: Sequence[str], role: TextRole, options: CallOptions) -> Embedded:
-        """Dense vectors of texts, as queries or as passages."""
+    async def embed(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> Embedded:
+        """Dense vectors of texts, as queries or as passages, or without a role as they are."""
+        ...
+
+    async def embed_ids(self, rows: Sequence[Sequence[int]], options: CallOptions) -> Embedded:
+        """Dense vectors of texts that the client has tokenised, each of at least one id that is not negative.
+
+        Nothing is added, neither a prefix nor special tokens.
+
+        Raises:
+            InvalidInputError: An id is not in the model's vocabulary.
+        """
         ...
 
     async def encode(self, texts: Sequence[str], options: CallOptions, *, colbert: bool) -> HybridEmbedded:
@@ -140,6 +168,27 @@ class Gateway(Protocol):
 
         Raises:
             CapabilityError: The model has no such representations.
+        """
+        ...
+
+    async def encode_sparse(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> SparseEmbedded:
+        """Sparse vectors of texts by token id; the role as for ``embed``.
+
+        Raises:
+            CapabilityError: The model has none.
+        """
+        ...
+
+    async def tokenize(
+        self, texts: Sequence[str], role: TextRole | None, model: str | None, *, special: bool
+    ) -> Sequence[Sequence[Token]]:
+        """The tokens of texts as ``embed`` with this role would read them, uncut.
+
+        Args:
+            texts: Which.
+            role: A role's prefix becomes part of the text, in which tokens have their places.
+            model: A served name; None for the default.
+            special: Whether to give the special tokens around each text.
         """
         ...
 

@@ -59,6 +59,7 @@ class JobsGateway(Protocol):
         Raises:
             ModelNotFoundError: There is no such base model.
             InvalidInputError: The base model can not be fine-tuned.
+            CapabilityError: It can not be fine-tuned by Q-LoRA.
             ConflictError: The result's name is taken.
             QueueFullError: Too many jobs wait.
             StorageError: It can not be written.

@@ -1,4 +1,4 @@
-"""Error bodies: one shape, one place. ``{"detail": what to do, "code": stable word}``."""
+"""Errors become responses here and nowhere else; ``error_shapes`` says what their bodies look like."""
 
 from __future__ import annotations
 
@@ -12,46 +12,95 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+from starlette._utils import get_route_path  # what the router itself looks up
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
+from serve_app.api.error_shapes import Failure, body_for
 from serve_app.domain.errors import InternalError, ServiceError
 
 logger = logging.getLogger(__name__)
 
 _MAX_VIOLATIONS = 5
-# of schemas.native.Items and schemas.rerank.AnyRerankRequest
-_UNION_TAGS = frozenset({"<strings>", "<map>", "<records>", "<candidates>", "<documents>", "str", "DocumentText"})
+# of schemas.native.Items, schemas.inputs.Inputs and schemas.rerank.AnyRerankRequest
+_UNION_TAGS = frozenset({"<strings>", "<map>", "<records>", "<text>", "<texts>", "<ids>", "<lists>", "<candidates>",
+                         "<documents>", "<ranked texts>", "str", "DocumentText"})  # fmt: skip
 
 
 class Problem(BaseModel):
-    """The body of every error."""
+    """The body of an error."""
 
     detail: str
     code: str
     error_id: str | None = None
 
 
+class OpenAIError(BaseModel):
+    """What is wrong."""
+
+    message: str
+    type: str = Field(description="Its class, such as invalid_request_error or rate_limit_error.")
+    param: str | None = Field(description="The field at fault.")
+    code: str
+    error_id: str | None = None
+
+
+class OpenAIProblem(BaseModel):
+    """The body of an error below /v1 and /v2."""
+
+    error: OpenAIError
+
+
+class TEIProblem(BaseModel):
+    """The body of an error of the routes of text-embeddings-inference."""
+
+    error: str
+    error_type: str = Field(description="Validation, Overloaded, Unhealthy or Backend.")
+    error_id: str | None = None
+
+
 _DESCRIPTIONS = {
-    400: "The model has no such representation; `detail` names the served models that have.",
+    400: "The model has no such representation; the message names the served models that have.",
     404: "No served model has this name.",
     408: "The deadline passed; the work was dropped.",
     413: "The body is larger than the limit.",
-    422: "The body breaks the schema or a limit; `detail` names the field and the index.",
+    422: "The body breaks the schema or a limit; the message names the field and the index.",
     429: "The queue is full; `Retry-After` says when to come back.",
     500: "An unexpected failure; the log has the trace under `error_id`.",
     503: "No replica is ready; `Retry-After` says when to come back.",
 }
-ERRORS: dict[int | str, dict[str, Any]] = {  # FastAPI's `responses` of every route that computes
-    status: {"model": Problem, "description": text} for status, text in _DESCRIPTIONS.items()
-}
+Responses = dict[int | str, dict[str, Any]]
 
 
-def problem(status: int, code: str, detail: str, *, retry_after_s: float | None = None, **more: str) -> Response:
+def _errors(body: type[Problem | OpenAIProblem | TEIProblem]) -> Responses:
+    return {status: {"model": body, "description": text} for status, text in _DESCRIPTIONS.items()}
+
+
+# FastAPI's `responses` of every route that computes: ours, those below /v1 and /v2, and TEI's
+ERRORS, OPENAI_ERRORS, TEI_ERRORS = _errors(Problem), _errors(OpenAIProblem), _errors(TEIProblem)
+
+
+class ProblemResponse(Response):
+    """An error. Its body is written when it is sent, because its shape depends on the path that was called."""
+
+    def __init__(self, failure: Failure, headers: dict[str, str]) -> None:
+        super().__init__(None, failure.status, headers, media_type="application/json")
+        self._failure = failure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it."""
+        self.body = orjson.dumps(body_for(get_route_path(scope), self._failure))
+        self.headers["Content-Length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
+
+
+def problem(
+    status: int, code: str, detail: str, *, retry_after_s: float | None = None, error_id: str | None = None
+) -> Response:
     """An error response; ``Retry-After`` is rounded up to whole seconds."""
     headers = {} if retry_after_s is None else {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
-    body = orjson.dumps({"detail": detail, "code": code, **more})
-    return Response(body, status, headers, media_type="application/json")
+    return ProblemResponse(Failure(status, code, detail, error_id), headers)
 
 
 def of_service_error(error: ServiceError) -> Response:

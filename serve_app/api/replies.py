@@ -6,12 +6,13 @@ A pydantic response model would turn every float into an object first, which is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 from fastapi.responses import Response, StreamingResponse
+from numpy.typing import NDArray
 
 from serve_app.api.gateway import HybridEmbedded
 from serve_app.domain.embeddings import Float32
@@ -31,11 +32,13 @@ def json_reply(value: Any, *, truncated: Sequence[int] = ()) -> Response:
     return Response(dumps(value), headers=truncation_headers(truncated), media_type=_JSON)
 
 
-def vectors_reply(vectors: Float32, ids: Sequence[str] | None = None, *, truncated: Sequence[int] = ()) -> Response:
+def vectors_reply(
+    vectors: NDArray[Any], ids: Sequence[str] | None = None, *, truncated: Sequence[int] = ()
+) -> Response:
     """``{"vectors": [[f]]}``, or ``{"vectors": {id: [f]}}`` with ``ids``; large ones are streamed.
 
     Args:
-        vectors: float32 ``[n, dimension]``.
+        vectors: ``[n, dimension]``.
         ids: One name for each row.
         truncated: Rows whose text was cut, for the ``X-Truncated`` header.
     """
@@ -44,6 +47,14 @@ def vectors_reply(vectors: Float32, ids: Sequence[str] | None = None, *, truncat
         return json_reply({"vectors": rows}, truncated=truncated)
     headers = truncation_headers(truncated)
     return StreamingResponse(_pieces(vectors, ids), headers=headers, media_type=_JSON)
+
+
+def matrix_reply(vectors: Float32, *, truncated: Sequence[int] = ()) -> Response:
+    """``[[f]]``; large ones are streamed."""
+    if vectors.size <= _PIECE_FLOATS:
+        return json_reply(vectors, truncated=truncated)
+    headers = truncation_headers(truncated)
+    return StreamingResponse(matrix_pieces(vectors), headers=headers, media_type=_JSON)
 
 
 def truncation_headers(truncated: Sequence[int]) -> dict[str, str]:
@@ -90,22 +101,29 @@ async def _hybrid_row(embedded: HybridEmbedded, row: int) -> AsyncIterator[bytes
         yield head + b',"colbert":null}'
         return
     yield head + b',"colbert":'
-    async for piece in _matrix(embedded.colbert[row]):
+    async for piece in matrix_pieces(embedded.colbert[row]):
         yield piece
     yield b"}"
 
 
-async def _matrix(rows: Float32) -> AsyncIterator[bytes]:
-    """A JSON list of lists, in pieces that hold the event loop for a moment only."""
+async def matrix_pieces(
+    rows: NDArray[Any], form: Callable[[NDArray[Any]], Any] = np.ascontiguousarray
+) -> AsyncIterator[bytes]:
+    """A JSON list of rows, in pieces that hold the event loop for a moment only.
+
+    Args:
+        rows: ``[n, dimension]``.
+        form: Turns some of the rows into what is written: as many rows, or other values.
+    """
     step = max(1, _PIECE_FLOATS // max(1, rows.shape[1]))
     yield b"["
     for start in range(0, len(rows), step):
-        yield (b"," if start else b"") + dumps(np.ascontiguousarray(rows[start : start + step]))[1:-1]
+        yield (b"," if start else b"") + dumps(form(rows[start : start + step]))[1:-1]
         await asyncio.sleep(0)
     yield b"]"
 
 
-async def _pieces(vectors: Float32, ids: Sequence[str] | None) -> AsyncIterator[bytes]:
+async def _pieces(vectors: NDArray[Any], ids: Sequence[str] | None) -> AsyncIterator[bytes]:
     step = max(1, _PIECE_FLOATS // vectors.shape[1])
     yield b'{"vectors":' + (b"[" if ids is None else b"{")
     for start in range(0, len(vectors), step):

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from serve_app.api.schemas.native import TextRecord
 from serve_app.domain.errors import InvalidInputError, ServiceError
 from serve_app.domain.limits import Limits
 
 _HALF = "holds half of a surrogate pair, which is no Unicode text"
+
+
+class Named(Protocol):
+    """Things of a request that have names."""
+
+    @property
+    def name(self) -> Callable[[int], str]:
+        """The field's name for an index, for error messages."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,11 +54,34 @@ def candidate_texts(query: str, candidates: Sequence[str], limits: Limits, *, fi
         InvalidInputError: Too many, or a text that is blank, broken or over a limit.
     """
     single_text(query, limits, field="query")
-    if len(candidates) > limits.max_candidates:
-        raise InvalidInputError(
-            f"{field}: {len(candidates)} texts, the limit is {limits.max_candidates}; send several requests"
-        )
+    refuse_many(candidates, limits.max_candidates, field)
     return _proven(Texts(candidates, None, lambda i: f"{field}[{i}]" if i >= 0 else "query"), limits)
+
+
+def pair_texts(query: str, candidate: str, limits: Limits) -> Texts:
+    """Proves a query and its only candidate; as ``candidate_texts``, but the field is no list."""
+    single_text(query, limits, field="query")
+    return _proven(Texts([candidate], None, lambda i: "candidate" if i >= 0 else "query"), limits)
+
+
+def listed_texts(texts: str | Sequence[str], limits: Limits, *, field: str) -> Texts:
+    """Proves the one text of a field, or the texts of its list.
+
+    Raises:
+        InvalidInputError: None or too many, or a text that is blank, broken or over a limit.
+    """
+    if isinstance(texts, str):
+        return single_text(texts, limits, field=field)
+    if not texts:
+        raise InvalidInputError(f"{field}: must not be empty")
+    refuse_many(texts, limits.max_items, field)
+    return _proven(Texts(texts, None, lambda i: f"{field}[{i}]"), limits)
+
+
+def refuse_many(texts: Sized, limit: int, field: str) -> None:
+    """Raises ``InvalidInputError`` if a field has more texts than a request may have."""
+    if len(texts) > limit:
+        raise InvalidInputError(f"{field}: {len(texts)} texts, the limit is {limit}; send several requests")
 
 
 def batch_texts(items: list[str] | dict[str, str] | list[TextRecord], limits: Limits) -> Texts:
@@ -57,8 +90,7 @@ def batch_texts(items: list[str] | dict[str, str] | list[TextRecord], limits: Li
     Raises:
         InvalidInputError: Too many, a duplicate or broken id, or a text that is blank, broken or over a limit.
     """
-    if len(items) > limits.max_items:
-        raise InvalidInputError(f"items: {len(items)} texts, the limit is {limits.max_items}; send several requests")
+    refuse_many(items, limits.max_items, "items")
     if isinstance(items, dict):
         names = list(items)
         _refuse_broken_ids(names, lambda i: f"items: the id {names[i]!r}")
@@ -73,7 +105,7 @@ def batch_texts(items: list[str] | dict[str, str] | list[TextRecord], limits: Li
 
 
 @contextmanager
-def naming(texts: Texts) -> Iterator[None]:
+def naming(texts: Named) -> Iterator[None]:
     """Puts the field's name in front of the message of an error that one text caused."""
     try:
         yield

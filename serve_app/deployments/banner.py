@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import logging
 from collections.abc import Sequence
+from typing import Any
 
 from ray._private.worker import get_dashboard_url  # no public way exists in Ray 2.60
 from ray.serve.context import _get_global_client
@@ -12,21 +15,37 @@ from serve_app.api.gateway import Gateway, ModelState
 from serve_app.deployments.console import say
 from serve_app.domain.errors import ServiceError
 
+logger = logging.getLogger(__name__)
 
-async def announce(gateway: Gateway) -> None:
-    """Waits until a forward succeeds, then prints the block once."""
+_AFTER_SERVE_S = 0.5
+_WARNING = "everybody who reaches this port may use, train and delete models: it needs no API key (README, Security)"
+
+
+async def announce(gateway: Gateway, *, needs_key: bool) -> None:
+    """Waits until a forward succeeds, then prints the block once.
+
+    Args:
+        gateway: What serves.
+        needs_key: Whether API keys are on; if not, that is worth a warning unless only this machine can ask.
+    """
     while True:
         try:
             await gateway.check(timeout_s=5.0)
             break
         except ServiceError:
             await asyncio.sleep(0.2)
-    await asyncio.sleep(0.5)  # let Ray Serve's own start messages go first
-    say(text(await gateway.models(), base_url(), dashboard_url()))
+    await asyncio.sleep(_AFTER_SERVE_S)  # let Ray Serve's own start messages go first
+    warning = None if needs_key or is_loopback(host()) else _WARNING
+    if warning:
+        logger.warning(warning)
+    say(text(await gateway.models(), base_url(), dashboard_url(), needs_key=needs_key, warning=warning))
 
 
-def text(models: Sequence[ModelState], base: str, dashboard: str) -> str:
+def text(
+    models: Sequence[ModelState], base: str, dashboard: str, *, needs_key: bool = False, warning: str | None = None
+) -> str:
     """The block, ending without a line break."""
+    key = " -H 'Authorization: Bearer KEY'" if needs_key else ""
     lines = [
         "The service is ready.",
         f"  address    {base}",
@@ -34,8 +53,9 @@ def text(models: Sequence[ModelState], base: str, dashboard: str) -> str:
         *([f"  fine-tunes {', '.join(tuned)}"] if (tuned := [m.name for m in models if m.base]) else []),
         f"  docs       {base}/docs",
         f"  dashboard  {dashboard}   (its token: ray get-auth-token)",
-        f"  try        curl {base}/vectorize -H 'Content-Type: application/json' -d '{{\"text\": \"hello\"}}'",
+        f"  try        curl {base}/vectorize{key} -H 'Content-Type: application/json' -d '{{\"text\": \"hello\"}}'",
         "  stop       Ctrl-C",
+        *([f"  WARNING    {warning}"] if warning else []),
     ]
     return "\n" + "\n".join(lines)
 
@@ -48,11 +68,27 @@ def _line(model: ModelState) -> str:
 
 def base_url() -> str:
     """The address of this node's HTTP proxy, as Serve knows it."""
+    near = "127.0.0.1" if host() in {"", "0.0.0.0", "::"} else host()
+    return f"http://{near}:{_http_options().port}"
+
+
+def host() -> str:
+    """The address that this node's HTTP proxy listens on; empty for all."""
+    return _http_options().host or ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _http_options() -> Any:  # ray.serve.config.HTTPOptions
     client = _get_global_client()
     assert client is not None, "only a replica knows the address"
-    options = client.http_config
-    host = "127.0.0.1" if options.host in {None, "", "0.0.0.0", "::"} else options.host
-    return f"http://{host}:{options.port}"
+    return client.http_config
 
 
 def dashboard_url() -> str:

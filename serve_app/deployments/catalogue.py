@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from serve_app.deployments.calls import ReplicaCaller
 from serve_app.deployments.served import Served
-from serve_app.domain.errors import CapabilityError, ModelNotFoundError
+from serve_app.domain.errors import CapabilityError, ModelLoadError, ModelNotFoundError, UnavailableError
 from serve_app.domain.profiles import Capability
 from serve_app.models.catalogue import FineTune, find_fine_tune, fine_tunes
 from serve_app.models.source import describe
+
+logger = logging.getLogger(__name__)
 
 _FRESH_S = 1.0  # a fine-tune that was found is not looked for again so soon
 _DEEPEST = 10  # fine-tunes of fine-tunes
@@ -32,7 +35,7 @@ class Catalogue(Generic[C]):
         self._found: dict[str, tuple[float, Served[C]]] = {}
 
     async def pick(
-        self, name: str | None, needed: frozenset[Capability], what: str, *, others: Collection[str] = ()
+        self, name: str | None, needed: frozenset[Capability], what: str, *, others: Catalogue[Any] | None = None
     ) -> Served[C]:
         """The model with this name, or the first configured one that can.
 
@@ -40,11 +43,12 @@ class Catalogue(Generic[C]):
             name: What the client said; None for the default.
             needed: What it must be able to do.
             what: How a sentence calls this.
-            others: Names that are served, but for something else.
+            others: Models that are served for something else.
 
         Raises:
             ModelNotFoundError: No such name.
             CapabilityError: The model can not do it, or none can.
+            UnavailableError: It is a fine-tune whose folder can not be read.
         """
         able = [served.source.name for served in self.configured.values() if needed <= served.capabilities]
         if name is None:
@@ -52,18 +56,33 @@ class Catalogue(Generic[C]):
                 raise CapabilityError(f"none of the served models does {what}")
             return self.configured[able[0]]
         served = self.configured.get(name) or await self._fine_tune(name)
-        if served is None and name not in others:
-            names = ", ".join(dict.fromkeys([*self.configured, *others]))
+        if served is None and not (others and await others.has(name)):
+            names = ", ".join(dict.fromkeys([*self.configured, *(others.configured if others else ())]))
             raise ModelNotFoundError(f"no model {name!r} is served; these are: {names}, and their fine-tunes")
         if served is None or not needed <= served.capabilities:
             raise CapabilityError(f"{name!r} does not do {what}; these models do: {', '.join(able) or 'none'}")
         return served
 
+    async def has(self, name: str) -> bool:
+        """Whether there is a model of this name.
+
+        Raises:
+            UnavailableError: It is a fine-tune whose folder can not be read.
+        """
+        return name in self.configured or await self._fine_tune(name) is not None
+
     def all(self) -> Iterator[Served[C]]:
         """Every model; reads manifests, and the vocabularies of fine-tunes that were not seen yet."""
         yield from self.configured.values()
         for found in fine_tunes(self._models_dir):
-            if found.name not in self.configured and (served := self._served(found)) is not None:
+            if found.name in self.configured:
+                continue
+            try:
+                served = self._served(found)
+            except ModelLoadError as error:  # or it was deleted this very moment
+                logger.warning("the fine-tune %r is not listed: %s", found.name, error.message)
+                continue
+            if served is not None:
                 yield served
 
     async def _fine_tune(self, name: str) -> Served[C] | None:
@@ -71,7 +90,10 @@ class Catalogue(Generic[C]):
         if known and time.monotonic() - known[0] < _FRESH_S:
             return known[1]
         found = await asyncio.to_thread(find_fine_tune, name, self._models_dir)
-        served = await asyncio.to_thread(self._served, found) if found else None
+        try:
+            served = await asyncio.to_thread(self._served, found) if found else None
+        except ModelLoadError as error:
+            raise UnavailableError(f"the fine-tune {name!r} can not be loaded: {error.message}") from error
         if served is None:
             self._found.pop(name, None)
         else:
@@ -87,6 +109,8 @@ class Catalogue(Generic[C]):
         if host is None:
             return None
         base = find_fine_tune(found.base, self._models_dir) if found.adapter else found
+        if base is not None and base.adapter:  # an adapter on an adapter: replicas have no such thing
+            return None
         source = host.source if base is None else describe(found.name, base.folder, family=found.family)
         return Served(replace(source, name=found.name), host.capabilities, host.caller, found)
 

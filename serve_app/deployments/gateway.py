@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from serve_app.api.gateway import CallOptions, Embedded, HybridEmbedded, ModelState
+from serve_app.api.gateway import CallOptions, Embedded, HybridEmbedded, ModelState, SparseEmbedded
 from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.client import EncoderClient
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.ranking import Rerankers
 from serve_app.deployments.served import Served, count, refuse_long
-from serve_app.domain.embeddings import DENSE, EncodedBatch
+from serve_app.domain.embeddings import DENSE, EncodedBatch, Float32
 from serve_app.domain.errors import ConflictError, InvalidInputError, QueueFullError
 from serve_app.domain.limits import Limits
 from serve_app.domain.profiles import Capability, TextRole
+from serve_app.domain.tokens import Token
 from serve_app.models.catalogue import delete_fine_tune
 from serve_app.models.tokenizer import Tokenised
 
 _HYBRID = frozenset({Capability.DENSE, Capability.SPARSE, Capability.COLBERT})
+_SPARSE = frozenset({Capability.SPARSE})
 
 
 class ServeGateway:
@@ -44,22 +46,20 @@ class ServeGateway:
         self.rerank = rerankers.rerank
         self.explain = rerankers.explain
 
-    async def embed(self, texts: Sequence[str], role: TextRole, options: CallOptions) -> Embedded:
+    async def embed(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> Embedded:
         """See ``Gateway.embed``."""
-        served = await self._models.pick(
-            options.model, DENSE, "dense vectors", others=self._rerankers.models.configured
-        )
+        served = await self._pick(options.model, DENSE, "dense vectors")
         began = time.monotonic()
-        tokens = await served.tokenise(texts, role)
-        cut = refuse_long(tokens, options)
-        answer = await self._encode(served, tokens, options, began, DENSE)
-        return Embedded(served.source.name, answer.dense, len(tokens.ids), cut)
+        return await self._embed(served, await served.tokenise(texts, role), options, began)
+
+    async def embed_ids(self, rows: Sequence[Sequence[int]], options: CallOptions) -> Embedded:
+        """See ``Gateway.embed_ids``."""
+        served = await self._pick(options.model, DENSE, "dense vectors")
+        return await self._embed(served, served.tokenizer.of_ids(rows), options, time.monotonic())
 
     async def encode(self, texts: Sequence[str], options: CallOptions, *, colbert: bool) -> HybridEmbedded:
         """See ``Gateway.encode``."""
-        served = await self._models.pick(
-            options.model, _HYBRID, "hybrid vectors", others=self._rerankers.models.configured
-        )
+        served = await self._pick(options.model, _HYBRID, "hybrid vectors")
         began = time.monotonic()
         tokens = await served.tokenise(texts, TextRole.PASSAGE)
         cut = refuse_long(tokens, options)
@@ -67,15 +67,28 @@ class ServeGateway:
             self._refuse_large(len(tokens.ids), served.source.dimension)
         want = _HYBRID if colbert else _HYBRID - {Capability.COLBERT}
         answer = await self._encode(served, tokens, options, began, want)
-        assert answer.sparse_ids is not None
-        assert answer.sparse_weights is not None
         named = served.tokenizer.vocabulary.weights_by_text
-        sparse = [
-            named(ids.tolist(), weights)  # float32 as they are: orjson writes them shorter
-            for ids, weights in zip(answer.sparse_ids.rows(), answer.sparse_weights.rows(), strict=True)
-        ]
+        sparse = [named(ids, weights) for ids, weights in _sparse_rows(answer)]
         vectors = answer.colbert.rows() if answer.colbert is not None else None
         return HybridEmbedded(served.source.name, answer.dense, len(tokens.ids), cut, sparse, vectors)
+
+    async def encode_sparse(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> SparseEmbedded:
+        """See ``Gateway.encode_sparse``."""
+        served = await self._pick(options.model, _SPARSE, "sparse vectors")
+        began = time.monotonic()
+        tokens = await served.tokenise(texts, role)
+        cut = refuse_long(tokens, options)
+        answer = await self._encode(served, tokens, options, began, _SPARSE | DENSE)
+        numbered = served.tokenizer.vocabulary.weights_by_id
+        weights = [numbered(ids, weights) for ids, weights in _sparse_rows(answer)]
+        return SparseEmbedded(served.source.name, weights, cut)
+
+    async def tokenize(
+        self, texts: Sequence[str], role: TextRole | None, model: str | None, *, special: bool
+    ) -> Sequence[Sequence[Token]]:
+        """See ``Gateway.tokenize``."""
+        served = await self._pick(model, frozenset(), "tokens")
+        return await served.tokens(texts, role, special=special)
 
     async def models(self) -> Sequence[ModelState]:
         """See ``Gateway.models``. A model that embeds and reranks is one entry."""
@@ -99,13 +112,23 @@ class ServeGateway:
 
     async def check(self, *, timeout_s: float) -> ModelState:
         """See ``Gateway.check``."""
-        served = await self._models.pick(None, DENSE, "dense vectors")
+        served = await self._pick(None, DENSE, "dense vectors")
         tokens = await served.tokenise(["ready?"], TextRole.QUERY)
         answer = await served.caller.encode(served.batch(tokens), timeout_s=timeout_s)
         for failure in answer.failures:
             if failure.code != QueueFullError.code:
                 raise failure.error()
         return served.state()
+
+    async def _pick(self, name: str | None, needed: frozenset[Capability], what: str) -> Served[EncoderClient]:
+        return await self._models.pick(name, needed, what, others=self._rerankers.models)
+
+    async def _embed(
+        self, served: Served[EncoderClient], tokens: Tokenised, options: CallOptions, began: float
+    ) -> Embedded:
+        cut = refuse_long(tokens, options)
+        answer = await self._encode(served, tokens, options, began, DENSE)
+        return Embedded(served.source.name, answer.dense, len(tokens.ids), cut)
 
     async def _encode(
         self,
@@ -131,3 +154,11 @@ class ServeGateway:
                 f"return_colbert: {tokens} tokens of {dimension} numbers each are over the limit of {most} numbers "
                 f"in a reply; send fewer or shorter texts at once (up to {most // dimension} tokens), or do without"
             )
+
+
+def _sparse_rows(answer: EncodedBatch) -> Iterator[tuple[list[int], Float32]]:
+    """Ids and weights of each text; the weights stay float32: orjson writes those shorter."""
+    assert answer.sparse_ids is not None
+    assert answer.sparse_weights is not None
+    for ids, weights in zip(answer.sparse_ids.rows(), answer.sparse_weights.rows(), strict=True):
+        yield ids.tolist(), weights

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from serve_app.api.application import create_app
+from serve_app.api.auth import Access
 from serve_app.deployments.banner import announce
 from serve_app.deployments.calls import ReplicaCaller
 from serve_app.deployments.catalogue import Catalogue
@@ -19,8 +20,10 @@ from serve_app.deployments.console import keep_log_fresh, telling_why
 from serve_app.deployments.encoder import Encoder
 from serve_app.deployments.gateway import ServeGateway
 from serve_app.deployments.jobs import TrackerJobs
+from serve_app.deployments.keys import Keys
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.ranking import Rerankers
+from serve_app.deployments.rates import SharedRates
 from serve_app.deployments.reranker import Reranker
 from serve_app.deployments.served import Served
 from serve_app.domain.embeddings import DENSE
@@ -51,25 +54,28 @@ class Ingress:
 
         Raises:
             ModelLoadError: A model's card or tokenizer can not be read.
+            ConfigurationError: The API keys can not be read.
         """
         self._settings = settings
         with telling_why("the ingress"):
+            self._keys = Keys(settings.security) if settings.security.wants_keys else None
             models = {m.name: self._served(m, EncoderClient(encoders[m.name])) for m in settings.models}
             scorers = {m.name: self._served(m, ReplicaCaller(rerankers[m.name])) for m in settings.rerankers}
         callers: list[ReplicaCaller] = [served.caller for served in models.values()]
         callers += [served.caller for served in scorers.values()]
         await asyncio.gather(*(caller.start(wait_s=_WAIT_FOR_REPLICAS_S) for caller in callers))
         self._metrics = IngressMetrics()
-        rankers = Rerankers(Catalogue(scorers, settings.models_dir), models, self._metrics)
-        self._gateway = ServeGateway(
-            Catalogue(models, settings.models_dir), rankers, settings.models_dir, settings.limits, self._metrics
-        )
+        embedders = Catalogue(models, settings.models_dir)
+        rankers = Rerankers(Catalogue(scorers, settings.models_dir), embedders, self._metrics)
+        self._gateway = ServeGateway(embedders, rankers, settings.models_dir, settings.limits, self._metrics)
         self._jobs = TrackerJobs(settings.training, settings.models, settings.models_dir)
         loop = asyncio.get_running_loop()
         self._tracking = loop.create_task(self._jobs.start())
         self._log_keeper = loop.create_task(keep_log_fresh())
+        if self._keys is not None:
+            self._watching = loop.create_task(self._keys.watch())
         if serve.get_replica_context().rank.rank == 0:
-            self._announcement = loop.create_task(announce(self._gateway))
+            self._announcement = loop.create_task(announce(self._gateway, needs_key=self._keys is not None))
 
     def _served(self, model: ModelSettings, caller: C) -> Served[C]:
         source = find_model(model.name, self._settings.models_dir, family=model.family, weights=False)
@@ -84,4 +90,14 @@ class Ingress:
             self._settings.limits,
             self._settings.training.limits,
             count_status=self._metrics.count_status,
+            access=self._access(),
+            cors_origins=self._settings.security.cors_origins,
         )
+
+    def _access(self) -> Access | None:
+        if self._keys is None:
+            return None
+        rates = SharedRates()
+        if any(key.is_limited for key in self._keys.ring().keys):
+            rates.start()
+        return Access(self._keys.ring, rates)

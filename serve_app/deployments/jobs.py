@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from serve_app.api.jobs_gateway import FineTuneOrder
-from serve_app.deployments.orders import BaseModels, data_of, spec_of
+from serve_app.deployments.orders import BaseModels, data_of, refuse_impossible, spec_of
 from serve_app.domain.errors import ServiceError, UnavailableError
 from serve_app.domain.job_notes import JobNote
 from serve_app.domain.jobs import JobRecord
@@ -69,6 +69,7 @@ class TrackerJobs:
     async def submit(self, order: FineTuneOrder) -> JobRecord:
         """See ``JobsGateway.submit``."""
         base = await asyncio.to_thread(self._bases.find, order.base_model)
+        refuse_impossible(order, base)
         gpus = 0.0 if self._settings.gpus_per_worker != "auto" else ray.cluster_resources().get("GPU", 0.0)
         spec = spec_of(order, base, self._settings, self._models_dir, gpus=gpus)
         data = await asyncio.to_thread(data_of, order)

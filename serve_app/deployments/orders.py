@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from serve_app.api.jobs_gateway import FineTuneOrder
-from serve_app.domain.errors import InvalidInputError, ModelLoadError, ModelNotFoundError
-from serve_app.domain.fine_tuning import TrainingSpec, default_learning_rate
+from serve_app.domain.errors import CapabilityError, InvalidInputError, ModelLoadError, ModelNotFoundError
+from serve_app.domain.fine_tuning import NARROWEST_IN_FOUR_BITS, TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.domain.pairs import Example
 from serve_app.jobs.store import TrainingData
 from serve_app.models.catalogue import find_fine_tune
@@ -44,6 +45,24 @@ class BaseModels:
             return describe(name, found.folder, family=found.family)
         except ModelLoadError as error:
             raise InvalidInputError(f"base_model: {error.message}") from error
+
+
+def refuse_impossible(order: FineTuneOrder, base: ModelSource) -> None:
+    """Makes sure that a Q-LoRA can run; nothing else is trained in its place.
+
+    Raises:
+        CapabilityError: bitsandbytes is not installed, or the model is too narrow for it.
+    """
+    if order.kind is not TrainingKind.QLORA:
+        return
+    instead = "send use_qlora: false for LoRA on unquantised weights"
+    if find_spec("bitsandbytes") is None:
+        raise CapabilityError(f"use_qlora: bitsandbytes is not installed here; {instead}")
+    if base.dimension % NARROWEST_IN_FOUR_BITS:
+        raise CapabilityError(
+            f"use_qlora: the layers of {base.name!r} are {base.dimension} wide, and only multiples of "
+            f"{NARROWEST_IN_FOUR_BITS} can be quantised; {instead}"
+        )
 
 
 def spec_of(

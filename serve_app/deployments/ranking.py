@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +27,8 @@ _NO_QUERY: Int32 = np.empty(0, np.int32)  # a cross-encoder's pairs hold it
 class Rerankers:
     """All rerankers, by name; the first one is the default."""
 
-    def __init__(self, models: Catalogue[ReplicaCaller], others: Collection[str], metrics: IngressMetrics) -> None:
-        """Takes the served rerankers, and the names of the models that are configured to embed."""
+    def __init__(self, models: Catalogue[ReplicaCaller], others: Catalogue[Any], metrics: IngressMetrics) -> None:
+        """Takes the served rerankers, and the models that embed."""
         self.models = models
         self._others = others
         self._metrics = metrics

@@ -13,6 +13,8 @@ from serve_app.deployments.metrics import IngressMetrics
 from serve_app.domain.embeddings import TokenBatch, Variant
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.profiles import Capability, TextRole
+from serve_app.domain.tokens import Token
+from serve_app.domain.usage import add_tokens
 from serve_app.models.catalogue import FineTune
 from serve_app.models.source import ModelSource
 from serve_app.models.tokenizer import TextTokenizer, Tokenised
@@ -71,14 +73,22 @@ class Served(Generic[C]):
             kind=told.kind if told else None,
             created=told.manifest.get("created") if told else None,
             metrics=told.manifest.get("metrics") if told else None,
+            pooling=self.source.pooling.value,
         )
 
-    async def tokenise(self, texts: Sequence[str], role: TextRole) -> Tokenised:
+    async def tokenise(self, texts: Sequence[str], role: TextRole | None) -> Tokenised:
         """Token ids of the texts, formatted as the model's family wants them; long work is done in a thread."""
-        formatted = [self.source.profile.format(role, text) for text in texts]
+        formatted = self._formatted(texts, role)
         if sum(map(len, formatted)) <= _INLINE_CHARS:
             return self.tokenizer(formatted)
         return await asyncio.to_thread(self.tokenizer, formatted)
+
+    async def tokens(self, texts: Sequence[str], role: TextRole | None, *, special: bool) -> list[list[Token]]:
+        """The tokens of the texts, formatted likewise, with their places in the formatted texts."""
+        return await asyncio.to_thread(self.tokenizer.tokens, self._formatted(texts, role), special=special)
+
+    def _formatted(self, texts: Sequence[str], role: TextRole | None) -> Sequence[str]:
+        return texts if role is None else [self.source.profile.format(role, text) for text in texts]
 
     async def tokenise_pairs(self, query: str, candidates: Sequence[str]) -> Tokenised:
         """Token ids of the query with each candidate."""
@@ -107,11 +117,12 @@ def refuse_long(tokens: Tokenised, options: CallOptions, *, first: int = 0) -> l
 
 
 def count(metrics: IngressMetrics, parts: Iterable[Tokenised]) -> int:
-    """Adds texts, tokens and cuts to the metrics; the number of tokens."""
+    """Adds texts, tokens and cuts to the metrics, tokens to what the request has cost; the number of tokens."""
     tokens = 0
     for part in parts:
         metrics.texts += len(part.lengths)
         metrics.truncated += len(part.truncated)
         tokens += len(part.ids)
     metrics.tokens += tokens
+    add_tokens(tokens)
     return tokens

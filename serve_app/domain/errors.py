@@ -2,6 +2,8 @@
 
 Where each one is raised, along the way of a request::
 
+    API key: none, its scope, its limits ───────── UnauthenticatedError 401, ForbiddenError 403, RateLimitError 429
+      │
     body ── too large ──────────────────────────── PayloadTooLargeError      413
       │
     schema, limits, empty text ─────────────────── InvalidInputError         422
@@ -49,6 +51,27 @@ class ServiceError(Exception):
         self.item = item
         if retry_after_s is not None:
             self.retry_after_s = retry_after_s
+
+
+class UnauthenticatedError(ServiceError):
+    """API keys are configured, and the request has none of them."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class ForbiddenError(ServiceError):
+    """The API key is known, but its scope does not include the action."""
+
+    status = 403
+    code = "insufficient_scope"
+
+
+class RateLimitError(ServiceError):
+    """The API key has used up its requests or tokens; ``retry_after_s`` says when there are some again."""
+
+    status = 429
+    code = "rate_limit_exceeded"
 
 
 class InvalidInputError(ServiceError):
@@ -147,6 +170,12 @@ class InternalError(ServiceError):
     """An unexpected failure. The message is for the log; a client sees only an id."""
 
 
+class ConfigurationError(ServiceError):
+    """What an operator configured can not be read or makes no sense; raised at start, never during a request."""
+
+    code = "configuration"
+
+
 class ModelLoadError(ServiceError):
     """A model can not be found or read; raised at start, never during a request."""
 
@@ -155,9 +184,10 @@ class ModelLoadError(ServiceError):
 
 _BY_CODE = {
     cls.code: cls
-    for cls in (InvalidInputError, PayloadTooLargeError, ModelNotFoundError, CapabilityError, JobNotFoundError,
-                ConflictError, IllegalTransitionError, StorageError, QueueFullError, DeadlineError, UnavailableError,
-                NonFiniteError, OutOfMemoryError, InternalError, ModelLoadError)
+    for cls in (UnauthenticatedError, ForbiddenError, RateLimitError, InvalidInputError, PayloadTooLargeError,
+                ModelNotFoundError, CapabilityError, JobNotFoundError, ConflictError, IllegalTransitionError,
+                StorageError, QueueFullError, DeadlineError, UnavailableError, NonFiniteError, OutOfMemoryError,
+                InternalError, ConfigurationError, ModelLoadError)
 }  # fmt: skip
 
 

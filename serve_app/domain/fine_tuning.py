@@ -32,6 +32,10 @@ class TrainingKind(StrEnum):
     QLORA = "qlora"
 
 
+NARROWEST_IN_FOUR_BITS = 64
+"""Columns of a layer that Q-LoRA can quantise, and what they must be a multiple of: one block of weights."""
+
+
 def default_learning_rate(kind: TrainingKind) -> float:
     """The peak rate that is used if the client gives none.
 

@@ -21,7 +21,12 @@ logger = logging.getLogger(__name__)
 TRAINING: Sequence[str] = (sys.executable, "-m", "training")
 _MARK = "retrieval_job"  # metadata by which we know our Ray Jobs among those of others
 _ANSWER_S = 15.0  # the client itself would wait for ever
-_WAIT_FOR_WORKERS_S = 7 * 24 * 3600  # Ray Train gives up after a minute; a job that does not fit waits, as pending
+_OF_RAY_TRAIN = {
+    # it gives up after a minute; a job that does not fit waits, as pending
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(7 * 24 * 3600),
+    # it looks every two seconds, and a worker that has reported a checkpoint waits with the next until it has looked
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
 
 Result = TypeVar("Result")
 
@@ -81,7 +86,7 @@ class RaySubmitter:
             connect: Makes the client; by default one of the cluster that this process belongs to.
         """
         self._command = tuple(command)
-        self._env = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(_WAIT_FOR_WORKERS_S), **(env or {})}
+        self._env = {**_OF_RAY_TRAIN, **(env or {})}
         self._connect = connect or _connect
         self._client: JobSubmissionClient | None = None
         self._last_fault = ""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Encoding
 
 from serve_app.domain.embeddings import Int32, TokenBatch
+from serve_app.domain.errors import InvalidInputError
+from serve_app.domain.tokens import Token
 from serve_app.models.vocabulary import load_vocabulary
 
 
@@ -89,6 +92,30 @@ class TextTokenizer:
         full_lengths = [len(whole.ids) + len(other.ids) + specials for other in others]
         return _tokenised(rows, np.array(full_lengths, np.int32))
 
+    def of_ids(self, rows: Sequence[Sequence[int]]) -> Tokenised:
+        """Texts that a client has tokenised itself: nothing is added, and one that is too long loses its end.
+
+        Raises:
+            InvalidInputError: An id is not in the vocabulary; ``item`` is the row.
+        """
+        for i, row in enumerate(rows):
+            if (largest := max(row)) >= self.vocabulary.size:
+                raise InvalidInputError(
+                    f"token id {largest} is not in the model's vocabulary of {self.vocabulary.size}", item=i
+                )
+        full_lengths = np.fromiter(map(len, rows), np.int32, len(rows))
+        return _tokenised([row[: self.max_tokens] for row in rows], full_lengths)
+
+    def tokens(self, texts: Sequence[str], *, special: bool = True) -> list[list[Token]]:
+        """The tokens of each text, uncut, with their places in it.
+
+        Args:
+            texts: As they are to be read.
+            special: Whether the tokens around a text are wanted too.
+        """
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+        return [_tokens(encoding, text) for encoding, text in zip(encodings, texts, strict=True)]
+
     def _ids_after_text(self) -> list[int]:
         """The special tokens that the post-processor puts behind a text."""
         bare = self._tokenizer.encode("a", add_special_tokens=False).ids
@@ -110,3 +137,19 @@ class TextTokenizer:
 def _tokenised(rows: Sequence[Sequence[int]], full_lengths: Int32) -> Tokenised:
     lengths = np.fromiter(map(len, rows), np.int32, len(rows))
     return Tokenised(np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths, full_lengths)
+
+
+def _tokens(encoding: Encoding, text: str) -> list[Token]:
+    content = text.encode()
+    if len(content) == len(text):
+        places = encoding.offsets
+    else:  # the library counts characters
+        byte_of = [0, *accumulate(len(character.encode()) for character in text)]
+        places = [(byte_of[start], byte_of[stop]) for start, stop in encoding.offsets]
+    tokens = zip(encoding.ids, encoding.tokens, encoding.special_tokens_mask, places, strict=True)
+    return [
+        Token(id, name, True)
+        if special
+        else Token(id, content[start:stop].decode(errors="replace"), False, start, stop)
+        for id, name, special, (start, stop) in tokens
+    ]

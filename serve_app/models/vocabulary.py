@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -49,6 +50,15 @@ class Vocabulary:
                 text = self._text(id)
                 named[text] = max(weight, named.get(text, 0.0))
         return named
+
+    def weights_by_id(self, ids: Iterable[int], weights: Iterable[float]) -> list[tuple[int, float]]:
+        """The weight of each token by its id; special tokens are left out."""
+        return [(id, weight) for id, weight in zip(ids, weights, strict=True) if id not in self._special]
+
+    @cached_property
+    def size(self) -> int:
+        """Number of tokens; every id is below it."""
+        return int(self.tokenizer.get_vocab_size())
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """The tokens as they stand in the text: a blank in front says that a word starts there."""

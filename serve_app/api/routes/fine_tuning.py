@@ -36,6 +36,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         503: "The job folders can not be written, or the job tracker does not answer.",
     }.items()
 }
+_LORA_ERRORS = _ERRORS | {400: {"model": Problem, "description": "Q-LoRA can not run here, or not on this model."}}
 
 
 def fine_tuning_router(jobs: JobsGateway, limits: FineTuneLimits) -> APIRouter:
@@ -48,7 +49,7 @@ def fine_tuning_router(jobs: JobsGateway, limits: FineTuneLimits) -> APIRouter:
         order, ignored = await order_of(request, limits)
         return json_reply(_accepted(await jobs.submit(order), ignored, limits))
 
-    @router.post("/fine-tune-lora", response_model=FineTuneLoraReply, responses=_ERRORS, summary="Tune an adapter")
+    @router.post("/fine-tune-lora", response_model=FineTuneLoraReply, responses=_LORA_ERRORS, summary="Tune an adapter")
     async def fine_tune_lora(request: FineTuneLoraRequest) -> Response:
         """Starts a LoRA fine-tune, by default on a base in 4 bits (Q-LoRA)."""
         order, ignored = await order_of(request, limits)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from serve_app.api.binary import BINARY, AcceptHeader, binary_dtype, binary_reply, colbert_reply
 from serve_app.api.body import StrictRoute
 from serve_app.api.gateway import Gateway
 from serve_app.api.options import TimeoutHeader, options_of
@@ -12,6 +14,7 @@ from serve_app.api.problems import ERRORS
 from serve_app.api.replies import hybrid_reply, json_reply, single_hybrid_reply
 from serve_app.api.schemas.hybrid import HybridBatchReply, HybridBatchRequest, HybridReply, HybridRequest
 from serve_app.api.texts import batch_texts, naming, single_text
+from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.limits import Limits
 
 
@@ -28,16 +31,32 @@ def hybrid_router(gateway: Gateway, limits: Limits) -> APIRouter:
             return single_hybrid_reply(await gateway.encode(texts.values, options, colbert=request.return_colbert))
 
     @router.post(
-        "/vectorize-batch-hybrid", response_model=HybridBatchReply, summary="All representations of many texts"
+        "/vectorize-batch-hybrid",
+        response_model=HybridBatchReply,
+        responses=BINARY,
+        summary="All representations of many texts",
     )
-    async def vectorize_batch_hybrid(request: HybridBatchRequest, wanted_timeout: TimeoutHeader = None) -> Response:
-        """As /vectorize-hybrid for many texts; an empty `items` gets an empty answer."""
+    async def vectorize_batch_hybrid(
+        request: HybridBatchRequest, wanted_timeout: TimeoutHeader = None, accept: AcceptHeader = ""
+    ) -> Response:
+        """As /vectorize-hybrid for many texts; an empty `items` gets an empty answer.
+
+        With `Accept: application/octet-stream` the ColBERT vectors alone, one text after the other; the header
+        `X-Lengths` has the number of vectors of each text.
+        """
+        dtype = binary_dtype(accept)
+        if dtype is not None and not request.return_colbert:
+            raise InvalidInputError("header Accept: bytes are for ColBERT vectors alone; send return_colbert: true")
         texts = batch_texts(request.items, limits)
         options = options_of(request, wanted_timeout, limits)
         if not texts.values:
+            if dtype is not None:
+                return binary_reply(np.empty((0, 0)), dtype, lengths=[])
             return json_reply({"hybrid_vectors": {} if isinstance(request.items, dict) else []})
         with naming(texts):
             embedded = await gateway.encode(texts.values, options, colbert=request.return_colbert)
+        if dtype is not None and embedded.colbert is not None:
+            return colbert_reply(embedded.colbert, dtype, truncated=embedded.truncated)
         return hybrid_reply(embedded, texts.ids)
 
     return router

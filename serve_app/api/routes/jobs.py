@@ -21,6 +21,9 @@ _STREAM = "text/event-stream"
 _STREAM_S = 1.0  # between two looks
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "Job not found"}}
 _ENDED: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description": "The job's state does not allow it."}}
+_INVALID: dict[int | str, dict[str, Any]] = {
+    422: {"model": Problem, "description": "A parameter is out of its bounds."}
+}
 _HIDDEN = frozenset({"id", "submission_id", "fruitless", "checkpoint", "published", "heard_at", "read_bytes", "events"})
 
 
@@ -32,7 +35,7 @@ def job_body(record: JobRecord) -> dict[str, Any]:
 
 def jobs_router(jobs: JobsGateway) -> APIRouter:
     """The routes over a gateway."""
-    router = APIRouter(tags=["jobs"])
+    router = APIRouter(tags=["jobs"], responses=_INVALID)
 
     @router.get("/jobs", response_model=JobList, responses=_NOT_FOUND, summary="All jobs, newest first")
     async def page(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from serve_app.api.binary import BINARY, AcceptHeader, binary_dtype, binary_reply
 from serve_app.api.body import StrictRoute
 from serve_app.api.gateway import Gateway
 from serve_app.api.options import TimeoutHeader, options_of
 from serve_app.api.problems import ERRORS
+from serve_app.api.quantised import encoded
 from serve_app.api.replies import json_reply, vectors_reply
 from serve_app.api.schemas.native import (
     VectorizeBatchReply,
@@ -25,25 +28,41 @@ def native_router(gateway: Gateway, limits: Limits) -> APIRouter:
     """The routes over a gateway."""
     router = APIRouter(tags=["vectors"], responses=ERRORS, route_class=StrictRoute)
 
-    @router.post("/vectorize", response_model=VectorizeReply, summary="The vector of one text")
-    async def vectorize(request: VectorizeRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+    @router.post("/vectorize", response_model=VectorizeReply, responses=BINARY, summary="The vector of one text")
+    async def vectorize(
+        request: VectorizeRequest, wanted_timeout: TimeoutHeader = None, accept: AcceptHeader = ""
+    ) -> Response:
         """Embeds one text, by default as a search query."""
+        dtype = binary_dtype(accept, request.encoding)
         texts = single_text(request.text, limits)
         role = TextRole.of(is_query=request.is_query)
         with naming(texts):
             embedded = await gateway.embed(texts.values, role, options_of(request, wanted_timeout, limits))
-        return json_reply({"vector": embedded.vectors[0]}, truncated=embedded.truncated)
+        vectors = encoded(embedded.vectors, request.encoding)
+        if dtype is not None:
+            return binary_reply(vectors, dtype, truncated=embedded.truncated)
+        return json_reply({"vector": vectors[0]}, truncated=embedded.truncated)
 
-    @router.post("/vectorize-batch", response_model=VectorizeBatchReply, summary="The vectors of many texts")
-    async def vectorize_batch(request: VectorizeBatchRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+    @router.post(
+        "/vectorize-batch", response_model=VectorizeBatchReply, responses=BINARY, summary="The vectors of many texts"
+    )
+    async def vectorize_batch(
+        request: VectorizeBatchRequest, wanted_timeout: TimeoutHeader = None, accept: AcceptHeader = ""
+    ) -> Response:
         """Embeds many texts, by default as passages; an empty `items` gets an empty answer."""
+        dtype = binary_dtype(accept, request.encoding)
         texts = batch_texts(request.items, limits)
         options = options_of(request, wanted_timeout, limits)
         if not texts.values:
+            if dtype is not None:
+                return binary_reply(np.empty((0, 0)), dtype)
             return json_reply({"vectors": {} if isinstance(request.items, dict) else []})
         role = TextRole.of(is_query=request.is_query)
         with naming(texts):
             embedded = await gateway.embed(texts.values, role, options)
-        return vectors_reply(embedded.vectors, texts.ids, truncated=embedded.truncated)
+        vectors = encoded(embedded.vectors, request.encoding)
+        if dtype is not None:
+            return binary_reply(vectors, dtype, truncated=embedded.truncated)
+        return vectors_reply(vectors, texts.ids, truncated=embedded.truncated)
 
     return router

@@ -1,4 +1,4 @@
-"""/rerank in two forms, its names in other services' clients, and /rerank/explain."""
+"""/rerank in three forms, its names in other services' clients, and /rerank/explain."""
 
 from __future__ import annotations
 
@@ -14,46 +14,67 @@ from fastapi.responses import Response
 from serve_app.api.body import StrictRoute
 from serve_app.api.gateway import CallOptions, Gateway, Ranked
 from serve_app.api.options import TimeoutHeader, options_of
-from serve_app.api.problems import ERRORS
+from serve_app.api.problems import ERRORS, OPENAI_ERRORS
 from serve_app.api.replies import json_reply
 from serve_app.api.schemas.rerank import (
     AnyRerankRequest,
     DocumentText,
     ExplainReply,
     ExplainRequest,
+    RankedText,
     RerankDocumentsReply,
     RerankDocumentsRequest,
     RerankReply,
     RerankRequest,
+    RerankTextsRequest,
 )
-from serve_app.api.texts import candidate_texts, naming
+from serve_app.api.texts import candidate_texts, naming, pair_texts
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.limits import Limits
 
+_BATCH_SIZE = 12  # candidates in one forward, where the client has no say
+
 
 def rerank_router(gateway: Gateway, limits: Limits) -> APIRouter:
     """The routes over a gateway."""
-    router = APIRouter(tags=["reranking"], responses=ERRORS, route_class=StrictRoute)
+    router = APIRouter(tags=["reranking"], route_class=StrictRoute)
 
-    @router.post("/rerank", response_model=RerankReply | RerankDocumentsReply, summary="Scores for a query")
+    @router.post(
+        "/rerank",
+        response_model=RerankReply | RerankDocumentsReply | list[RankedText],
+        responses=ERRORS,
+        summary="Scores for a query",
+    )
     async def rerank(request: AnyRerankRequest, wanted_timeout: TimeoutHeader = None) -> Response:
-        """With `candidates`: one score for each, in their order. With `documents`: results sorted by score."""
+        """With `candidates` one score for each, in their order; with `documents` or `texts` results sorted by score."""
         options = options_of(request, wanted_timeout, limits)
         if isinstance(request, RerankRequest):
             return await _scores(gateway, request, options, limits)
+        if isinstance(request, RerankTextsRequest):
+            return await _ranked_texts(gateway, request, options, limits)
         return await _results(gateway, request, options, limits)
 
-    @router.post("/v1/rerank", response_model=RerankDocumentsReply, summary="Rerank as Jina's and Cohere's clients do")
-    @router.post("/v2/rerank", response_model=RerankDocumentsReply, summary="Rerank as Cohere's v2 clients do")
+    @router.post(
+        "/v1/rerank",
+        response_model=RerankDocumentsReply,
+        responses=OPENAI_ERRORS,
+        summary="Rerank as Jina's and Cohere's clients do",
+    )
+    @router.post(
+        "/v2/rerank",
+        response_model=RerankDocumentsReply,
+        responses=OPENAI_ERRORS,
+        summary="Rerank as Cohere's v2 clients do",
+    )
     async def rerank_documents(request: RerankDocumentsRequest, wanted_timeout: TimeoutHeader = None) -> Response:
         """Documents sorted by their score for a query."""
         return await _results(gateway, request, options_of(request, wanted_timeout, limits), limits)
 
-    @router.post("/rerank/explain", response_model=ExplainReply, summary="Where a score comes from")
+    @router.post("/rerank/explain", response_model=ExplainReply, responses=ERRORS, summary="Where a score comes from")
     async def explain(request: ExplainRequest, wanted_timeout: TimeoutHeader = None) -> Response:
         """For each token of the query the candidate's token that matches best; for late interaction alone."""
-        texts = candidate_texts(request.query, [request.candidate], limits, field="candidate")
+        texts = pair_texts(request.query, request.candidate, limits)
         with naming(texts):
             found = await gateway.explain(request.query, request.candidate, options_of(request, wanted_timeout, limits))
         matches = [
@@ -108,6 +129,24 @@ async def _results(gateway: Gateway, request: RerankDocumentsRequest, options: C
         "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
     }
     return json_reply(reply, truncated=ranked.truncated)
+
+
+async def _ranked_texts(
+    gateway: Gateway, request: RerankTextsRequest, options: CallOptions, limits: Limits
+) -> Response:
+    texts = candidate_texts(request.query, request.texts, limits, field="texts")
+    if not texts.values:
+        return json_reply([])
+    with naming(texts):
+        ranked = await gateway.rerank(
+            request.query, request.texts, options, batch_size=_BATCH_SIZE, normalize=not request.raw_scores
+        )
+    results = [
+        {"index": index, "score": ranked.scores[index]}
+        | ({"text": request.texts[index]} if request.return_text else {})
+        for index in best_first(ranked.scores)
+    ]
+    return json_reply(results, truncated=ranked.truncated)
 
 
 def best_first(scores: Float32) -> list[int]:

@@ -22,6 +22,7 @@ class Model(BaseModel):
     metrics: dict[str, dict[str, float]] | None = Field(
         None, description="Of a fine-tune: retrieval on held-out pairs, before and after."
     )
+    pooling: str | None = Field(None, description="How token states become its vector: mean or cls.")
 
 
 class Models(BaseModel):

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from serve_app.api.quantised import Encoding
+
 Text = Annotated[str, Field(json_schema_extra={"pattern": r"\S"}, description="Not blank.")]
 
 
@@ -29,7 +31,17 @@ class EncodingOptions(Request):
     )
 
 
-class VectorizeRequest(EncodingOptions):
+class DenseOptions(EncodingOptions):
+    """What a request for dense vectors alone may also say."""
+
+    encoding: Encoding = Field(
+        "float",
+        description="What a number is sent as. int8: round(127 x). binary: a bit for each number, 1 where it is above "
+        "0, eight a byte, as numpy.packbits does.",
+    )
+
+
+class VectorizeRequest(DenseOptions):
     """One text."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"text": "how do I rotate a log file?"}]})
@@ -71,7 +83,7 @@ Items = Annotated[
 ]
 
 
-class VectorizeBatchRequest(EncodingOptions):
+class VectorizeBatchRequest(DenseOptions):
     """Many texts, in one of three forms."""
 
     model_config = ConfigDict(

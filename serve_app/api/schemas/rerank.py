@@ -1,4 +1,4 @@
-"""Bodies of the rerank routes: our own, and the one that Cohere's and Jina's clients speak."""
+"""Bodies of the rerank routes: our own, the one that Cohere's and Jina's clients speak, and TEI's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from serve_app.api.schemas.native import EncodingOptions, Text
+from serve_app.api.schemas.tei import TEIOptions
 
 _BATCH = "Candidates in one forward, at most."
 _NORMALIZE = (
@@ -65,13 +66,30 @@ class RerankDocumentsRequest(EncodingOptions):
     )
 
 
+class RerankTextsRequest(TEIOptions):
+    """A query and its texts, as clients of text-embeddings-inference send them; results come back sorted."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"query": "rotate a log file", "texts": ["logrotate rotates log files.", "cron runs jobs."]}]
+        }
+    )
+
+    query: Text
+    texts: list[Text]
+    raw_scores: bool = Field(False, description="As normalize: false of the other form.")
+    return_text: bool = Field(False, description="Repeat each text beside its score.")
+
+
 def _form(body: Any) -> str:
     fields = body if isinstance(body, dict) else getattr(body, "__dict__", {})
-    return "<documents>" if "documents" in fields else "<candidates>"
+    return "<documents>" if "documents" in fields else "<ranked texts>" if "texts" in fields else "<candidates>"
 
 
 AnyRerankRequest = Annotated[
-    Annotated[RerankRequest, Tag("<candidates>")] | Annotated[RerankDocumentsRequest, Tag("<documents>")],
+    Annotated[RerankRequest, Tag("<candidates>")]
+    | Annotated[RerankDocumentsRequest, Tag("<documents>")]
+    | Annotated[RerankTextsRequest, Tag("<ranked texts>")],
     Discriminator(_form),
 ]
 
@@ -104,6 +122,14 @@ class RerankDocumentsReply(BaseModel):
     results: list[RerankResult]
     usage: RerankUsage
     meta: dict[str, Any]
+
+
+class RankedText(BaseModel):
+    """One text's place."""
+
+    index: int = Field(description="Its place in the request.")
+    score: float
+    text: str | None = None
 
 
 class ExplainRequest(EncodingOptions):

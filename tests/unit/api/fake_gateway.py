@@ -8,9 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serve_app.api.gateway import CallOptions, Embedded, Explained, HybridEmbedded, ModelState, Ranked
+from serve_app.api.gateway import (
+    CallOptions,
+    Embedded,
+    Explained,
+    HybridEmbedded,
+    ModelState,
+    Ranked,
+    SparseEmbedded,
+)
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.profiles import TextRole
+from serve_app.domain.tokens import Token
 
 STATE = ModelState("my-e5", "e5", 4, 512, "cpu", "float32", ("dense",), ("embed",))
 M3 = ModelState("me/my-m3", "bge-m3", 4, 8192, None, None, ("dense", "sparse", "colbert"), ("embed", "rerank"))
@@ -18,10 +27,10 @@ M3 = ModelState("me/my-m3", "bge-m3", 4, 8192, None, None, ("dense", "sparse", "
 
 @dataclass(frozen=True)
 class Asked:
-    """One call of ``embed``."""
+    """One call of ``embed``, or of what embeds otherwise."""
 
     texts: list[str]
-    role: TextRole
+    role: TextRole | None
     model: str | None
     truncate: bool
     timeout_s: float
@@ -49,6 +58,11 @@ def vector_of(text: str, dimension: int = 4) -> Float32:
     return np.random.default_rng(seed).normal(size=dimension).astype(np.float32)
 
 
+def text_of(ids: Sequence[int]) -> str:
+    """What stands for a text that came as token ids."""
+    return " ".join(map(str, ids))
+
+
 class FakeGateway:
     """Implements ``api.gateway.Gateway``.
 
@@ -60,6 +74,7 @@ class FakeGateway:
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
+        self.asked_ids: list[list[list[int]]] = []
         self.reranks: list[Reranked] = []
         self.deleted: list[str] = []
         self.checks: list[float] = []
@@ -67,12 +82,16 @@ class FakeGateway:
         self.truncated: Sequence[int] = ()
         self.dimension = 4
 
-    async def embed(self, texts: Sequence[str], role: TextRole, options: CallOptions) -> Embedded:
+    async def embed(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> Embedded:
         self.asked.append(Asked(list(texts), role, options.model, options.truncate, options.timeout_s))
         if self.error is not None:
             raise self.error
         vectors = np.stack([vector_of(text, self.dimension) for text in texts])
         return Embedded("my-e5", vectors, tokens=7, truncated=self.truncated)
+
+    async def embed_ids(self, rows: Sequence[Sequence[int]], options: CallOptions) -> Embedded:
+        self.asked_ids.append([list(row) for row in rows])
+        return await self.embed([text_of(row) for row in rows], None, options)
 
     async def encode(self, texts: Sequence[str], options: CallOptions, *, colbert: bool) -> HybridEmbedded:
         dense = await self.embed(texts, TextRole.PASSAGE, options)
@@ -81,6 +100,19 @@ class FakeGateway:
         return HybridEmbedded(
             dense.model, dense.vectors, dense.tokens, dense.truncated, sparse, rows if colbert else None
         )
+
+    async def encode_sparse(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> SparseEmbedded:
+        await self.embed(texts, role, options)
+        return SparseEmbedded("my-m3", [[(len(word), 0.5) for word in text.split()] for text in texts], self.truncated)
+
+    async def tokenize(
+        self, texts: Sequence[str], role: TextRole | None, model: str | None, *, special: bool
+    ) -> Sequence[Sequence[Token]]:
+        self.asked.append(Asked(list(texts), role, model, special, 0.0))
+        if self.error is not None:
+            raise self.error
+        first = [Token(0, "<s>", True)] if special else []
+        return [[*first, Token(len(text), text, False, 0, len(text.encode()))] for text in texts]
 
     async def rerank(
         self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
@@ -95,7 +127,9 @@ class FakeGateway:
         if self.error is not None:
             raise self.error
         words, others = query.split(), candidate.split()
-        return Explained("my-m3", words, others, [(len(others) - 1, 0.5 + i / 8) for i in range(len(words))])
+        return Explained(
+            "my-m3", words, others, [(len(others) - 1, 0.5 + i / 8) for i in range(len(words))], self.truncated
+        )
 
     async def models(self) -> Sequence[ModelState]:
         return [STATE, M3]

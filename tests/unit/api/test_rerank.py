@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from tests.unit.api.conftest import LIMITS
 from tests.unit.api.fake_gateway import FakeGateway, score_of
 
 QUERY = "cats"
+JSON = {"Content-Type": "application/json"}
 
 
 async def test_candidates_get_their_scores_in_their_order(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
@@ -58,6 +60,27 @@ async def test_the_best_documents_come_back_whole_when_asked_for(client: httpx.A
     assert [result["document"] for result in reply.json()["results"]] == [{"text": "ccc", "page": 7}, {"text": "bb"}]
 
 
+@pytest.mark.parametrize("number", [10**30, -(2**64)])
+async def test_a_document_is_given_back_with_whatever_json_can_hold(client: httpx.AsyncClient, number: int) -> None:
+    deep: list[Any] = []
+    for _ in range(300):
+        deep = [deep]
+    document = {"text": "a", "number": number, "half": "\ud800", "deep": deep, "nothing": None}
+    body = json.dumps({"query": QUERY, "documents": [document], "return_documents": True})
+    reply = await client.post("/rerank", content=body, headers=JSON)
+    assert (reply.status_code, reply.json()["results"][0]["document"]) == (200, document)
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e999"])
+async def test_a_document_with_what_json_can_not_hold_is_named(client: httpx.AsyncClient, number: bytes) -> None:
+    body = b'{"query": "a", "documents": ["b", {"text": "c", "n": %b}], "return_documents": true}' % number
+    reply = await client.post("/v2/rerank", content=body, headers=JSON)
+    assert reply.status_code == 422
+    assert reply.json()["error"]["message"].startswith("documents[1]: holds NaN, infinity")
+    reply = await client.post("/v2/rerank", content=body.replace(b"true", b"false"), headers=JSON)
+    assert reply.status_code == 200
+
+
 def test_equal_scores_keep_the_order_of_the_documents() -> None:
     assert best_first(np.array([0.5, 0.7, 0.5, 0.7], np.float32)) == [1, 3, 0, 2]
 
@@ -87,7 +110,7 @@ async def test_what_breaks_the_schema_or_a_limit_is_named(
 ) -> None:
     reply = await client.post(path, json=body)
     assert reply.status_code == 422
-    assert named in reply.json()["detail"]
+    assert named in reply.text
     assert (gateway.asked, gateway.reranks) == ([], [])
 
 
@@ -124,3 +147,18 @@ async def test_models_are_listed_and_found_by_names_with_a_slash(client: httpx.A
     assert (await client.get("/models/me/my-m3")).json() == models[1]
     missing = await client.get("/models/nobody")
     assert (missing.status_code, missing.json()["code"]) == (404, "model_not_found")
+
+
+async def test_an_explanation_says_what_was_cut(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    gateway.truncated = [-1, 0]
+    reply = await client.post("/rerank/explain", json={"query": "big cats", "candidate": "a lion"})
+    assert reply.headers["X-Truncated"] == "-1,0"
+
+
+@pytest.mark.parametrize(("item", "named"), [(0, "candidate: too long"), (-1, "query: too long")])
+async def test_the_text_at_fault_of_an_explanation_is_named(
+    client: httpx.AsyncClient, gateway: FakeGateway, item: int, named: str
+) -> None:
+    gateway.error = InvalidInputError("too long", item=item)
+    reply = await client.post("/rerank/explain", json={"query": "a", "candidate": "b"})
+    assert (reply.status_code, reply.json()["detail"]) == (422, named)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serve_app.api.jobs_gateway import FineTuneOrder
-from serve_app.deployments.orders import BaseModels, data_of, spec_of
-from serve_app.domain.errors import InvalidInputError, ModelNotFoundError
+from serve_app.deployments import orders as module
+from serve_app.deployments.orders import BaseModels, data_of, refuse_impossible, spec_of
+from serve_app.domain.errors import CapabilityError, InvalidInputError, ModelNotFoundError
 from serve_app.domain.fine_tuning import LoraSettings, TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.domain.pairs import Example
 from serve_app.models.source import describe
@@ -66,6 +68,30 @@ def test_a_base_with_parts_missing_is_refused_with_the_reason(bases: BaseModels,
     (models_dir / "broken").mkdir()
     with pytest.raises(InvalidInputError, match=r"base_model: .*config\.json is missing"):
         bases.find("broken")
+
+
+@pytest.mark.parametrize(
+    ("kind", "dimension", "installed", "refused"),
+    [
+        (TrainingKind.QLORA, 384, True, None),
+        (TrainingKind.QLORA, 32, True, "are 32 wide, and only multiples of 64"),
+        (TrainingKind.QLORA, 384, False, "bitsandbytes is not installed"),
+        (TrainingKind.LORA, 32, False, None),
+        (TrainingKind.FULL, 32, False, None),
+    ],
+)
+def test_only_a_qlora_that_can_run_is_accepted(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch, kind: TrainingKind, dimension: int, installed: bool,
+    refused: str | None,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(module, "find_spec", lambda name: object() if installed else None)
+    order = FineTuneOrder("my-e5", kind, EXAMPLES)
+    base = replace(describe("first", models_dir / "first", family="e5"), dimension=dimension)
+    if refused is None:
+        refuse_impossible(order, base)
+        return
+    with pytest.raises(CapabilityError, match=f"use_qlora: .*{refused}.*use_qlora: false"):
+        refuse_impossible(order, base)
 
 
 def spec(models_dir: Path, *, gpus: float = 0, settings: dict[str, Any] | None = None, **order: Any) -> TrainingSpec:

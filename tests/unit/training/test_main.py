@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray.exceptions import ActorDiedError, LocalRayletDiedError, RaySystemError
 
 from tests.unit.training.jobs import make_job
 from training import __main__ as program
@@ -68,7 +70,39 @@ def test_the_last_line_says_how_a_training_ended(
 ) -> None:
     spec, job_dir = make_job(tmp_path, e5_tiny)
     (job_dir / "spec.json").write_text(replace(spec, model_name="other").to_json())
-    monkeypatch.setattr(program, "_start_ray", lambda: (_ for _ in ()).throw(ConnectionError("no cluster")))
+    monkeypatch.setattr(program, "_start_ray", raising(ArithmeticError("no such number")))
     assert program.main([str(job_dir)]) == 1
-    assert read_lines(job_dir)[-1]["reason"] == "unexpected ConnectionError: no cluster"
-    assert "no cluster" in (job_dir / "logs" / "driver.log").read_text()
+    assert read_lines(job_dir)[-1]["reason"] == "unexpected ArithmeticError: no such number"
+    assert "no such number" in (job_dir / "logs" / "driver.log").read_text()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("no cluster"),
+        RaySystemError("the raylet is gone"),
+        LocalRayletDiedError(),
+        ActorDiedError(),
+        SystemExit(signal.SIGTERM),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_driver_that_is_cut_off_from_its_cluster_says_nothing_about_the_job(
+    tmp_path: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    spec, job_dir = make_job(tmp_path, e5_tiny)
+    (job_dir / "spec.json").write_text(replace(spec, model_name="other").to_json())
+    monkeypatch.setattr(program, "_start_ray", raising(error))
+    try:
+        code: object = program.main([str(job_dir)])
+    except SystemExit as end:  # what Ray makes of SIGTERM
+        code = end.code
+    assert code
+    assert read_lines(job_dir) == []
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail

@@ -1,0 +1,147 @@
+"""API keys at the door: who is asking, may they, and have they asked too often. Plain ASGI, and only there with keys.
+
+Everything needs a key but a few paths, so a route that is added later is protected before anybody thinks of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastapi.responses import Response
+from starlette._utils import get_route_path  # what the router itself looks up: another reading would be a hole
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.api import problems
+from serve_app.domain import keys
+from serve_app.domain.errors import ForbiddenError, RateLimitError, ServiceError, UnauthenticatedError
+from serve_app.domain.keys import ApiKey, KeyRing
+from serve_app.domain.usage import measured
+
+logger = logging.getLogger(__name__)
+
+OPEN = frozenset(
+    {"/", "/livez", "/readyz", "/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+)  # for probes and people; nothing of it tells a secret
+_OPEN_ASSETS = "/static-offline-docs/"  # scripts and styles of the documentation pages
+_ADMIN = ("/fine-tune", "/train-status", "/jobs", "/v1/fine_tuning", "/v1/files")
+_POLICY_VIOLATION = 1008  # of a web socket
+
+
+class Limiter(Protocol):
+    """Counts what keys with limits use, for all HTTP replicas together."""
+
+    async def admit(self, key: ApiKey) -> float:
+        """Counts a request and gives 0, or gives the seconds to wait; then nothing is counted."""
+        ...
+
+    def spend(self, key: ApiKey, tokens: int) -> None:
+        """Takes the tokens of a request that was admitted; does not wait."""
+        ...
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may use the service.
+
+    Attributes:
+        keys: Gives the keys as they are now.
+        limiter: Counts.
+    """
+
+    keys: Callable[[], KeyRing]
+    limiter: Limiter
+
+
+def scope_for(method: str, path: str) -> keys.Scope | None:
+    """What a key needs for a request; None if it needs none."""
+    if method in {"GET", "HEAD"} and (path in OPEN or path.startswith(_OPEN_ASSETS)):
+        return None
+    return keys.Scope.ADMIN if method == "DELETE" or path.startswith(_ADMIN) else keys.Scope.USE
+
+
+class Auth:
+    """Lets a request through to the routes if its key allows it; the body of another one is not read."""
+
+    def __init__(self, app: ASGIApp, *, access: Access) -> None:
+        """Wraps an application."""
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] != "http":  # there is no route for web sockets; should one come, it starts closed
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+        elif (needed := scope_for(scope["method"], get_route_path(scope))) is None:
+            await self._app(scope, receive, send)
+        else:
+            key = self._access.keys().match(presented(scope))
+            await self._serve(key, needed, scope, receive, _logged(key, scope, send))
+
+    async def _serve(self, key: ApiKey | None, needed: keys.Scope, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            known = _authorised(key, needed)
+            if known.is_limited and (wait_s := await self._access.limiter.admit(known)):
+                raise RateLimitError(
+                    f"the API key {known.name!r} has used up its requests or tokens for now; "
+                    f"come back in {wait_s:.1f} s",
+                    retry_after_s=wait_s,
+                )
+        except ServiceError as error:
+            await _refusal(error, needed)(scope, receive, send)
+            return
+        if known.tokens_per_minute is None:
+            await self._app(scope, receive, send)
+            return
+        with measured() as usage:
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                if usage.tokens:
+                    self._access.limiter.spend(known, usage.tokens)
+
+
+def presented(scope: Scope) -> Iterator[bytes]:
+    """What a request shows as a key: ``Authorization: Bearer``, ``X-API-Key``; the first of each."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name, value)
+    scheme, _, token = headers.get(b"authorization", b"").strip().partition(b" ")
+    if scheme.lower() == b"bearer" and token.strip():
+        yield token.strip()
+    if key := headers.get(b"x-api-key", b"").strip():
+        yield key
+
+
+def _authorised(key: ApiKey | None, needed: keys.Scope) -> ApiKey:
+    if key is None:
+        raise UnauthenticatedError("send an API key that is known here: Authorization: Bearer KEY, or X-API-Key: KEY")
+    if not key.may(needed):
+        raise ForbiddenError(f"the API key {key.name!r} may not do this; it takes a key with the scope '{needed}'")
+    return key
+
+
+def _refusal(error: ServiceError, needed: keys.Scope) -> Response:
+    response = problems.of_service_error(error)
+    if isinstance(error, UnauthenticatedError):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    elif isinstance(error, ForbiddenError):  # RFC 6750, 3.1
+        response.headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{needed}"'
+    return response
+
+
+def _logged(key: ApiKey | None, scope: Scope, send: Send) -> Send:
+    """Logs whose request was answered with what; Ray Serve's own access log knows no keys, but the same request id."""
+
+    async def logged_send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            name = "none that is known" if key is None else key.name
+            path = getattr(scope.get("route"), "path", "other")  # the template: nobody writes into our log
+            logger.info("API key %s: %s %s %d", name, scope["method"], path, message["status"])
+        await send(message)
+
+    return logged_send

@@ -1,0 +1,62 @@
+"""From the forms that OpenAI's ``input`` and TEI's ``inputs`` may have to dense vectors: texts, or token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from serve_app.api.gateway import CallOptions, Embedded, Gateway
+from serve_app.api.schemas.inputs import Inputs
+from serve_app.api.texts import listed_texts, naming, refuse_many
+from serve_app.domain.errors import InvalidInputError
+from serve_app.domain.limits import Limits
+from serve_app.domain.profiles import TextRole
+
+
+@dataclass(frozen=True)
+class _Ids:
+    """Token ids of a request's texts, each of at least one."""
+
+    rows: Sequence[Sequence[int]]
+    name: Callable[[int], str]
+
+
+async def embed_inputs(
+    gateway: Gateway, inputs: Inputs, role: TextRole | None, options: CallOptions, limits: Limits, *, field: str
+) -> Embedded:
+    """Dense vectors of one or several texts; token ids are taken as they are, whatever the role.
+
+    Args:
+        gateway: What computes.
+        inputs: A text, a list of texts, the ids of a text, or a list of such lists.
+        role: What texts are for; None to read them as they are.
+        options: Of the request.
+        limits: Of a request.
+        field: The field's name, for messages.
+
+    Raises:
+        InvalidInputError: None or too many, or a text that is blank, broken or over a limit.
+    """
+    if not are_ids(inputs):
+        texts = listed_texts(cast("str | list[str]", inputs), limits, field=field)
+        with naming(texts):
+            return await gateway.embed(texts.values, role, options)
+    ids = _ids(cast("list[int] | list[list[int]]", inputs), limits, field)
+    with naming(ids):
+        return await gateway.embed_ids(ids.rows, options)
+
+
+def are_ids(inputs: Inputs) -> bool:
+    """Whether a client has tokenised its texts itself."""
+    return bool(inputs) and not isinstance(inputs, str) and not isinstance(inputs[0], str)
+
+
+def _ids(inputs: list[int] | list[list[int]], limits: Limits, field: str) -> _Ids:
+    if isinstance(inputs[0], int):
+        return _Ids([inputs], lambda _: field)
+    refuse_many(inputs, limits.max_items, field)
+    for i, row in enumerate(inputs):
+        if not row:
+            raise InvalidInputError(f"{field}[{i}]: must not be empty")
+    return _Ids(inputs, lambda i: f"{field}[{i}]")

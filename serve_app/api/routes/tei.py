@@ -1,0 +1,113 @@
+"""/embed, /embed_sparse, /tokenize and /info, as clients of text-embeddings-inference speak; /rerank is in ``rerank``.
+
+The contract is TEI's, where it differs from that of our own routes: texts are read as they are unless ``prompt_name``
+says what they are for, so that an index built there goes on working, and what is too long is refused unless the
+request says ``truncate: true``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
+
+from fastapi import APIRouter
+from fastapi.responses import Response, StreamingResponse
+
+from serve_app import __version__
+from serve_app.api.body import StrictRoute
+from serve_app.api.gateway import Gateway
+from serve_app.api.inputs import are_ids, embed_inputs
+from serve_app.api.options import TimeoutHeader, options_of
+from serve_app.api.problems import TEI_ERRORS
+from serve_app.api.quantised import shortened
+from serve_app.api.replies import dumps, json_reply, matrix_reply
+from serve_app.api.schemas.tei import (
+    PromptName,
+    SparseValue,
+    TEIEmbedRequest,
+    TEIInfo,
+    TEISparseRequest,
+    TEIToken,
+    TEITokenizeRequest,
+)
+from serve_app.api.texts import listed_texts, naming
+from serve_app.domain.errors import InvalidInputError
+from serve_app.domain.limits import Limits
+from serve_app.domain.profiles import TextRole
+from serve_app.domain.tokens import Token
+
+_PIECE_TOKENS = 4096  # about a millisecond of writing
+
+
+def tei_router(gateway: Gateway, limits: Limits) -> APIRouter:
+    """The routes over a gateway."""
+    router = APIRouter(tags=["text-embeddings-inference"], responses=TEI_ERRORS, route_class=StrictRoute)
+
+    @router.post("/", include_in_schema=False)  # as TEI has it; a browser's GET is for people
+    @router.post("/embed", response_model=list[list[float]], summary="Vectors as TEI's clients ask for them")
+    async def embed(request: TEIEmbedRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+        """Embeds one or many texts, as they are unless `prompt_name` says what they are for."""
+        if request.prompt_name is not None and are_ids(request.inputs):
+            raise InvalidInputError("prompt_name: token ids are taken as they are; leave it out")
+        role, options = _role(request.prompt_name), options_of(request, wanted_timeout, limits)
+        embedded = await embed_inputs(gateway, request.inputs, role, options, limits, field="inputs")
+        return matrix_reply(shortened(embedded.vectors, request.dimensions), truncated=embedded.truncated)
+
+    @router.post(
+        "/embed_sparse", response_model=list[list[SparseValue]], summary="Sparse vectors as TEI's clients ask for them"
+    )
+    async def embed_sparse(request: TEISparseRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+        """Weights by token id; needs a BGE-M3 model."""
+        texts = listed_texts(request.inputs, limits, field="inputs")
+        options = options_of(request, wanted_timeout, limits)
+        with naming(texts):
+            embedded = await gateway.encode_sparse(texts.values, _role(request.prompt_name), options)
+        rows = [[{"index": id, "value": weight} for id, weight in row] for row in embedded.weights]
+        return json_reply(rows, truncated=embedded.truncated)
+
+    @router.post("/tokenize", response_model=list[list[TEIToken]], summary="The tokens of texts")
+    async def tokenize(request: TEITokenizeRequest) -> Response:
+        """Ids, texts and places of the tokens as the model reads them, however many there are."""
+        texts = listed_texts(request.inputs, limits, field="inputs")
+        if (total := sum(map(len, texts.values))) > limits.max_text_chars:  # a token takes fifty times its text's room
+            raise InvalidInputError(
+                f"inputs: {total} characters together, the limit is {limits.max_text_chars}; send several requests"
+            )
+        role, special = _role(request.prompt_name), request.add_special_tokens
+        rows = await gateway.tokenize(texts.values, role, request.model, special=special)
+        return StreamingResponse(_pieces(rows), media_type="application/json")
+
+    @router.get("/info", response_model=TEIInfo, summary="The default model and the limits of a request")
+    async def info() -> Response:
+        """In TEI's words as far as they fit; `limits` has all of ours."""
+        state = (await gateway.models())[0]
+        return json_reply(
+            {
+                "model_id": state.name,
+                "model_sha": None,
+                "model_dtype": state.dtype,
+                "model_type": {"embedding": {"pooling": state.pooling}},
+                "max_input_length": state.max_tokens,
+                "max_client_batch_size": limits.max_items,
+                "auto_truncate": False,
+                "version": __version__,
+                "limits": asdict(limits),
+            }
+        )
+
+    return router
+
+
+def _role(prompt: PromptName | None) -> TextRole | None:
+    return None if prompt is None else TextRole.of(is_query=prompt == "query")
+
+
+async def _pieces(rows: Sequence[Sequence[Token]]) -> AsyncIterator[bytes]:
+    for i, row in enumerate(rows):
+        yield b",[" if i else b"[["
+        for start in range(0, len(row), _PIECE_TOKENS):
+            yield (b"," if start else b"") + dumps(row[start : start + _PIECE_TOKENS])[1:-1]
+            await asyncio.sleep(0)
+        yield b"]"
+    yield b"]"

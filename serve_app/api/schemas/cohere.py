@@ -1,0 +1,58 @@
+"""Bodies of the routes that Cohere's v2 clients speak, but for reranking, which is in ``rerank``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve_app.api.schemas.native import Request, Text
+
+EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
+
+
+class CohereEmbedRequest(Request):
+    """Texts, what they are for, and the forms that their vectors are wanted in."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"texts": ["cron runs jobs."], "input_type": "search_document"}]}
+    )
+
+    model: str | None = Field(None, description="A served name; the default model if absent.")
+    texts: Annotated[list[Text], Field(json_schema_extra={"minItems": 1})]
+    input_type: Literal["search_query", "search_document", "classification", "clustering"] = Field(
+        description="Documents are read as passages; queries, and texts to classify or cluster, as queries."
+    )
+    embedding_types: list[EmbeddingType] = Field(
+        ["float"], min_length=1, description="int8 is round(127 x), uint8 that plus 128; ubinary as numpy.packbits."
+    )
+    output_dimension: int | None = Field(
+        None, ge=1, description="Give only the first so many numbers of each vector, L2-normalised again."
+    )
+    truncate: Literal["NONE", "END"] = Field(
+        "END", description="Cut texts over the model's token limit at their end, or refuse them."
+    )
+
+
+class CohereEmbeddings(BaseModel):
+    """The vectors in each form that was asked for, in the order of the texts."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    float_: list[list[float]] | None = Field(None, alias="float")
+    int8: list[list[int]] | None = None
+    uint8: list[list[int]] | None = None
+    binary: list[list[int]] | None = None
+    ubinary: list[list[int]] | None = None
+    base64: list[str] | None = None
+
+
+class CohereEmbedReply(BaseModel):
+    """Vectors, texts and what it cost."""
+
+    id: str
+    response_type: Literal["embeddings_by_type"]
+    model: str
+    embeddings: CohereEmbeddings
+    texts: list[str]
+    meta: dict[str, Any]

@@ -1,0 +1,49 @@
+"""What other services' clients call ``input`` or ``inputs``: one text or several, as text or as token ids."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Field, Tag
+
+from serve_app.api.schemas.native import Text
+
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+_ANY = "Input should be a string, a list of strings, a list of token ids or a list of lists of token ids"
+
+
+def _form(inputs: Any) -> str | None:
+    if isinstance(inputs, str):
+        return "<text>"
+    if not isinstance(inputs, list):
+        return None
+    first = inputs[0] if inputs else ""
+    return {int: "<ids>", list: "<lists>"}.get(type(first), "<texts>")
+
+
+Inputs = Annotated[
+    Annotated[Text, Tag("<text>")]
+    | Annotated[list[Text], Field(json_schema_extra={"minItems": 1}), Tag("<texts>")]
+    | Annotated[list[TokenId], Field(json_schema_extra={"minItems": 1}), Tag("<ids>")]
+    | Annotated[
+        list[Annotated[list[TokenId], Field(json_schema_extra={"minItems": 1})]],
+        Field(json_schema_extra={"minItems": 1}),
+        Tag("<lists>"),
+    ],
+    Discriminator(_form, custom_error_type="input_type", custom_error_message=_ANY),
+]
+
+
+def _text_form(inputs: Any) -> str | None:
+    return "<text>" if isinstance(inputs, str) else "<texts>" if isinstance(inputs, list) else None
+
+
+TextInputs = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[list[Text], Field(json_schema_extra={"minItems": 1}), Tag("<texts>")],
+    Discriminator(
+        _text_form,
+        custom_error_type="input_type",
+        custom_error_message="Input should be a string or a list of strings",
+    ),
+]

@@ -1,0 +1,87 @@
+"""The API keys of an ingress replica: read at start, read again when their file has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+from serve_app.domain.errors import ConfigurationError
+from serve_app.domain.keys import MIN_CHARS, KeyRing, keys_of_file
+from serve_app.security_settings import KEYS_VARIABLE, SecuritySettings
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 5.0
+
+Stamp = tuple[int, int, int]
+
+
+class Keys:
+    """All keys, as they are now."""
+
+    def __init__(self, settings: SecuritySettings) -> None:
+        """Reads them.
+
+        Raises:
+            ConfigurationError: The file can not be read, a line is none, or two keys are mixed up. Nothing is
+                served then: without keys it would be open to everybody.
+        """
+        self._settings = settings
+        self._stamp = _stamp(settings.api_keys_file)
+        self._ring = _read(settings)
+        for key in settings.environment_keys:
+            if key.is_short:
+                logger.warning(
+                    "the API key of %r in %s has less than %d characters and may be guessed; "
+                    "python -m serve_app.keys makes one that can not",
+                    key.name, KEYS_VARIABLE, MIN_CHARS,
+                )  # fmt: skip
+
+    def ring(self) -> KeyRing:
+        """The keys that are good at the moment."""
+        return self._ring
+
+    async def watch(self) -> None:
+        """Looks after the file, for ever."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            await asyncio.to_thread(self.look)
+
+    def look(self) -> None:
+        """Reads the file again if it is another one. If that fails the old keys stay good, and the log says why."""
+        stamp = _stamp(self._settings.api_keys_file)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._ring = _read(self._settings)
+        except ConfigurationError as error:
+            logger.error("the API keys stay as they were: %s", error.message)
+        else:
+            logger.info("API keys read again: %s", ", ".join(key.name for key in self._ring.keys))
+
+
+def _read(settings: SecuritySettings) -> KeyRing:
+    file = settings.api_keys_file
+    try:
+        listed = () if file is None else keys_of_file(file.read_text(encoding="utf-8"))
+        return KeyRing([*listed, *settings.environment_keys])
+    except OSError as error:
+        raise ConfigurationError(f"the file of API keys can not be read: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"the file of API keys {file} is no text in UTF-8") from None
+    except ValueError as error:
+        raise ConfigurationError(f"API keys, {file or KEYS_VARIABLE}: {error}") from None
+
+
+def _stamp(file: Path | None) -> Stamp | None:
+    """What changes when a file does; None if it is not there."""
+    if file is None:
+        return None
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -1,0 +1,101 @@
+"""/v2/embed: what Cohere's v2 clients send and read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from serve_app.api import replies
+from serve_app.api.quantised import as_base64, as_binary, as_int8, as_ubinary, as_uint8
+from serve_app.domain.profiles import TextRole
+from tests.unit.api.conftest import LIMITS
+from tests.unit.api.fake_gateway import Asked, FakeGateway, vector_of
+
+TEXTS = ["cats", "dogs"]
+FORMS = {"int8": as_int8, "uint8": as_uint8, "binary": as_binary, "ubinary": as_ubinary}
+
+
+async def embed(client: httpx.AsyncClient, **more: Any) -> httpx.Response:
+    return await client.post("/v2/embed", json={"texts": TEXTS, "input_type": "search_document", **more})
+
+
+async def test_the_reply_has_coheres_shape_and_real_usage(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    told = (await embed(client, model="my-e5")).json()
+    assert told.pop("id")
+    assert told == {
+        "response_type": "embeddings_by_type",
+        "model": "my-e5",
+        "embeddings": {"float": [[float(str(x)) for x in vector_of(text)] for text in TEXTS]},
+        "texts": TEXTS,
+        "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 7}},
+    }
+    assert gateway.asked == [Asked(TEXTS, TextRole.PASSAGE, "my-e5", True, LIMITS.request_timeout_s)]
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+async def test_all_forms_come_from_one_call_in_the_order_they_were_asked_for(
+    client: httpx.AsyncClient, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, pieces: bool
+) -> None:
+    if pieces:
+        monkeypatch.setattr(replies, "_PIECE_FLOATS", 4)  # a row
+    types = ["ubinary", "float", "base64", "int8", "uint8", "binary", "float"]
+    told = (await embed(client, embedding_types=types)).json()["embeddings"]
+    assert list(told) == types[:-1]
+    vectors = np.stack([vector_of(text) for text in TEXTS])
+    np.testing.assert_array_equal(np.array(told["float"], np.float32), vectors)
+    for name, form in FORMS.items():
+        assert told[name] == form(vectors).tolist()
+    assert told["base64"] == as_base64(vectors)
+    assert len(gateway.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("input_type", "role"),
+    [
+        ("search_query", TextRole.QUERY),
+        ("search_document", TextRole.PASSAGE),
+        ("classification", TextRole.QUERY),
+        ("clustering", TextRole.QUERY),
+    ],
+)
+async def test_the_input_type_is_a_role(
+    client: httpx.AsyncClient, gateway: FakeGateway, input_type: str, role: TextRole
+) -> None:
+    await embed(client, input_type=input_type, truncate="NONE")
+    assert (gateway.asked[0].role, gateway.asked[0].truncate) == (role, False)
+
+
+async def test_fewer_dimensions_are_normalised_again(client: httpx.AsyncClient) -> None:
+    told = (await embed(client, output_dimension=3)).json()["embeddings"]["float"]
+    np.testing.assert_allclose(np.linalg.norm(told, axis=1), 1, atol=1e-6)
+    assert np.array(told).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"texts": []}, "texts"),
+        ({"texts": ["a", ""]}, "texts[1]"),
+        ({"texts": ["a"] * 6}, "texts"),
+        ({"texts": "a"}, "texts"),
+        ({"input_type": "image"}, "input_type"),
+        ({"embedding_types": []}, "embedding_types"),
+        ({"embedding_types": ["float", "int4"]}, "embedding_types[1]"),
+        ({"truncate": "START"}, "truncate"),
+        ({"output_dimension": 5}, "output_dimension"),
+        ({"images": ["data:"]}, "images"),
+    ],
+)
+async def test_what_breaks_the_schema_or_a_limit_is_named(
+    client: httpx.AsyncClient, more: dict[str, Any], param: str
+) -> None:
+    reply = await embed(client, **more)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (422, param)
+
+
+async def test_cut_texts_are_named_in_a_header(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    gateway.truncated = [1]
+    assert (await embed(client)).headers["x-truncated"] == "1"

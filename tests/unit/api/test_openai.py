@@ -1,0 +1,137 @@
+"""/v1/embeddings and /v1/models: what OpenAI's clients send and read."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from serve_app.api.gateway import ModelState
+from serve_app.api.routes import openai
+from serve_app.domain.embeddings import Float32
+from serve_app.domain.errors import InvalidInputError
+from serve_app.domain.profiles import TextRole
+from tests.unit.api.conftest import LIMITS
+from tests.unit.api.fake_gateway import STATE, Asked, FakeGateway, vector_of
+
+
+def vectors_in(reply: httpx.Response) -> Float32:
+    assert reply.status_code == 200, reply.text
+    return np.array([item["embedding"] for item in reply.json()["data"]], np.float32)
+
+
+async def test_the_reply_has_openais_shape_and_real_usage(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    reply = await client.post("/v1/embeddings", json={"model": "my-e5", "input": ["cats", "dogs"], "user": "me"})
+    vectors = [[float(str(x)) for x in vector_of(text)] for text in ("cats", "dogs")]
+    assert reply.json() == {
+        "object": "list",
+        "data": [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)],
+        "model": "my-e5",
+        "usage": {"prompt_tokens": 7, "total_tokens": 7},
+    }
+    assert gateway.asked == [Asked(["cats", "dogs"], TextRole.PASSAGE, "my-e5", True, LIMITS.request_timeout_s)]
+
+
+async def test_one_text_is_a_list_of_one(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    reply = await client.post("/v1/embeddings", json={"input": "cats", "input_type": "query"})
+    assert len(vectors_in(reply)) == 1
+    assert gateway.asked[0].role is TextRole.QUERY
+
+
+async def test_base64_is_the_same_numbers(client: httpx.AsyncClient) -> None:
+    body = {"input": ["cats", "dogs"]}
+    numbers = vectors_in(await client.post("/v1/embeddings", json=body))
+    reply = await client.post("/v1/embeddings", json=body | {"encoding_format": "base64"})
+    texts = [item["embedding"] for item in reply.json()["data"]]
+    decoded = [np.frombuffer(base64.b64decode(text), "<f4") for text in texts]
+    np.testing.assert_array_equal(decoded, numbers)
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+async def test_a_large_reply_is_the_same_in_pieces(
+    client: httpx.AsyncClient, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    body, gateway.dimension = {"input": ["a", "b", "c", "d", "e"], "encoding_format": encoding}, 100
+    whole = await client.post("/v1/embeddings", json=body)
+    monkeypatch.setattr(openai, "_PIECE_FLOATS", 200)
+    assert (await client.post("/v1/embeddings", json=body)).content == whole.content
+
+
+async def test_fewer_dimensions_are_normalised_again(client: httpx.AsyncClient) -> None:
+    vectors = vectors_in(await client.post("/v1/embeddings", json={"input": "cats", "dimensions": 2}))
+    expected = vector_of("cats")[:2] / np.linalg.norm(vector_of("cats")[:2])
+    np.testing.assert_allclose(vectors, [expected], atol=1e-6)
+
+
+@pytest.mark.parametrize(("ids", "rows"), [([5, 7], [[5, 7]]), ([[5, 7], [8]], [[5, 7], [8]])])
+async def test_token_ids_are_taken_as_they_are(
+    client: httpx.AsyncClient, gateway: FakeGateway, ids: Any, rows: list[list[int]]
+) -> None:
+    reply = await client.post("/v1/embeddings", json={"input": ids, "truncate": False})
+    assert len(vectors_in(reply)) == len(rows)
+    assert gateway.asked_ids == [rows]
+    assert (gateway.asked[0].role, gateway.asked[0].truncate) == (None, False)
+
+
+@pytest.mark.parametrize(("ids", "name"), [([5, 7], "input"), ([[5], [7]], "input[1]")])
+async def test_ids_at_fault_are_named(client: httpx.AsyncClient, gateway: FakeGateway, ids: Any, name: str) -> None:
+    gateway.error = InvalidInputError("not in the vocabulary", item=len(ids) - 1)
+    error = (await client.post("/v1/embeddings", json={"input": ids})).json()["error"]
+    assert (error["message"], error["param"]) == (f"{name}: not in the vocabulary", name)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "input"),
+        ({"input": ""}, "input"),
+        ({"input": []}, "input"),
+        ({"input": None}, "input"),
+        ({"input": 5}, "input"),
+        ({"input": {"a": "b"}}, "input"),
+        ({"input": ["a", " "]}, "input[1]"),
+        ({"input": ["a", 5]}, "input[1]"),
+        ({"input": [5, "a"]}, "input[1]"),
+        ({"input": [True]}, "input[0]"),
+        ({"input": [-1]}, "input[0]"),
+        ({"input": [2**31]}, "input[0]"),
+        ({"input": [[5], []]}, "input[1]"),
+        ({"input": [[]]}, "input[0]"),
+        ({"input": ["x"] * 6}, "input"),
+        ({"input": [[5]] * 6}, "input"),
+        ({"input": "a", "dimensions": 0}, "dimensions"),
+        ({"input": "a", "dimensions": 5}, "dimensions"),
+        ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
+        ({"input": [5], "input_type": "query"}, "input_type"),
+        ({"input": "a", "inputs": "b"}, "inputs"),
+    ],
+)
+async def test_what_breaks_the_schema_or_a_limit_is_named(
+    client: httpx.AsyncClient, body: dict[str, Any], param: str
+) -> None:
+    reply = await client.post("/v1/embeddings", json=body)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (422, param)
+
+
+async def test_models_are_listed_and_found_by_names_with_a_slash(
+    client: httpx.AsyncClient, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def models() -> list[ModelState]:
+        tuned = ModelState("me/tuned", "e5", 4, 512, base="my-e5", created="2026-01-01T00:00:00+00:00")
+        return [STATE, tuned, ModelState("foreign", "e5", 4, 512, created="yesterday")]
+
+    monkeypatch.setattr(gateway, "models", models)
+    listed = (await client.get("/v1/models")).json()
+    assert listed["object"] == "list"
+    assert [(m["id"], m["object"], m["created"], m["parent"]) for m in listed["data"]] == [
+        ("my-e5", "model", 0, None),
+        ("me/tuned", "model", 1767225600, "my-e5"),
+        ("foreign", "model", 0, None),
+    ]
+    for path in ("/v1/models/me/tuned", "/v1/models/me%2Ftuned"):
+        assert (await client.get(path)).json() == listed["data"][1]
+    missing = await client.get("/v1/models/nobody")
+    assert (missing.status_code, missing.json()["error"]["param"]) == (404, "model")

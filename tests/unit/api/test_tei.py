@@ -1,0 +1,151 @@
+"""/embed, /embed_sparse, /tokenize, /info and TEI's form of /rerank."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from serve_app import __version__
+from serve_app.api.routes import tei
+from serve_app.domain.errors import CapabilityError
+from serve_app.domain.profiles import TextRole
+from tests.unit.api.conftest import LIMITS
+from tests.unit.api.fake_gateway import Asked, FakeGateway, score_of, vector_of
+
+
+@pytest.mark.parametrize("path", ["/embed", "/"])
+@pytest.mark.parametrize("inputs", ["cats", ["cats"], ["cats", "dogs"]])
+async def test_vectors_come_as_a_bare_list_of_lists(client: httpx.AsyncClient, path: str, inputs: Any) -> None:
+    reply = await client.post(path, json={"inputs": inputs})
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    assert reply.json() == [[float(str(x)) for x in vector_of(text)] for text in texts]
+
+
+async def test_texts_are_read_as_they_are_and_whole_unless_told(
+    client: httpx.AsyncClient, gateway: FakeGateway
+) -> None:
+    await client.post("/embed", json={"inputs": "cats"})
+    assert gateway.asked == [Asked(["cats"], None, None, False, LIMITS.request_timeout_s)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "role"), [("query", TextRole.QUERY), ("passage", TextRole.PASSAGE), ("document", TextRole.PASSAGE)]
+)
+async def test_a_prompt_is_a_role(client: httpx.AsyncClient, gateway: FakeGateway, prompt: str, role: TextRole) -> None:
+    options = {"prompt_name": prompt, "truncate": True, "normalize": True, "truncation_direction": "right"}
+    await client.post("/embed", json={"inputs": "cats", "model": "my-e5", **options})
+    await client.post("/embed_sparse", json={"inputs": "cats", "prompt_name": prompt})
+    await client.post("/tokenize", json={"inputs": "cats", "prompt_name": prompt})
+    assert [asked.role for asked in gateway.asked] == [role] * 3
+    assert (gateway.asked[0].model, gateway.asked[0].truncate) == ("my-e5", True)
+
+
+async def test_token_ids_and_fewer_dimensions(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    reply = await client.post("/embed", json={"inputs": [[5, 7], [8]], "dimensions": 3})
+    assert gateway.asked_ids == [[[5, 7], [8]]]
+    np.testing.assert_allclose(np.linalg.norm(reply.json(), axis=1), [1, 1], atol=1e-6)
+
+
+async def test_a_large_reply_is_streamed_and_holds_every_number(
+    client: httpx.AsyncClient, gateway: FakeGateway
+) -> None:
+    gateway.dimension, gateway.truncated = 40_000, [1]
+    reply = await client.post("/embed", json={"inputs": ["a", "b"]})
+    assert "content-length" not in reply.headers
+    assert reply.headers["x-truncated"] == "1"
+    np.testing.assert_array_equal(
+        np.array(reply.json(), np.float32), np.stack([vector_of("a", 40_000), vector_of("b", 40_000)])
+    )
+
+
+async def test_sparse_vectors_are_weights_by_token_id(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    gateway.truncated = [0]
+    reply = await client.post("/embed_sparse", json={"inputs": ["big cats", "dog"], "truncate": True})
+    assert reply.json() == [[{"index": 3, "value": 0.5}, {"index": 4, "value": 0.5}], [{"index": 3, "value": 0.5}]]
+    assert reply.headers["x-truncated"] == "0"
+    gateway.error = CapabilityError("'my-e5' does not do sparse vectors")
+    assert (await client.post("/embed_sparse", json={"inputs": "a"})).status_code == 400
+
+
+@pytest.mark.parametrize("piece", [1, 4096])
+@pytest.mark.parametrize("special", [True, False])
+async def test_tokens_have_teis_fields(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, special: bool, piece: int
+) -> None:
+    monkeypatch.setattr(tei, "_PIECE_TOKENS", piece)
+    reply = await client.post("/tokenize", json={"inputs": ["é", "cats"], "add_special_tokens": special})
+    first = [{"id": 0, "text": "<s>", "special": True, "start": None, "stop": None}] if special else []
+    assert reply.json() == [
+        [*first, {"id": 1, "text": "é", "special": False, "start": 0, "stop": 2}],
+        [*first, {"id": 4, "text": "cats", "special": False, "start": 0, "stop": 4}],
+    ]
+
+
+async def test_the_characters_of_all_texts_to_tokenise_are_bounded(
+    client: httpx.AsyncClient, gateway: FakeGateway
+) -> None:
+    half = "x" * (LIMITS.max_text_chars // 2)
+    assert (await client.post("/tokenize", json={"inputs": [half, half]})).status_code == 200
+    reply = await client.post("/tokenize", json={"inputs": [half, half, "x"]})
+    assert (reply.status_code, len(gateway.asked)) == (422, 1)
+    assert reply.json()["error"].startswith("inputs: 101 characters together, the limit is 100")
+
+
+async def test_info_names_the_default_model_and_the_limits(client: httpx.AsyncClient) -> None:
+    told = (await client.get("/info")).json()
+    assert (told["model_id"], told["max_input_length"], told["model_dtype"]) == ("my-e5", 512, "float32")
+    assert (told["max_client_batch_size"], told["version"]) == (LIMITS.max_items, __version__)
+    assert told["limits"]["max_body_bytes"] == LIMITS.max_body_bytes
+
+
+# ------------------------------------------------------------------ /rerank
+
+
+async def test_texts_come_back_sorted(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    body = {"query": "cats", "texts": ["bb", "a", "ccc"]}
+    reply = await client.post("/rerank", json=body)
+    expected = [{"index": i, "score": score_of(body["texts"][i])} for i in (2, 0, 1)]
+    assert reply.json() == expected
+    assert (gateway.reranks[0].normalize, gateway.reranks[0].options.truncate) == (True, False)
+    told = (await client.post("/rerank", json=body | {"raw_scores": True, "return_text": True})).json()
+    assert told == [result | {"text": body["texts"][int(result["index"])]} for result in expected]
+    assert gateway.reranks[1].normalize is False
+
+
+async def test_no_texts_get_no_scores_without_any_work(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    assert (await client.post("/rerank", json={"query": "a", "texts": []})).json() == []
+    assert gateway.reranks == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        ("/embed", {}, "inputs: field required"),
+        ("/embed", {"inputs": []}, "inputs: must not be empty"),
+        ("/embed", {"inputs": ["a", ""]}, "inputs[1]: must not be empty or blank"),
+        ("/embed", {"inputs": "a", "normalize": False}, "normalize: input should be True"),
+        ("/embed", {"inputs": "a", "truncation_direction": "Left"}, "truncation_direction: input should be"),
+        ("/embed", {"inputs": "a", "prompt_name": "s2s"}, "prompt_name: input should be"),
+        ("/embed", {"inputs": [5], "prompt_name": "query"}, "prompt_name: token ids are taken as they are"),
+        ("/embed_sparse", {"inputs": [5]}, "inputs[0]: input should be a valid string"),
+        ("/tokenize", {"inputs": 5}, "inputs: input should be a string or a list of strings"),
+    ],
+)
+async def test_what_breaks_the_schema_or_a_limit_is_named(
+    client: httpx.AsyncClient, gateway: FakeGateway, path: str, body: dict[str, Any], named: str
+) -> None:
+    reply = await client.post(path, json=body)
+    assert (reply.status_code, gateway.asked) == (422, [])
+    assert reply.json()["error"].startswith(named)
+
+
+@pytest.mark.parametrize(
+    "body", [{"query": "a", "texts": ["b", " "]}, {"query": "a", "texts": ["b"], "candidates": []}]
+)
+async def test_a_broken_form_of_texts_is_named(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    reply = await client.post("/rerank", json=body)
+    assert reply.status_code == 422
+    assert reply.json()["detail"].startswith(("texts[1]: must not", "candidates: extra inputs"))

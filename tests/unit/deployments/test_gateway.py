@@ -1,0 +1,106 @@
+"""What the gateway sends to an encoder, for texts with and without a role and for token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from serve_app.api.gateway import CallOptions
+from serve_app.deployments.catalogue import Catalogue
+from serve_app.deployments.gateway import ServeGateway
+from serve_app.deployments.served import Served
+from serve_app.domain.embeddings import DENSE, EncodedBatch, TokenBatch
+from serve_app.domain.errors import CapabilityError, InvalidInputError
+from serve_app.domain.limits import Limits
+from serve_app.domain.profiles import Capability, TextRole
+from serve_app.domain.ragged import Ragged
+from serve_app.models.source import describe
+
+OPTIONS = CallOptions(None, truncate=False, timeout_s=5)
+
+
+class FakeEncoder:
+    """Answers every text with its number of tokens, and with a weight for each of them."""
+
+    state = None
+
+    def __init__(self) -> None:
+        self.rows: list[list[int]] = []
+        self.want: frozenset[Capability] = frozenset()
+
+    async def encode(self, batch: TokenBatch, *, timeout_s: float, want: frozenset[Capability] = DENSE) -> EncodedBatch:
+        self.rows, self.want = [row.tolist() for row in batch.rows()], want
+        weights = Ragged(np.full(batch.tokens, 0.5, np.float32), batch.lengths)
+        dense = batch.lengths[:, None].astype(np.float32)
+        return EncodedBatch(dense, (), Ragged(batch.ids, batch.lengths), weights)
+
+
+@pytest.fixture
+def encoder() -> FakeEncoder:
+    return FakeEncoder()
+
+
+@pytest.fixture
+def gateway_of(encoder: FakeEncoder) -> Callable[[Path, str], ServeGateway]:
+    def build(folder: Path, family: str) -> ServeGateway:
+        source = describe("tiny", folder, family=family)
+        served = Served(source, source.profile.capabilities, encoder)  # type: ignore[type-var]
+        rankers = SimpleNamespace(models=SimpleNamespace(configured={}), rerank=None, explain=None)
+        metrics = SimpleNamespace(texts=0, tokens=0, truncated=0, observe=lambda *_: None)
+        models = Catalogue({"tiny": served}, folder)
+        return ServeGateway(models, rankers, folder, Limits(), metrics)  # type: ignore[arg-type]
+
+    return build
+
+
+Gateways = Callable[[Path, str], ServeGateway]
+
+
+async def test_without_a_role_a_text_is_read_as_it_is(
+    gateway_of: Gateways, encoder: FakeEncoder, e5_tiny: Path
+) -> None:
+    gateway = gateway_of(e5_tiny, "e5")
+    await gateway.embed(["cats"], TextRole.QUERY, OPTIONS)
+    as_query = encoder.rows
+    await gateway.embed(["query: cats"], None, OPTIONS)
+    assert encoder.rows == as_query
+    await gateway.embed(["cats"], None, OPTIONS)
+    assert encoder.rows != as_query
+
+
+async def test_tokens_put_back_as_ids_are_the_text_that_they_came_from(
+    gateway_of: Gateways, encoder: FakeEncoder, e5_tiny: Path
+) -> None:
+    gateway = gateway_of(e5_tiny, "e5")
+    whole = await gateway.embed(["cats", "read a file"], TextRole.PASSAGE, OPTIONS)
+    rows = encoder.rows
+    tokens = await gateway.tokenize(["cats", "read a file"], TextRole.PASSAGE, None, special=True)
+    ids = await gateway.embed_ids([[token.id for token in row] for row in tokens], OPTIONS)
+    assert encoder.rows == rows
+    assert (ids.tokens, ids.vectors.tolist()) == (whole.tokens, whole.vectors.tolist())
+
+
+async def test_ids_are_cut_or_refused_as_texts_are(gateway_of: Gateways, encoder: FakeEncoder, e5_tiny: Path) -> None:
+    gateway = gateway_of(e5_tiny, "e5")
+    with pytest.raises(InvalidInputError, match="600 tokens, the model's limit is 512") as caught:
+        await gateway.embed_ids([[5], [6] * 600], OPTIONS)
+    assert caught.value.item == 1
+    embedded = await gateway.embed_ids([[5], [6] * 600], CallOptions("tiny", truncate=True, timeout_s=5))
+    assert (embedded.truncated, embedded.tokens) == ([1], 513)
+
+
+async def test_sparse_vectors_have_no_special_tokens_and_ask_for_no_colbert(
+    gateway_of: Gateways, encoder: FakeEncoder, bge_m3_tiny: Path
+) -> None:
+    embedded = await gateway_of(bge_m3_tiny, "bge-m3").encode_sparse(["read a file"], None, OPTIONS)
+    assert embedded.weights == [[(id, 0.5) for id in encoder.rows[0][1:-1]]]
+    assert encoder.want == {Capability.DENSE, Capability.SPARSE}
+
+
+async def test_a_model_without_sparse_vectors_says_so(gateway_of: Gateways, e5_tiny: Path) -> None:
+    with pytest.raises(CapabilityError, match="sparse vectors"):
+        await gateway_of(e5_tiny, "e5").encode_sparse(["a"], None, OPTIONS)

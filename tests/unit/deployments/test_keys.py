@@ -1,0 +1,113 @@
+"""The file of keys: what is wrong with it refuses to start, and a change of it is seen without a restart."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from serve_app.deployments.keys import Keys
+from serve_app.domain.errors import ConfigurationError
+from serve_app.domain.keys import sha256_of
+from serve_app.security_settings import KEYS_VARIABLE, SecuritySettings
+
+OLD, NEW = "rk_old", "rk_new"
+
+
+def write(file: Path, text: str) -> None:
+    """Replaces the file as an editor does."""
+    staged = file.with_suffix(".new")
+    staged.write_text(text)
+    os.replace(staged, file)
+
+
+def known(keys: Keys, secret: str) -> bool:
+    return keys.ring().match([secret.encode()]) is not None
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "keys"
+    write(file, f"me:{sha256_of(OLD)}\n")
+    return file
+
+
+def test_keys_of_the_file_and_of_the_environment_both_count(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEYS_VARIABLE, f"ops:{NEW}:admin")
+    keys = Keys(SecuritySettings(api_keys_file=file))
+    assert known(keys, OLD)
+    assert known(keys, NEW)
+
+
+def test_a_guessable_key_of_the_environment_is_warned_about_without_being_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(KEYS_VARIABLE, f"me:{OLD},you:{'x' * 16}")
+    Keys(SecuritySettings())
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "'me'" in record.getMessage()
+    assert OLD not in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "can not be read"),
+        (b"", "no key in it"),
+        (b"me:" + OLD.encode(), "line 1: what stands for the key of 'me' must be its SHA-256"),
+        (b"\xff\xfe", "is no text in UTF-8"),
+    ],
+)
+def test_a_file_that_is_wrong_refuses_to_start(tmp_path: Path, content: bytes | None, says: str) -> None:
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        Keys(SecuritySettings(api_keys_file=file))
+    assert says in caught.value.message
+    assert str(file) in caught.value.message
+    assert OLD not in caught.value.message
+
+
+def test_a_name_in_both_places_refuses_to_start(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEYS_VARIABLE, f"me:{NEW}")
+    with pytest.raises(ConfigurationError, match="two API keys have the name 'me'"):
+        Keys(SecuritySettings(api_keys_file=file))
+
+
+def test_a_key_is_added_and_another_one_revoked_without_a_restart(file: Path) -> None:
+    keys = Keys(SecuritySettings(api_keys_file=file))
+    write(file, f"you:{sha256_of(NEW)}\n")
+    keys.look()
+    assert known(keys, NEW)
+    assert not known(keys, OLD)
+
+
+@pytest.mark.parametrize("content", [None, "", "# nobody", "me:x", "\n"])
+def test_a_file_that_becomes_wrong_locks_nobody_out_and_lets_nobody_in(
+    file: Path, content: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = Keys(SecuritySettings(api_keys_file=file))
+    if content is None:
+        file.unlink()
+    else:
+        write(file, content)
+    for _ in range(3):
+        keys.look()
+    assert known(keys, OLD)
+    assert not known(keys, NEW)
+    (record,) = caplog.records  # once, not every five seconds
+    assert record.levelno == logging.ERROR
+    write(file, f"you:{sha256_of(NEW)}\n")
+    keys.look()
+    assert known(keys, NEW)
+
+
+def test_a_file_that_did_not_change_is_not_read_again(file: Path) -> None:
+    keys = Keys(SecuritySettings(api_keys_file=file))
+    ring = keys.ring()
+    keys.look()
+    assert keys.ring() is ring
