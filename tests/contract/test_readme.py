@@ -56,7 +56,12 @@ def test_the_readme_shows_every_route_of_the_service() -> None:
 
     paths = create_app(None, None, Limits(), FineTuneLimits()).openapi()["paths"]  # type: ignore[arg-type]
     shown = " ".join(command for command, _ in EXAMPLES)
-    for example, template in (("$JOB", "{job_id}"), ("/models/bge-m3-small", "/models/{name}"), ("?limit=1\"", "")):
+    for example, template in (
+        ("$JOB", "{job_id}"),
+        ("/v1/models/bge-m3-small", "/v1/models/{id}"),
+        ("/models/bge-m3-small", "/models/{name}"),
+        ('?limit=1"', ""),
+    ):
         shown = shown.replace(example, template)
     assert len(paths) >= 20
     assert [path for path in paths if f"localhost:8000{path} " not in f"{shown} "] == []
