@@ -107,7 +107,7 @@ class ModelSettings(DeploymentSettings):
     threads: Annotated[int, Field(ge=1)] | Auto = "auto"
     batching: BatchingSettings = BatchingSettings()
     dense_only: bool = False
-    max_fine_tunes_gib: float = Field(default=2.0, ge=0)
+    max_fine_tunes_gib: float = Field(default=4.0, ge=0)
 
     @property
     def max_fine_tunes_bytes(self) -> int:

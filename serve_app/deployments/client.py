@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from ray import serve
 
 from serve_app.deployments.calls import ReplicaCaller, next_key
+from serve_app.deployments.pieces import PIECE_TOKENS, piecewise
 from serve_app.domain.embeddings import DENSE, EncodedBatch, RequestShare, TokenBatch, Variant
-from serve_app.domain.errors import DeadlineError, QueueFullError
+from serve_app.domain.errors import DeadlineError
 from serve_app.domain.profiles import Capability
 
 _SMALL_TOKENS = 1024  # a request up to this size is coalesced with others
-_CHUNK_TOKENS = 8192
-_CHUNKS_UNDER_WAY = 4
 
 
 class EncoderClient(ReplicaCaller):
@@ -56,29 +55,17 @@ class EncoderClient(ReplicaCaller):
 
     async def _encode_chunks(self, batch: TokenBatch, timeout_s: float, want: frozenset[Capability]) -> EncodedBatch:
         key, deadline = next_key(), time.monotonic() + timeout_s
-        gate = asyncio.Semaphore(_CHUNKS_UNDER_WAY)
         rows = batch.rows()
 
-        async def send(part: slice, *, first: bool) -> EncodedBatch:
-            async with gate:
-                chunk = rows[part]
-                while True:
-                    left_s = deadline - time.monotonic()
-                    share = RequestShare(key, len(chunk), left_s, want)
-                    sent = TokenBatch.of_rows(chunk, (share,), batch.variant)
-                    answer: EncodedBatch = await self.call("encode", sent)
-                    full = next((f for f in answer.failures if f.code == QueueFullError.code), None)
-                    if full is None or first:  # the first chunk decides; later ones wait for their place
-                        return answer
-                    await asyncio.sleep(min(1.0, full.retry_after_s or 1.0))
+        async def send(part: slice) -> EncodedBatch:
+            chunk = rows[part]
+            share = RequestShare(key, len(chunk), deadline - time.monotonic(), want)
+            answer: EncodedBatch = await self.call("encode", TokenBatch.of_rows(chunk, (share,), batch.variant))
+            for failure in answer.failures:  # one fails the request, so the other chunks are not wanted
+                raise replace(failure, index=failure.index + part.start).error()
+            return answer
 
-        parts = batch.slices(_CHUNK_TOKENS)
-        tasks = [asyncio.ensure_future(send(part, first=i == 0)) for i, part in enumerate(parts)]
-        try:
-            return EncodedBatch.join(await asyncio.gather(*tasks))
-        finally:  # one failed, or the client left: the others are not wanted any more
-            for task in tasks:
-                task.cancel()
+        return EncodedBatch.join(await piecewise(batch.slices(PIECE_TOKENS), send))
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ import numpy as np
 
 from serve_app.deployments.console import keep_log_fresh, telling_why
 from serve_app.deployments.device import Device, ReplicaState
+from serve_app.deployments.pieces import PIECE_TOKENS, piecewise
 from serve_app.domain.embeddings import ItemFailure
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.profiles import Capability
@@ -89,9 +90,11 @@ class Reranker:
             ServiceError: A text failed, or there was no room for the request.
         """
         async with self._use(request) as model:
-            query = await self._encode_query(request, model)
-            explanation = await self._device.run(partial(model.explain, query, request.candidates.ids))
-        return TokenMatches(explanation.positions, explanation.similarities)
+            items = await self._items(request, model)
+            (result,) = await self._compute(request, model.explain, items, request.candidates.lengths.tolist(), 1)
+        if isinstance(result, ServiceError):
+            raise result
+        return TokenMatches(result.positions, result.similarities)
 
     async def state(self) -> ReplicaState:
         """Answers at once, whatever the device is doing; proves that a replica is there."""
@@ -105,23 +108,31 @@ class Reranker:
         return self._bank.use(request.candidates.variant) if self._bank else nullcontext(self._model)
 
     async def _score(self, request: RankRequest, model: Any) -> list[Any]:
-        items: list[Any] = list(request.candidates.rows())
-        if not self._reads_pairs:
-            query = await self._encode_query(request, model)
-            items = [self._candidate(ids, query) for ids in items]
-        return await self._compute(request, model, items, request.candidates.lengths.tolist(), request.batch_size)
+        items, lengths = await self._items(request, model), request.candidates.lengths.tolist()
 
-    async def _encode_query(self, request: RankRequest, model: Any) -> Any:
-        (result,) = await self._compute(request, model, [self._query(request.query)], [len(request.query)], 1)
-        if isinstance(result, ServiceError):
-            raise result
-        return result
+        async def send(part: slice) -> list[Any]:
+            return await self._compute(request, model.forward, items[part], lengths[part], request.batch_size)
+
+        parts = await piecewise(request.candidates.slices(PIECE_TOKENS), send)
+        return [result for part in parts for result in part]
+
+    async def _items(self, request: RankRequest, model: Any) -> list[Any]:
+        """What the model takes for each candidate; of late interaction the query is encoded for it."""
+        rows = request.candidates.rows()
+        if self._reads_pairs:
+            return list(rows)
+        (query,) = await self._compute(
+            request, model.forward, [self._query(request.query)], [len(request.query)], request.batch_size
+        )
+        if isinstance(query, ServiceError):
+            raise query
+        return [self._candidate(ids, query) for ids in rows]
 
     async def _compute(
-        self, request: RankRequest, model: Any, items: Sequence[Any], lengths: Sequence[int], max_texts: int
+        self, request: RankRequest, compute: Any, items: Sequence[Any], lengths: Sequence[int], max_texts: int
     ) -> list[Any]:
         outcome = self._device.submit(
-            model.forward, items, lengths, key=request.key, timeout_s=request.timeout_s, max_texts=max_texts
+            compute, items, lengths, key=request.key, timeout_s=request.timeout_s, max_texts=max_texts
         )
         try:
             return await outcome

@@ -37,22 +37,22 @@ class Adapters:
             ModelLoadError: The folder holds no adapter for this base, or one with parts missing.
         """
         handle = f"tuned_{next(self._numbers)}"  # peft reads meaning into names; these have none
-        active = self._active
         try:
             report = self._model.load_adapter(str(folder), adapter_name=handle)
+            if misfits := _misfits(report, handle):
+                raise ModelLoadError(
+                    f"the adapter in {folder} does not fit its base: {len(misfits)} tensors are missing or too many, "
+                    f"among them {misfits[0]!r}"
+                )
         except Exception as error:
             self._forget(handle)
+            if isinstance(error, ModelLoadError):
+                raise
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ModelLoadError(f"the adapter in {folder} can not be loaded ({reason})") from error
-        self._model.eval().requires_grad_(False)
-        self._active = handle  # loading puts it to work
-        self.use(active)
-        if misfits := _misfits(report, handle):
-            self._forget(handle)
-            raise ModelLoadError(
-                f"the adapter in {folder} does not fit its base: {len(misfits)} tensors are missing or too many, "
-                f"among them {misfits[0]!r}"
-            )
+        finally:
+            self._model.eval().requires_grad_(False)
+            self._put_to_work(self._active)  # loading, and forgetting, put another one to work
         return handle
 
     def unload(self, handle: str) -> None:
@@ -63,19 +63,20 @@ class Adapters:
 
     def use(self, handle: str | None) -> None:
         """Puts one adapter to work, or none; costs nothing if it is at work already."""
-        if handle == self._active:
-            return
-        if handle is None:
-            self._model.disable_adapters()
-        else:
-            if self._active is None:
-                self._model.enable_adapters()
-            self._model.set_adapter(handle)
-        self._active = handle
+        if handle != self._active:
+            self._put_to_work(handle)
 
     def bytes(self, handle: str) -> int:
         """Memory of an adapter's weights."""
         return sum(p.numel() * p.element_size() for name, p in self._model.named_parameters() if _is_of(name, handle))
+
+    def _put_to_work(self, handle: str | None) -> None:
+        if handle is not None:
+            self._model.enable_adapters()
+            self._model.set_adapter(handle)
+        elif getattr(self._model, "peft_config", None):
+            self._model.disable_adapters()
+        self._active = handle
 
     def _forget(self, handle: str) -> None:
         if handle in getattr(self._model, "peft_config", {}):

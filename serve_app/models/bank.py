@@ -22,6 +22,7 @@ from serve_app.models.embedder import EmbeddingModel
 from serve_app.models.heads import TokenHeads
 from serve_app.models.isolation import is_out_of_memory
 from serve_app.models.source import ModelSource, describe
+from serve_app.models.weights import count_weights
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class ModelBank(Generic[M]):
 
     async def _bring_model(self, found: FineTune) -> _Slot[M]:
         async with self._one_at_a_time:
-            await self._make_room(sum(path.stat().st_size for path in found.folder.glob("*.safetensors")))
+            await self._make_room(await asyncio.to_thread(self._size_of, found.folder))
             source = await asyncio.to_thread(describe, found.name, found.folder)
             model = await asyncio.to_thread(self._load, source)
             slot = self._slots[found.variant] = _Slot(model, self._wrap(model), model.transformer.bytes, None)
@@ -151,7 +152,7 @@ class ModelBank(Generic[M]):
             base.in_use += 1  # until the adapter goes
         try:
             async with self._one_at_a_time:
-                await self._make_room(sum(path.stat().st_size for path in found.folder.glob("*.safetensors")))
+                await self._make_room(await asyncio.to_thread(self._size_of, found.folder))
                 heads = on.heads and await asyncio.to_thread(
                     TokenHeads.load, found.folder, on.heads.hidden_size, on.transformer.device
                 )
@@ -170,6 +171,10 @@ class ModelBank(Generic[M]):
         if base is None or base.adapter:
             raise ModelLoadError(f"its base {found.base!r} is not served here")
         return await self._slot(base.variant)
+
+    def _size_of(self, folder: Path) -> int:
+        """Bytes of a folder's weights in memory, where they may have another dtype than on disk."""
+        return count_weights(folder) * self._home.transformer.dtype.itemsize
 
     async def _make_room(self, wanted: int) -> None:
         """Takes fine-tunes out of memory until this many bytes fit."""

@@ -100,4 +100,5 @@ def delete_fine_tune(name: str, models_dir: Path) -> None:
         found.folder.rename(grave)
     except FileNotFoundError:  # somebody else was faster
         raise missing from None
-    shutil.rmtree(grave, ignore_errors=True)
+    for dead in trash.iterdir():  # this one, and what a process that died has left
+        shutil.rmtree(dead, ignore_errors=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol, TypeAlias, cast
 
 import numpy as np
@@ -101,22 +100,9 @@ class LateInteractionModel:
         results = run_isolated(self._forward_all, items, release_memory=self.encoder.release_memory)
         return cast("list[RerankResult]", results)  # mypy sees two members of the union as one object
 
-    def explain(self, query_vectors: torch.Tensor, candidate: Int32) -> Explanation:
-        """Says where the score of one candidate comes from; costs a forward of its own.
-
-        Args:
-            query_vectors: float32 ``[q, d]`` on the device, what ``forward`` gave for the query.
-            candidate: int32 ``[length]`` ids, special tokens included.
-
-        Raises:
-            ServiceError: The candidate's vectors are not finite, or do not fit into memory.
-        """
-        (result,) = run_isolated(
-            partial(self._explain_all, query_vectors), [candidate], release_memory=self.encoder.release_memory
-        )
-        if isinstance(result, ServiceError):
-            raise result
-        return result
+    def explain(self, items: Sequence[CandidateText]) -> list[Explanation | ServiceError]:
+        """Says where the score of each candidate comes from. Never raises; costs what ``forward`` costs."""
+        return run_isolated(self._explain_all, items, release_memory=self.encoder.release_memory)
 
     @torch.inference_mode()
     def _forward_all(self, items: Sequence[RerankItem]) -> list[RerankResult]:
@@ -128,10 +114,10 @@ class LateInteractionModel:
         return [_result(item, each, score) for item, each, score in zip(items, vectors, scores.tolist(), strict=True)]
 
     @torch.inference_mode()
-    def _explain_all(self, query: torch.Tensor, texts: Sequence[Int32]) -> list[Explanation | ServiceError]:
+    def _explain_all(self, items: Sequence[CandidateText]) -> list[Explanation | ServiceError]:
         results: list[Explanation | ServiceError] = []
-        for vectors in self.encoder.token_vectors(texts):
-            indices, similarities = best_matches(query, vectors)
+        for item, vectors in zip(items, self.encoder.token_vectors([item.ids for item in items]), strict=True):
+            indices, similarities = best_matches(item.query_vectors, vectors)
             if similarities.isfinite().all():
                 results.append(Explanation(indices.cpu().numpy() + 1, similarities.cpu().numpy()))
             else:

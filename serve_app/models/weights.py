@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,14 @@ def load_weights(auto_class: Any, folder: Path, dtype: torch.dtype, **options: o
         raise ModelLoadError(f"the weights in {folder} lack {len(missing)} tensors, among them {missing[0]!r}")
     assert isinstance(model, torch.nn.Module)
     return model
+
+
+def count_weights(folder: Path) -> int:
+    """How many numbers the safetensors files of a folder hold; reads their headers only."""
+    from safetensors import safe_open
+
+    count = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return count

@@ -13,7 +13,7 @@ from ray.exceptions import ActorUnavailableError
 from serve_app.deployments.client import EncoderClient
 from serve_app.deployments.device import ReplicaState
 from serve_app.domain.embeddings import EncodedBatch, ItemFailure, TokenBatch
-from serve_app.domain.errors import DeadlineError, QueueFullError, UnavailableError
+from serve_app.domain.errors import DeadlineError, NonFiniteError, QueueFullError, UnavailableError
 
 Encode = Callable[[TokenBatch], Awaitable[EncodedBatch]]
 
@@ -106,8 +106,19 @@ async def test_a_full_queue_refuses_the_first_chunk_at_once_but_makes_later_ones
     async def full_at_once(batch: TokenBatch) -> EncodedBatch:
         return refusal(batch) if batch.ids[0] == 0 else answer(batch)
 
-    refused = await client_of(full_at_once).encode(long_request(), timeout_s=10)
-    assert refused.failures[0].code == QueueFullError.code
+    with pytest.raises(QueueFullError):
+        await asyncio.wait_for(client_of(full_at_once).encode(long_request(), timeout_s=10), 1)
+
+
+async def test_a_text_that_fails_in_a_later_chunk_is_named_by_its_place_in_the_request() -> None:
+    async def fails(batch: TokenBatch) -> EncodedBatch:
+        rows = [int(row[0]) for row in batch.rows()]
+        failures = tuple(ItemFailure(i, "non_finite", "no") for i, first in enumerate(rows) if first == 57)
+        return EncodedBatch(np.zeros((len(rows), 1), np.float32), failures)
+
+    with pytest.raises(NonFiniteError) as caught:
+        await client_of(fails).encode(long_request(), timeout_s=10)
+    assert caught.value.item == 57
 
 
 async def test_a_passed_deadline_cancels_the_calls_under_way() -> None:

@@ -9,13 +9,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from safetensors.numpy import save_file
 
 from serve_app.domain.errors import ModelLoadError
 from serve_app.domain.profiles import Pooling
 from serve_app.models.bank import ModelBank
 from serve_app.models.embedder import EmbeddingModel
 from serve_app.models.source import ModelSource
+from serve_app.models.weights import count_weights
 from tests.unit.models.fine_tune_examples import write_manifest
 
 S = TypeVar("S")
@@ -49,6 +52,7 @@ class FakeTransformer:
     """The part of a model that the bank asks for its size and its adapters."""
 
     device = torch.device("cpu")
+    dtype = torch.uint8
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -62,7 +66,11 @@ class FakeTransformer:
 
 
 def size_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return count_weights(folder)  # of one byte each
+
+
+def write_weights(path: Path, size: int) -> None:
+    save_file({"weight": np.zeros(size, np.uint8)}, path)
 
 
 class Workshop:
@@ -100,13 +108,13 @@ class Workshop:
         folder = write_manifest(self.models_dir / name, base=base, kind="full", job_id=job_id)
         (folder / "config.json").write_text('{"hidden_size": 8}')
         (folder / "tokenizer.json").write_text("{}")
-        (folder / "model.safetensors").write_bytes(bytes(size))
+        write_weights(folder / "model.safetensors", size)
 
     def adapter(self, name: str, size: int = 10, *, base: str = HOME, job_id: str = "job-1") -> None:
         """Puts an adapter of ``size`` bytes on disk."""
         folder = write_manifest(self.models_dir / name, base=base, job_id=job_id)
         (folder / "adapter_config.json").write_text("{}")
-        (folder / "adapter_model.safetensors").write_bytes(bytes(size))
+        write_weights(folder / "adapter_model.safetensors", size)
 
     @property
     def in_memory(self) -> list[str]:

@@ -126,6 +126,27 @@ def test_loading_leaves_at_work_what_was_at_work(
     assert cosines(vectors(model, first), expected["narrow"]).min() > AGREEMENT
 
 
+@pytest.mark.parametrize("at_work", ["narrow", None])
+def test_a_load_that_fails_at_its_end_leaves_at_work_what_was_at_work(
+    e5_tiny: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, at_work: str | None
+) -> None:
+    """As when a device runs out of memory: by then peft has put the newcomer to work, and falls back to another."""
+    model = load(e5_tiny)
+    handles: dict[str | None, str | None] = {name: model.adapters.load(folder) for name, folder in folders.items()}
+    handles[None] = None
+    before = vectors(model, handles[at_work])
+    whole = model._model.load_adapter
+
+    def breaks(*args: Any, **options: Any) -> Any:
+        whole(*args, **options)
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(model._model, "load_adapter", breaks)
+    with pytest.raises(ModelLoadError):
+        model.adapters.load(folders["wide"])
+    np.testing.assert_allclose(vectors(model, handles[at_work]), before, atol=EXACT)
+
+
 def test_an_unloaded_adapter_leaves_no_weights(e5_tiny: Path, folders: dict[str, Path]) -> None:
     model = load(e5_tiny)
     before = model.bytes

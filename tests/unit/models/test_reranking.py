@@ -189,7 +189,8 @@ def test_an_explanation_names_the_best_token_for_each_query_token_and_adds_up_to
     model = LateInteractionModel(encoder)
     query = query_of(model.forward([QueryText(QUERIES[1])])[0])
     for candidate in CANDIDATES[1]:
-        explanation = model.explain(query, candidate)
+        (explanation,) = model.explain([CandidateText(candidate, query)])
+        assert isinstance(explanation, Explanation)
         similarities = encoder.table[QUERIES[1][1:].tolist()] @ encoder.table[candidate[1:].tolist()].T
         best = [row.index(max(row)) for row in similarities.tolist()]
         assert candidate[explanation.positions].tolist() == candidate[1:][best].tolist()
@@ -206,11 +207,13 @@ def test_an_explanation_names_the_best_token_for_each_query_token_and_adds_up_to
         (TableEncoder(fits=0), text(5), OutOfMemoryError),
     ],
 )
-def test_what_can_not_be_explained_raises_its_error(
+def test_what_can_not_be_explained_fails_alone(
     encoder: TableEncoder, candidate: Int32, error: type[ServiceError]
 ) -> None:
-    with pytest.raises(error):
-        LateInteractionModel(encoder).explain(encoder.table[:3], candidate)
+    items = [CandidateText(ids, encoder.table[:3]) for ids in (candidate, text(6))]
+    bad, good = LateInteractionModel(encoder).explain(items)
+    assert isinstance(bad, error)
+    assert isinstance(good, OutOfMemoryError if error is OutOfMemoryError else Explanation)
 
 
 # ------------------------------------------------------------------ with a real transformer
@@ -237,7 +240,7 @@ def test_a_real_model_gives_the_scores_of_its_token_vectors_in_any_company(model
 
 def test_a_real_model_explains_its_scores(model: LateInteractionModel) -> None:
     query = query_of(model.forward([QueryText(QUERIES[0])])[0])
-    explanation = model.explain(query, CANDIDATES[0][2])
+    (explanation,) = model.explain([CandidateText(CANDIDATES[0][2], query)])
     assert isinstance(explanation, Explanation)
     assert_scores(model.forward([CandidateText(CANDIDATES[0][2], query)]), [float(explanation.similarities.sum())])
 
