@@ -43,7 +43,10 @@ def main(arguments: list[str]) -> int:
             logger.exception("the cluster is gone; whoever started the job may start it again")
             return 1
         logger.exception("the job failed")
-        reporter.failed(reason_of(error))
+        try:
+            reporter.failed(reason_of(error))
+        except OSError:  # no room for this line either: the job counts as one that died, and is tried again
+            logger.exception("the failure could not be reported")
         return 1
     reporter.done()
     return 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from training.errors import TrainingError
 
 MAX_NEGATIVES = 7  # hard negatives of one query; FlagEmbedding's default group of 8 passages has as many
 
-_DRAWS = 50  # for the passage of another query, before it is given up
+_DRAWS = 50  # for a text of another query, before it is given up
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def split(examples: Sequence[Example], *, fraction: float, seed: int, held_out: 
         seed: Of the draw.
         held_out: Merged examples of the client's own ``eval.jsonl``; then nothing is drawn, and their queries are
             not trained on.
+
+    Nothing is held out if what is left could form no batch: a model that was not measured is better than none.
     """
     if held_out is not None:
         queries = {example.query for example in held_out}
@@ -91,8 +95,11 @@ def split(examples: Sequence[Example], *, fraction: float, seed: int, held_out: 
     count = max(1, round(fraction * len(examples))) if fraction > 0 else 0
     count = max(0, min(count, len(examples) - 2))
     drawn = set(random.Random(seed).sample(range(len(examples)), count))
+    rest = [e for i, e in enumerate(examples) if i not in drawn]
+    if _most_in_a_batch(_rows(rest, _negatives_per_row(rest), seed), enough=2) < 2:
+        return Split(tuple(examples), ())
     return Split(
-        train=tuple(e for i, e in enumerate(examples) if i not in drawn),
+        train=tuple(rest),
         held_out=tuple(e for i, e in enumerate(examples) if i in drawn),
     )
 
@@ -126,19 +133,14 @@ def columns(examples: Sequence[Example], profile: Profile, *, seed: int) -> dict
     """Training rows, one for each pair, as columns of formatted texts.
 
     All rows of a batch need the same number of negatives. It is the average number, at most ``MAX_NEGATIVES``; a row
-    with more takes a draw of them, a row with fewer is filled with passages of other queries, which are the same to
-    it as the negatives that it finds in its batch.
+    with more takes a draw of them, a row with fewer is filled with negatives of other queries, which are the same to
+    it as those that it finds in its batch. Passages of other queries would keep these out of its batch.
 
     Returns:
         ``query``, ``positive`` and ``negative_1``, ... in this order, all of one length.
     """
     width = _negatives_per_row(examples)
-    draw = random.Random(seed)
-    rows = [
-        (example.query, positive, *_negatives(example, examples, width, draw))
-        for example in examples
-        for positive in example.positives
-    ]
+    rows = list(_rows(examples, width, seed))
     names = ("query", "positive", *(f"negative_{i + 1}" for i in range(width)))
     roles = (TextRole.QUERY, *(TextRole.PASSAGE for _ in names[1:]))
     return {
@@ -148,13 +150,39 @@ def columns(examples: Sequence[Example], profile: Profile, *, seed: int) -> dict
 
 
 def largest_batch(rows: dict[str, list[str]]) -> int:
-    """How many rows, at least, share no text: more can not be each other's negatives in one batch."""
-    used: set[str] = set()
+    """How many rows, at least, may be in one batch; see ``marks``."""
+    return _most_in_a_batch(zip(*rows.values(), strict=True))
+
+
+Mark = tuple[str, bool]
+
+
+def marks(row: Sequence[str]) -> set[Mark]:
+    """What decides whether a row fits into a batch: its texts, and again those that are its query or its positive.
+
+    Two rows must not meet if the query or the positive of one occurs in the other, in any place: the passage that is
+    right for one would be wrong for the other. A negative that both have does no harm.
+
+    Args:
+        row: Query, positive, then negatives.
+    """
+    return {(text, False) for text in row} | {(text, True) for text in row[:2]}
+
+
+def clash(row: AbstractSet[Mark], batch: AbstractSet[Mark]) -> bool:
+    """Whether a row must not join a batch, given the marks of both."""
+    return any((text, not own) in batch for text, own in row)
+
+
+def _most_in_a_batch(rows: Iterable[Sequence[str]], *, enough: float = math.inf) -> int:
+    batch: set[Mark] = set()
     count = 0
-    for row in zip(*rows.values(), strict=True):
-        if used.isdisjoint(row):
-            used.update(row)
+    for row in rows:
+        if not clash(found := marks(row), batch):
+            batch |= found
             count += 1
+        if count >= enough:
+            break
     return count
 
 
@@ -163,17 +191,23 @@ def _negatives_per_row(examples: Sequence[Example]) -> int:
     return max(1, round(given / len(examples))) if given else 0
 
 
-def _negatives(example: Example, examples: Sequence[Example], width: int, draw: random.Random) -> list[str]:
-    chosen = draw.sample(example.negatives, min(width, len(example.negatives)))
-    taken = {*example.positives, *chosen}
-    while len(chosen) < width:
-        other = draw.choice(examples).positives[0]
-        for _ in range(_DRAWS):
-            if other not in taken:
-                break
-            other = draw.choice(examples).positives[0]
-        else:  # hardly another passage is left: one of its own again
-            other = chosen[0] if chosen else other
-        taken.add(other)
-        chosen.append(other)
-    return chosen
+def _rows(examples: Sequence[Example], width: int, seed: int) -> Iterator[tuple[str, ...]]:
+    """Query, positive and ``width`` negatives of every pair, as the user sent them."""
+    draw = random.Random(seed)
+    others = list(dict.fromkeys(text for example in examples for text in example.negatives)) if width else []
+    passages = [example.positives[0] for example in examples] if width else []
+    for example in examples:
+        for positive in example.positives:
+            chosen = draw.sample(example.negatives, min(width, len(example.negatives)))
+            taken = {*example.positives, *chosen}
+            while len(chosen) < width:
+                found = _stranger(others, taken, draw)
+                if found is None:  # hardly another negative is left: one of its own again, or a passage
+                    found = chosen[0] if chosen else _stranger(passages, taken, draw) or passages[0]
+                taken.add(found)
+                chosen.append(found)
+            yield (example.query, positive, *chosen)
+
+
+def _stranger(texts: Sequence[str], taken: AbstractSet[str], draw: random.Random) -> str | None:
+    return next((text for _ in range(_DRAWS) if (text := draw.choice(texts)) not in taken), None)

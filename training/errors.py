@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from serve_app.domain.errors import ServiceError
 from serve_app.models.isolation import is_out_of_memory
 
@@ -16,6 +18,22 @@ OUT_OF_MEMORY = (
     "the device has too little memory for this training; use a smaller max_seq_length, LoRA instead of a full "
     "fine-tune, gradient_checkpointing, or a larger device"
 )
+
+
+DISK_FULL = (
+    "the disk is full, or its quota used up; remove models or jobs that are not needed any more, or have more room "
+    "made for the models and jobs folders, then submit the job again"
+)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", *(f"code: {number}," for number in _FULL))
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether there was no room to write. Libraries that write in Rust or C++ have only words for it."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(words in str(error) for words in _FULL_IN_WORDS)
 
 
 def is_cut_off(error: BaseException) -> bool:
@@ -44,5 +62,7 @@ def reason_of(error: BaseException) -> str:
         return error.message
     if is_out_of_memory(error):
         return OUT_OF_MEMORY
+    if is_disk_full(error):
+        return DISK_FULL
     first_line = str(error).strip().partition("\n")[0]
     return f"unexpected {type(error).__name__}: {first_line}" if first_line else f"unexpected {type(error).__name__}"

@@ -51,11 +51,11 @@ def held_out_task(split: Split, profile: Profile, *, seed: int) -> HeldOut | Non
         return None
     draw = random.Random(seed)
     asked = draw.sample(split.held_out, min(MAX_QUERIES, len(split.held_out)))
-    answers = list(dict.fromkeys(text for example in asked for text in example.positives))
+    answers = dict.fromkeys(text for example in asked for text in example.positives)
     known = dict.fromkeys(text for part in (split.held_out, split.train) for e in part for text in e.positives)
-    others = [text for text in known if text not in set(answers)] if len(known) > len(answers) else []
+    others = [text for text in known if text not in answers]
     room = max(0, MAX_DOCUMENTS - len(answers))
-    documents = answers + draw.sample(others, min(room, len(others)))
+    documents = [*answers, *draw.sample(others, min(room, len(others)))]
     draw.shuffle(documents)  # among equal scores the first document wins, which must not be the answer by habit
     place = {text: i for i, text in enumerate(documents)}
     return HeldOut(

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
-from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec
+from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, staging_folder
 from serve_app.models.source import ModelSource
 from serve_app.models.starter.folder import prompts_of, write_json, write_sentence_transformers
 from training.contrastive import Heads
 from training.model import encoder_of
-from training.publication import staging_folder
 
 _TEXT_FILES = ("*.json", "*.model", "*.txt")  # tokenizer and configuration, whatever its kind; weights are written anew
 _NOT_COPIED = {"manifest.json", "config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"}

@@ -133,10 +133,12 @@ def train(
     del model, heads
     gc.collect()  # before the result is loaded
     encode = load_result(staged, trained, spec, job.source, job.place)
-    after = evaluate(job.task, encode) if job.task else {}
-    if after:
+    after = {}
+    if job.task is not None:
+        reporter.event("info", "measuring the result")
+        after = evaluate(job.task, encode)
         reporter.metrics("after", after)
-    folder = publish(staged, spec, {"before": before, "after": after}, _counts(job.parts))
+    folder = publish(staged, spec, {"before": before, "after": after}, _counts(job.parts), job_dir=job_dir)
     reporter.published(model_name=spec.model_name, folder=folder)
     return folder
 
@@ -149,6 +151,7 @@ def _measure_base(job: Job, reporter: Reporter) -> dict[str, float]:
     for line in read_lines(job.folder):
         if line.get("type") == "metrics" and line.get("when") == "before":
             return {name: value for name, value in line.items() if name not in ("time", "type", "when")}
+    reporter.event("info", "measuring the base")
     metrics = evaluate(job.task, load_base(job.spec, job.source, job.place))
     reporter.metrics("before", metrics)
     return metrics
@@ -162,10 +165,14 @@ def _take_steps(job: Job, reporter: Reporter, on_checkpoint: OnCheckpoint) -> tu
     set_seed(spec.seed)  # of the adapter's first values
     model = _build_trainable(job)
     mini_batch_size = checkpoints.recall_mini_batch_size(job.checkpoints, spec.mini_batch_size)
+    if mini_batch_size < spec.mini_batch_size:  # the worker whose memory ran out may have been one that says nothing
+        reporter.event("info", f"going on with {mini_batch_size} texts at a time: memory ran out with more")
     loss, heads = build_loss(model, spec, mini_batch_size=mini_batch_size, world_size=job.world_size)
     trainer = ContrastiveTrainer(
         model=model,
-        args=training_arguments(spec, place=job.place, batch_size=batch_size, folder=job.checkpoints),
+        args=training_arguments(
+            spec, place=job.place, batch_size=batch_size, folder=job.checkpoints, has_heads=heads is not None
+        ),
         train_dataset=Dataset.from_dict(rows),
         loss=loss,
         warmup_ratio=spec.warmup_ratio,

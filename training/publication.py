@@ -10,29 +10,38 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec
+from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, staging_folder
+from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.models.starter.folder import write_json
 from training.disk import flush
 from training.errors import TrainingError
 
 
-def staging_folder(spec: TrainingSpec) -> Path:
-    """Where the job's result is written: on the file system of its later place, under a name that is no model's."""
-    return Path(spec.models_dir) / ".staging" / spec.job_id
-
-
 def publish(
-    staged: Path, spec: TrainingSpec, metrics: Mapping[str, Mapping[str, float]], data: Mapping[str, int]
+    staged: Path,
+    spec: TrainingSpec,
+    metrics: Mapping[str, Mapping[str, float]],
+    data: Mapping[str, int],
+    *,
+    job_dir: Path,
 ) -> Path:
     """Gives a staged result its manifest and its name. It appears whole or not at all.
 
+    Args:
+        staged: What was written to ``staging_folder(spec)``.
+        spec: The job.
+        metrics: Retrieval quality, by ``before`` and ``after``.
+        data: Examples, by what they were used for.
+        job_dir: The job's folder; its record may say that nobody wants the result any more.
+
     Raises:
-        TrainingError: The name was taken meanwhile.
+        TrainingError: The name was taken meanwhile, or the job has ended without this training.
     """
     write_json(staged / "manifest.json", manifest(spec, metrics, data))
     for path in staged.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes its files 0600
     flush(staged)
+    _refuse_unwanted(staged, job_dir)
     target = Path(spec.models_dir) / spec.model_name
     try:
         if target.exists():  # an empty folder would be replaced silently
@@ -43,6 +52,17 @@ def publish(
             raise
         raise TrainingError(f"a model named {spec.model_name!r} appeared while this one was trained") from error
     return target
+
+
+def _refuse_unwanted(staged: Path, job_dir: Path) -> None:
+    """A training that could not be stopped comes to its end all the same; by then its name may be another job's."""
+    try:
+        record = JobRecord.from_json((job_dir / "job.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # there is no tracker that could have ended it: a training by hand
+    if record.status in (JobStatus.CANCELLED, JobStatus.FAILED):
+        shutil.rmtree(staged, ignore_errors=True)
+        raise TrainingError(f"the job is {record.status} already; its result is not published")
 
 
 def published_by(spec: TrainingSpec) -> Path | None:

@@ -24,6 +24,10 @@ RESTARTS = 5
 """How often the workers are started again, from the newest checkpoint. Enough for every halving of a mini-batch of 16
 that several workers need, who can not go on by themselves."""
 
+_PATIENCE_S = 24 * 3600
+"""How long workers wait for each other: the first one measures the base, which may take hours on a CPU. A worker that
+dies is noticed by Ray."""
+
 _NICENESS = 19  # the system's lowest priority; Ray's own for every process is 15
 
 _GAVE_UP = "gave_up.txt"  # why one of several workers sees no sense in trying again
@@ -49,7 +53,7 @@ def train_on_ray(spec: TrainingSpec, job_dir: Path) -> Path:
     trainer = TorchTrainer(
         worker,
         train_loop_config={"spec": spec.to_json(), "job_dir": str(job_dir)},
-        torch_config=TorchConfig(backend="nccl" if spec.gpus_per_worker > 0 else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if spec.gpus_per_worker > 0 else "gloo", timeout_s=_PATIENCE_S),
         scaling_config=ScalingConfig(
             num_workers=spec.num_workers, use_gpu=spec.gpus_per_worker > 0, resources_per_worker=_resources(spec)
         ),
@@ -81,6 +85,8 @@ def _resources(spec: TrainingSpec) -> dict[str, float]:
 def _worker(config: dict[str, str]) -> dict[str, str]:
     """Runs on every worker. What trying again can not cure is returned; only what it can is raised."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    from training.checkpoints import remove_incomplete
+    from training.heartbeat import heartbeat
     from training.loop import train
 
     os.nice(_NICENESS)  # where serving and training share a core, serving goes first
@@ -92,18 +98,22 @@ def _worker(config: dict[str, str]) -> dict[str, str]:
     gave_up = job_dir / _GAVE_UP
     if gave_up.is_file():
         return {"failed": gave_up.read_text(encoding="utf-8")}
+    reporter = Reporter(job_dir / FILE_NAME if rank == 0 else None)
     try:
-        folder = train(
-            TrainingSpec.from_json(config["spec"]),
-            job_dir,
-            Reporter(job_dir / FILE_NAME if rank == 0 else None),
-            rank=rank,
-            world_size=world_size,
-            gpu=get_device().index or 0,
-            on_checkpoint=lambda step, loss: ray.train.report({"step": step, "loss": loss}),
-        )
+        with heartbeat(reporter):
+            folder = train(
+                TrainingSpec.from_json(config["spec"]),
+                job_dir,
+                reporter,
+                rank=rank,
+                world_size=world_size,
+                gpu=get_device().index or 0,
+                on_checkpoint=lambda step, loss: ray.train.report({"step": step, "loss": loss}),
+            )
     except Exception as error:
         logger.exception("the training failed")
+        if rank == 0:
+            remove_incomplete(job_dir / "checkpoints")  # a full disk needs the room to say what has happened
         if world_size == 1:
             return {"failed": reason_of(error)}
         # The others may wait for this worker, so all must be stopped; and where one is lost, they fail, too.

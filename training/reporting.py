@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ class Reporter:
         """
         self._path = path
         self._clock = clock
+        self._lock = threading.Lock()
 
     @property
     def speaks(self) -> bool:
@@ -61,6 +63,10 @@ class Reporter:
         """Something a person wants to know; ``level`` is ``info`` or ``warning``."""
         self._write("event", level=level, message=message)
 
+    def alive(self) -> None:
+        """Nothing has happened, but it goes on: an event without a message, which nobody is shown."""
+        self._write("event")
+
     def published(self, *, model_name: str, folder: Path) -> None:
         """The result can be served."""
         self._write("published", model_name=model_name, folder=str(folder))
@@ -77,7 +83,7 @@ class Reporter:
         if self._path is None:
             return
         line = json.dumps({"time": round(self._clock(), 3), "type": type_, **fields}, ensure_ascii=False) + "\n"
-        with self._path.open("ab+") as file:
+        with self._lock, self._path.open("ab+") as file:
             if file.tell() and not _ends_whole(file):
                 line = "\n" + line  # a process died while it wrote; its half line must not spoil ours
             file.write(line.encode("utf-8"))

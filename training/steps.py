@@ -20,8 +20,9 @@ from torch import distributed, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback
 
-from serve_app.domain.fine_tuning import TrainingSpec
+from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.models.isolation import is_out_of_memory
+from training.batches import NoRivals, SetsEpoch
 from training.checkpoints import load_trained, mark_complete, remember_mini_batch_size, save_trained
 from training.errors import TrainingError
 from training.model import Place
@@ -32,11 +33,13 @@ logger = logging.getLogger(__name__)
 OnCheckpoint = Callable[[int, float], None]
 """Called on every worker after a checkpoint, with the step and the latest loss."""
 
+HEADS = r"^heads\."  # names of a loss' own layers among its parameters
+
 SECONDS_BETWEEN_LINES = 1.0  # a tiny model takes hundreds of steps a second, and nobody reads as many lines
 
 
 def training_arguments(
-    spec: TrainingSpec, *, place: Place, batch_size: int, folder: Path
+    spec: TrainingSpec, *, place: Place, batch_size: int, folder: Path, has_heads: bool = False
 ) -> SentenceTransformerTrainingArguments:
     """The job's settings in the trainer's words.
 
@@ -45,16 +48,20 @@ def training_arguments(
         place: Where it computes.
         batch_size: Pairs of a batch, of all workers together.
         folder: For checkpoints.
+        has_heads: Whether the loss has heads of its own. They are pretrained and trained in full, so beside adapters,
+            which take a much higher rate, they have that of a full fine-tune.
     """
+    heads_rate = spec.learning_rate * default_learning_rate(TrainingKind.FULL) / default_learning_rate(spec.kind)
     return SentenceTransformerTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=spec.epochs,
         per_device_train_batch_size=batch_size,
         # One batch is drawn and cut into the workers' parts. Each drawing its own would take the same passage twice.
         accelerator_config={"split_batches": True, "even_batches": False},
-        batch_sampler="no_duplicates",
+        batch_sampler=NoRivals,
         dataloader_drop_last=True,
         learning_rate=spec.learning_rate,
+        learning_rate_mapping={HEADS: heads_rate} if has_heads else {},
         optim="adamw_torch",
         max_grad_norm=spec.max_grad_norm,
         seed=spec.seed,
@@ -115,6 +122,12 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """None: the result has a manifest, and the card takes minutes of a large data set."""
+
+    def get_batch_sampler(self, *args: Any, **options: Any) -> Any:
+        """The order of the pairs; a resumed job goes on in that of its epoch."""
+        sampler = super().get_batch_sampler(*args, **options)
+        self.add_callback(SetsEpoch(sampler))
+        return sampler
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
         """The rise and fall of the learning rate over all steps of the job."""
@@ -182,6 +195,10 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             seconds_left=(total - step) * (now - self._start_time) / max(taken, 1),
         )
         self._tokens, self._losses, self._line_time = 0, [], now
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        clip: Any = super()._clip_grad_norm
+        return clip(self._objective)  # with its heads, which are no part of the model
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         save_trained(self._objective, self._folder if output_dir is None else Path(output_dir))

@@ -38,7 +38,11 @@ def main(arguments: list[str]) -> int:
         if not options.watch:
             print(f"watch it: curl {options.url}/train-status/{job['job_id']}")
             return 0
-        return _watch(service, job["job_id"])
+        try:
+            return _watch(service, job["job_id"])
+        except httpx.HTTPError as error:
+            print(f"lost sight of job {job['job_id']}, which goes on without us: {_reason(error)}", file=sys.stderr)
+            return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,13 +95,17 @@ def _status(service: httpx.Client, job_id: str) -> Any:
     while True:
         try:
             reply = service.get(f"/train-status/{job_id}")
-            if reply.status_code < 500 or time.monotonic() > until:
+            if not _may_pass(reply.status_code) or time.monotonic() > until:
                 reply.raise_for_status()
                 return reply.json()
         except httpx.TransportError:
             if time.monotonic() > until:
                 raise
         time.sleep(_POLL_S)
+
+
+def _may_pass(status_code: int) -> bool:
+    return status_code == httpx.codes.TOO_MANY_REQUESTS or status_code >= 500
 
 
 def table(before: Mapping[str, float], after: Mapping[str, float]) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.profiles import TextRole
 from serve_app.domain.tokens import Token
+
+Use = Literal["embed", "rerank"]
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,19 @@ class Gateway(Protocol):
 
         Raises:
             CapabilityError: The reranker reads pairs and compares no token vectors.
+        """
+        ...
+
+    async def find(self, model: str | None, use: Use) -> ModelState:
+        """The model that a request means, with ``serves`` left empty; computes nothing.
+
+        Args:
+            model: A served name; None for the first one that can.
+            use: What the request is for.
+
+        Raises:
+            ModelNotFoundError: No served model has this name.
+            CapabilityError: It is served for something else.
         """
         ...
 

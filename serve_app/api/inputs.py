@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -12,6 +13,8 @@ from serve_app.api.texts import listed_texts, naming, refuse_many
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.limits import Limits
 from serve_app.domain.profiles import TextRole
+
+_IDS = 2**31
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ async def embed_inputs(
         texts = listed_texts(cast("str | list[str]", inputs), limits, field=field)
         with naming(texts):
             return await gateway.embed(texts.values, role, options)
-    ids = _ids(cast("list[int] | list[list[int]]", inputs), limits, field)
+    given = cast("list[int] | list[list[int]]", inputs)
+    ids = await asyncio.to_thread(_ids, given, limits, field)  # there may be millions
     with naming(ids):
         return await gateway.embed_ids(ids.rows, options)
 
@@ -53,10 +57,22 @@ def are_ids(inputs: Inputs) -> bool:
 
 
 def _ids(inputs: list[int] | list[list[int]], limits: Limits, field: str) -> _Ids:
-    if isinstance(inputs[0], int):
+    if not isinstance(inputs[0], list):
+        _prove(inputs, field, limits)
         return _Ids([inputs], lambda _: field)
     refuse_many(inputs, limits.max_items, field)
     for i, row in enumerate(inputs):
-        if not row:
-            raise InvalidInputError(f"{field}[{i}]: must not be empty")
+        _prove(row, f"{field}[{i}]", limits)
     return _Ids(inputs, lambda i: f"{field}[{i}]")
+
+
+def _prove(row: list[int], name: str, limits: Limits) -> None:
+    """Number, type and bounds of token ids, which pydantic was told to leave alone."""
+    if not row:
+        raise InvalidInputError(f"{name}: must not be empty")
+    if len(row) > limits.max_text_chars:  # a token has a character at least
+        raise InvalidInputError(f"{name}: {len(row)} token ids, the limit is {limits.max_text_chars}; split the text")
+    if set(map(type, row)) == {int} and min(row) >= 0 and max(row) < _IDS:
+        return
+    i = next(i for i, id in enumerate(row) if type(id) is not int or not 0 <= id < _IDS)
+    raise InvalidInputError(f"{name}[{i}]: input should be a token id, an integer from 0 to {_IDS - 1}")

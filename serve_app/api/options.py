@@ -7,7 +7,8 @@ from typing import Annotated
 
 from fastapi import Header
 
-from serve_app.api.gateway import CallOptions
+from serve_app.api.gateway import CallOptions, Gateway
+from serve_app.api.quantised import refuse_more
 from serve_app.api.schemas.native import EncodingOptions
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.limits import Limits
@@ -28,6 +29,18 @@ def options_of(request: EncodingOptions, header: str | None, limits: Limits) -> 
         InvalidInputError: The timeout header is not a positive number.
     """
     return CallOptions(request.model, request.truncate, timeout_s(header, limits))
+
+
+async def prove_dimensions(
+    gateway: Gateway, options: CallOptions, dimensions: int | None, *, field: str = "dimensions"
+) -> None:
+    """Makes sure that a model has as many dimensions as a client wants, before anything is computed.
+
+    Raises:
+        InvalidInputError: It has fewer.
+    """
+    if dimensions is not None:
+        refuse_more(dimensions, (await gateway.find(options.model, "embed")).dimension, field=field)
 
 
 def timeout_s(header: str | None, limits: Limits) -> float:

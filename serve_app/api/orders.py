@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
 
 from serve_app.api.jobs_gateway import FineTuneOrder
-from serve_app.api.schemas.fine_tuning import FineTuneLoraRequest, FineTuneRequest
+from serve_app.api.problems import describe_violations
+from serve_app.api.schemas.fine_tuning import FineTuneLoraRequest, FineTuneRequest, TrainingExample
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.fine_tuning import LoraSettings, TrainingKind
 from serve_app.domain.limits import FineTuneLimits
@@ -20,10 +24,11 @@ async def order_of(request: FineTuneRequest, limits: FineTuneLimits) -> tuple[Fi
         The order, and what was left out of the data.
 
     Raises:
-        InvalidInputError: A number over a limit, no data or two kinds of it, or nothing to learn from.
+        InvalidInputError: A number over a limit, no data or two kinds of it, or nothing to learn from or measure on.
     """
     _refuse_numbers(request, limits)
-    pairs = await asyncio.to_thread(_read, request, limits)
+    pairs, held_out = await asyncio.to_thread(_read_all, request, limits)
+    ignored = [*pairs.ignored, *held_out.ignored]
     lora = None
     kind = TrainingKind.FULL
     if isinstance(request, FineTuneLoraRequest):
@@ -33,7 +38,8 @@ async def order_of(request: FineTuneRequest, limits: FineTuneLimits) -> tuple[Fi
         model_name=request.model_name,
         kind=kind,
         examples=pairs.accepted,
-        ignored=len(pairs.ignored),
+        ignored=len(ignored),
+        held_out=held_out.accepted,
         base_model=request.base_model,
         lora=lora,
         epochs=request.epochs,
@@ -43,7 +49,7 @@ async def order_of(request: FineTuneRequest, limits: FineTuneLimits) -> tuple[Fi
         eval_fraction=request.eval_fraction,
         seed=request.seed,
     )
-    return order, pairs.ignored
+    return order, ignored
 
 
 def prove_pairs(pairs: Pairs, field: str) -> Pairs:
@@ -56,9 +62,7 @@ def prove_pairs(pairs: Pairs, field: str) -> Pairs:
     Raises:
         InvalidInputError: No pair, one pair, or pairs without any negative among them.
     """
-    if not pairs.accepted:
-        first = f" (number {pairs.ignored[0].line}: {pairs.ignored[0].reason})" if pairs.ignored else ""
-        raise InvalidInputError(f"{field}: not one usable pair of query and passage{first}")
+    _refuse_none(pairs, field)
     if len(pairs.accepted) < 2:
         raise InvalidInputError(f"{field}: one usable pair; at least two are needed, each is the other's negative")
     if not pairs.has_negatives:
@@ -66,6 +70,25 @@ def prove_pairs(pairs: Pairs, field: str) -> Pairs:
             f"{field}: all pairs have the same query or the same passage, so none has a negative to learn from"
         )
     return pairs
+
+
+def _read_all(request: FineTuneRequest, limits: FineTuneLimits) -> tuple[Pairs, Pairs]:
+    pairs = _read(request, limits)
+    return pairs, _read_held_out(request, limits, pairs)
+
+
+def _read_held_out(request: FineTuneRequest, limits: FineTuneLimits, pairs: Pairs) -> Pairs:
+    field, text = "eval_text_content", request.eval_text_content
+    if text is None:
+        return Pairs((), ())
+    _refuse_many(field, text.count("\n"), limits)
+    held_out = parse_lines(text, max_text_chars=limits.max_text_chars)
+    _refuse_none(held_out, field)
+    asked = {example.query for example in held_out.accepted}
+    rest = [example for example in pairs.accepted if example.query not in asked]
+    if len(rest) < 2 or not Pairs(rest, ()).has_negatives:
+        raise InvalidInputError(f"{field}: its queries are not trained on, and without them nothing to learn is left")
+    return Pairs(held_out.accepted, [Ignored(line, f"{field}: {reason}") for line, reason in held_out.ignored])
 
 
 def _read(request: FineTuneRequest, limits: FineTuneLimits) -> Pairs:
@@ -77,8 +100,21 @@ def _read(request: FineTuneRequest, limits: FineTuneLimits) -> Pairs:
         return prove_pairs(pairs, "text_content")
     given = request.examples or []
     _refuse_many("examples", len(given), limits)
-    pairs = parse_examples((example.model_dump() for example in given), max_text_chars=limits.max_text_chars)
-    return prove_pairs(pairs, "examples")
+    checked = (vars(_checked(i, example)) for i, example in enumerate(given))
+    return prove_pairs(parse_examples(checked, max_text_chars=limits.max_text_chars), "examples")
+
+
+def _checked(index: int, given: Any) -> TrainingExample:
+    try:
+        return TrainingExample.model_validate(given)
+    except ValidationError as error:
+        raise InvalidInputError(describe_violations(error.errors(), within=("examples", index))) from None
+
+
+def _refuse_none(pairs: Pairs, field: str) -> None:
+    if not pairs.accepted:
+        first = f" (number {pairs.ignored[0].line}: {pairs.ignored[0].reason})" if pairs.ignored else ""
+        raise InvalidInputError(f"{field}: not one usable pair of query and passage{first}")
 
 
 def _refuse_many(field: str, count: int, limits: FineTuneLimits) -> None:

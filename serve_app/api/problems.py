@@ -126,7 +126,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
-        return problem(422, "invalid_input", describe_violations(request, error.errors()))
+        errors = error.errors()
+        return problem(422, "invalid_input", _wrong_type(request, errors) or describe_violations(errors))
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
@@ -140,12 +141,22 @@ def install(app: FastAPI) -> None:
         return response
 
 
-def describe_violations(request: Request, errors: Sequence[Any]) -> str:
-    """A line such as ``items[3]: input should be a valid string`` for the first few violations."""
+def _wrong_type(request: Request, errors: Sequence[Any]) -> str | None:
+    """What to send in place of a body that was not read, because its header says that it is no JSON."""
     content_type = request.headers.get("content-type", "")
     if "json" not in content_type and any(tuple(e["loc"]) == ("body",) for e in errors):
         return f"body: send JSON with the header Content-Type: application/json (it was {content_type or 'absent'!r})"
-    lines = [f"{field_name(e['loc'])}: {_lower_first(e['msg'])}" for e in errors[:_MAX_VIOLATIONS]]
+    return None
+
+
+def describe_violations(errors: Sequence[Any], *, within: tuple[int | str, ...] = ()) -> str:
+    """A line such as ``items[3]: input should be a valid string`` for the first few violations.
+
+    Args:
+        errors: As pydantic lists them.
+        within: Where the value that was checked stands.
+    """
+    lines = [f"{field_name((*within, *e['loc']))}: {_lower_first(e['msg'])}" for e in errors[:_MAX_VIOLATIONS]]
     if len(errors) > _MAX_VIOLATIONS:
         lines.append(f"and {len(errors) - _MAX_VIOLATIONS} more")
     return "; ".join(lines)

@@ -70,6 +70,12 @@ def as_base64(vectors: Float32) -> list[str]:
     return [b64encode(row.tobytes()).decode() for row in vectors.astype("<f4")]
 
 
+def refuse_more(dimensions: int, has: int, *, field: str = "dimensions") -> None:
+    """Raises ``InvalidInputError`` if a client wants more dimensions than there are."""
+    if dimensions > has:
+        raise InvalidInputError(f"{field}: {dimensions}, but the model's vectors have {has}")
+
+
 def shortened(vectors: Float32, dimensions: int | None, *, field: str = "dimensions") -> Float32:
     """The first ``dimensions`` numbers of each vector, L2-normalised again; None for all.
 
@@ -86,8 +92,7 @@ def shortened(vectors: Float32, dimensions: int | None, *, field: str = "dimensi
     has = vectors.shape[1]
     if dimensions is None or dimensions == has:
         return vectors
-    if dimensions > has:
-        raise InvalidInputError(f"{field}: {dimensions}, but the model's vectors have {has}")
+    refuse_more(dimensions, has, field=field)
     part = vectors[:, :dimensions]
     norms = np.maximum(np.linalg.norm(part, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     unit: Float32 = (part / norms).astype(np.float32)

@@ -57,6 +57,11 @@ def matrix_reply(vectors: Float32, *, truncated: Sequence[int] = ()) -> Response
     return StreamingResponse(matrix_pieces(vectors), headers=headers, media_type=_JSON)
 
 
+def piece_rows(rows: NDArray[Any]) -> int:
+    """How many rows of ``[n, dimension]`` are written at once."""
+    return max(1, _PIECE_FLOATS // max(1, int(rows.shape[1])))
+
+
 def truncation_headers(truncated: Sequence[int]) -> dict[str, str]:
     """``X-Truncated`` with the indices (the first 1,000) and ``X-Truncated-Count``; nothing if none was cut."""
     if not truncated:
@@ -115,7 +120,7 @@ async def matrix_pieces(
         rows: ``[n, dimension]``.
         form: Turns some of the rows into what is written: as many rows, or other values.
     """
-    step = max(1, _PIECE_FLOATS // max(1, rows.shape[1]))
+    step = piece_rows(rows)
     yield b"["
     for start in range(0, len(rows), step):
         yield (b"," if start else b"") + dumps(form(rows[start : start + step]))[1:-1]
@@ -124,7 +129,7 @@ async def matrix_pieces(
 
 
 async def _pieces(vectors: NDArray[Any], ids: Sequence[str] | None) -> AsyncIterator[bytes]:
-    step = max(1, _PIECE_FLOATS // vectors.shape[1])
+    step = piece_rows(vectors)
     yield b'{"vectors":' + (b"[" if ids is None else b"{")
     for start in range(0, len(vectors), step):
         part = vectors[start : start + step]

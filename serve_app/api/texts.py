@@ -10,6 +10,7 @@ from typing import Protocol
 from serve_app.api.schemas.native import TextRecord
 from serve_app.domain.errors import InvalidInputError, ServiceError
 from serve_app.domain.limits import Limits
+from serve_app.domain.unicode import is_unicode
 
 _HALF = "holds half of a surrogate pair, which is no Unicode text"
 
@@ -123,23 +124,14 @@ def _proven(texts: Texts, limits: Limits) -> Texts:
             raise InvalidInputError(
                 f"{texts.name(i)}: {len(text)} characters, the limit is {limits.max_text_chars}; split the text"
             )
-        if not _is_unicode(text):
+        if not is_unicode(text):
             raise InvalidInputError(f"{texts.name(i)}: {_HALF}")
     return texts
 
 
-def _is_unicode(text: str) -> bool:
-    r"""JSON can spell half of a surrogate pair (``"\ud83d"``); no tokenizer reads it and no reply can hold it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _refuse_broken_ids(ids: Sequence[str], name: Callable[[int], str]) -> None:
     for i, text in enumerate(ids):
-        if not _is_unicode(text):
+        if not is_unicode(text):
             raise InvalidInputError(f"{name(i)}: {_HALF}")
 
 

@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any
 
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
@@ -70,7 +70,7 @@ class ReplicaCaller:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 answer = await getattr(self.handle, method).remote(value)
-            except (RayActorError, ReplicaUnavailableError) as error:
+            except (RayActorError, ObjectLostError, ReplicaUnavailableError) as error:  # an answer dies with its owner
                 logger.warning("a replica died (%s), attempt %d", type(error).__name__, attempt)
                 await asyncio.sleep(0.05 * attempt)
             except BackPressureError as error:

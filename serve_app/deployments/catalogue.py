@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -83,6 +84,8 @@ class Catalogue(Generic[C]):
                 logger.warning("the fine-tune %r is not listed: %s", found.name, error.message)
                 continue
             if served is not None:
+                if served is not self._known(found.name):
+                    self._found[found.name] = (-math.inf, served)  # kept, but looked for again by the next request
                 yield served
 
     async def _fine_tune(self, name: str) -> Served[C] | None:
@@ -93,7 +96,8 @@ class Catalogue(Generic[C]):
         try:
             served = await asyncio.to_thread(self._served, found) if found else None
         except ModelLoadError as error:
-            raise UnavailableError(f"the fine-tune {name!r} can not be loaded: {error.message}") from error
+            logger.warning("the fine-tune %r can not be read: %s", name, error.message)
+            raise UnavailableError(f"the fine-tune {name!r} can not be read; the log says why") from error
         if served is None:
             self._found.pop(name, None)
         else:
@@ -102,9 +106,9 @@ class Catalogue(Generic[C]):
 
     def _served(self, found: FineTune) -> Served[C] | None:
         """The fine-tune at its host; None if the model that it comes from is not served."""
-        known = self._found.get(found.name)
-        if known and known[1].variant == found.variant:
-            return known[1]
+        known = self._known(found.name)
+        if known and known.variant == found.variant:
+            return known
         host = self._host(found)
         if host is None:
             return None
@@ -113,6 +117,10 @@ class Catalogue(Generic[C]):
             return None
         source = host.source if base is None else describe(found.name, base.folder, family=found.family)
         return Served(replace(source, name=found.name), host.capabilities, host.caller, found)
+
+    def _known(self, name: str) -> Served[C] | None:
+        found = self._found.get(name)
+        return found[1] if found else None
 
     def _host(self, found: FineTune) -> Served[C] | None:
         """The nearest configured ancestor; a whole model can do with any of its family."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -80,8 +81,8 @@ class Encoder:
             results = [error] * len(batch.lengths)
         wanted = frozenset[Capability]().union(*(share.want for share in batch.shares))
         answer = EncodedBatch.of_texts(results, wanted, self._dimension)
-        for failure in answer.failures:
-            self._device.metrics.count_failure(failure.code)
+        for code, count in Counter(failure.code for failure in answer.failures).items():
+            self._device.metrics.count_failure(code, count)
         return answer
 
     async def state(self) -> ReplicaState:

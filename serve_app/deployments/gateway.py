@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from serve_app.api.gateway import CallOptions, Embedded, HybridEmbedded, ModelState, SparseEmbedded
+from serve_app.api.gateway import CallOptions, Embedded, HybridEmbedded, ModelState, SparseEmbedded, Use
 from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.client import EncoderClient
 from serve_app.deployments.metrics import IngressMetrics
@@ -24,6 +25,9 @@ from serve_app.models.tokenizer import Tokenised
 
 _HYBRID = frozenset({Capability.DENSE, Capability.SPARSE, Capability.COLBERT})
 _SPARSE = frozenset({Capability.SPARSE})
+_INLINE_WEIGHTS = 4000  # about a millisecond of naming
+
+T = TypeVar("T")
 
 
 class ServeGateway:
@@ -55,7 +59,7 @@ class ServeGateway:
     async def embed_ids(self, rows: Sequence[Sequence[int]], options: CallOptions) -> Embedded:
         """See ``Gateway.embed_ids``."""
         served = await self._pick(options.model, DENSE, "dense vectors")
-        return await self._embed(served, served.tokenizer.of_ids(rows), options, time.monotonic())
+        return await self._embed(served, await served.of_ids(rows), options, time.monotonic())
 
     async def encode(self, texts: Sequence[str], options: CallOptions, *, colbert: bool) -> HybridEmbedded:
         """See ``Gateway.encode``."""
@@ -68,7 +72,7 @@ class ServeGateway:
         want = _HYBRID if colbert else _HYBRID - {Capability.COLBERT}
         answer = await self._encode(served, tokens, options, began, want)
         named = served.tokenizer.vocabulary.weights_by_text
-        sparse = [named(ids, weights) for ids, weights in _sparse_rows(answer)]
+        sparse = await _by_text(named, answer)
         vectors = answer.colbert.rows() if answer.colbert is not None else None
         return HybridEmbedded(served.source.name, answer.dense, len(tokens.ids), cut, sparse, vectors)
 
@@ -80,7 +84,7 @@ class ServeGateway:
         cut = refuse_long(tokens, options)
         answer = await self._encode(served, tokens, options, began, _SPARSE | DENSE)
         numbered = served.tokenizer.vocabulary.weights_by_id
-        weights = [numbered(ids, weights) for ids, weights in _sparse_rows(answer)]
+        weights = await _by_text(numbered, answer)
         return SparseEmbedded(served.source.name, weights, cut)
 
     async def tokenize(
@@ -89,6 +93,12 @@ class ServeGateway:
         """See ``Gateway.tokenize``."""
         served = await self._pick(model, frozenset(), "tokens")
         return await served.tokens(texts, role, special=special)
+
+    async def find(self, model: str | None, use: Use) -> ModelState:
+        """See ``Gateway.find``."""
+        if use == "embed":
+            return (await self._pick(model, DENSE, "dense vectors")).state()
+        return (await self._rerankers.models.pick(model, frozenset(), "reranking", others=self._models)).state()
 
     async def models(self) -> Sequence[ModelState]:
         """See ``Gateway.models``. A model that embeds and reranks is one entry."""
@@ -154,6 +164,14 @@ class ServeGateway:
                 f"return_colbert: {tokens} tokens of {dimension} numbers each are over the limit of {most} numbers "
                 f"in a reply; send fewer or shorter texts at once (up to {most // dimension} tokens), or do without"
             )
+
+
+async def _by_text(named: Callable[[list[int], Float32], T], answer: EncodedBatch) -> list[T]:
+    """The sparse rows of all texts in a client's form; many are made in a thread."""
+    assert answer.sparse_ids is not None
+    if len(answer.sparse_ids.values) <= _INLINE_WEIGHTS:
+        return [named(ids, weights) for ids, weights in _sparse_rows(answer)]
+    return await asyncio.to_thread(lambda: [named(ids, weights) for ids, weights in _sparse_rows(answer)])
 
 
 def _sparse_rows(answer: EncodedBatch) -> Iterator[tuple[list[int], Float32]]:

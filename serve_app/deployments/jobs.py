@@ -70,7 +70,9 @@ class TrackerJobs:
         """See ``JobsGateway.submit``."""
         base = await asyncio.to_thread(self._bases.find, order.base_model)
         refuse_impossible(order, base)
-        gpus = 0.0 if self._settings.gpus_per_worker != "auto" else ray.cluster_resources().get("GPU", 0.0)
+        gpus = 0.0
+        if self._settings.gpus_per_worker == "auto":
+            gpus = (await asyncio.to_thread(ray.cluster_resources)).get("GPU", 0.0)
         spec = spec_of(order, base, self._settings, self._models_dir, gpus=gpus)
         data = await asyncio.to_thread(data_of, order)
         record: JobRecord = await self._ask(

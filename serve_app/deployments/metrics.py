@@ -117,9 +117,9 @@ class DeviceMetrics(_Flushed):
         self._real += report.tokens
         self._padded += report.padded_tokens
 
-    def count_failure(self, code: str) -> None:
-        """Counts a text without a result."""
-        self._failures.inc(1, {"code": code})
+    def count_failure(self, code: str, count: int = 1) -> None:
+        """Counts texts without a result."""
+        self._failures.inc(count, {"code": code})
 
     def flush(self) -> None:
         """Hands the counts and the backlog to Ray."""

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from serve_app.api.jobs_gateway import FineTuneOrder
-from serve_app.domain.errors import CapabilityError, InvalidInputError, ModelLoadError, ModelNotFoundError
+from serve_app.domain.errors import (
+    CapabilityError,
+    InvalidInputError,
+    ModelLoadError,
+    ModelNotFoundError,
+    UnavailableError,
+)
 from serve_app.domain.fine_tuning import NARROWEST_IN_FOUR_BITS, TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.domain.pairs import Example
+from serve_app.domain.profiles import Capability
 from serve_app.jobs.store import TrainingData
 from serve_app.models.catalogue import find_fine_tune
 from serve_app.models.source import ModelSource, describe, find_model
+from serve_app.models.starter.registry import HEAD_FILES
 from serve_app.settings import ModelSettings
 from serve_app.training_settings import TrainingSettings
+
+logger = logging.getLogger(__name__)
 
 
 class BaseModels:
@@ -32,6 +43,7 @@ class BaseModels:
         Raises:
             ModelNotFoundError: There is no such model here.
             InvalidInputError: It can not be tuned.
+            UnavailableError: Its folder can not be read; why is for the log, because it names folders of this machine.
         """
         name = name or next(iter(self._models))
         try:
@@ -44,15 +56,23 @@ class BaseModels:
                 raise InvalidInputError(f"base_model: {name!r} is an adapter; tune its base {found.base!r} instead")
             return describe(name, found.folder, family=found.family)
         except ModelLoadError as error:
-            raise InvalidInputError(f"base_model: {error.message}") from error
+            logger.warning("the base model %r can not be read: %s", name, error.message)
+            raise UnavailableError(f"base_model: {name!r} can not be read; the log says why") from error
 
 
 def refuse_impossible(order: FineTuneOrder, base: ModelSource) -> None:
-    """Makes sure that a Q-LoRA can run; nothing else is trained in its place.
+    """Makes sure that the base has all that is trained, and that a Q-LoRA can run; nothing else takes its place.
 
     Raises:
-        CapabilityError: bitsandbytes is not installed, or the model is too narrow for it.
+        CapabilityError: Heads of the base are missing; or bitsandbytes is not installed, or the model too narrow.
     """
+    if Capability.COLBERT in base.profile.capabilities:
+        for name in HEAD_FILES:
+            if not (base.folder / name).is_file():
+                raise CapabilityError(
+                    f"base_model: {base.name!r} can not be tuned without {name}, which its folder lacks; copy it from "
+                    f"the original model"
+                )
     if order.kind is not TrainingKind.QLORA:
         return
     instead = "send use_qlora: false for LoRA on unquantised weights"

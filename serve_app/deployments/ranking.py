@@ -68,12 +68,13 @@ class Rerankers:
             cut = refuse_long(head, options, first=QUERY) + refuse_long(texts, options)
         tokenised = time.monotonic()
         request = RankRequest(ids, served.batch(texts), next_key(), self._left_s(options, began), batch_size)
+        tokens = count(self._metrics, parts)  # before the call: who goes away has used them all the same
         scores: Scores = await self._call(served, "rank", request, options)
         if scores.failures:
             raise scores.failures[0].error()
         self._metrics.observe(tokenised - began, time.monotonic() - tokenised)
         values = _scaled(scores.values, len(ids), reads_pairs, normalize)
-        return Ranked(served.source.name, values, count(self._metrics, parts), cut)
+        return Ranked(served.source.name, values, tokens, cut)
 
     async def explain(self, query: str, candidate: str, options: CallOptions) -> Explained:
         """See ``Gateway.explain``."""
@@ -87,8 +88,8 @@ class Rerankers:
         asked, answer = tokens.batch().rows()
         candidates = TokenBatch.of_rows([answer], variant=served.variant)
         request = RankRequest(asked, candidates, next_key(), self._left_s(options, began), 1)
-        matches: TokenMatches = await self._call(served, "explain", request, options)
         count(self._metrics, [tokens])
+        matches: TokenMatches = await self._call(served, "explain", request, options)
         vocabulary = served.tokenizer.vocabulary
         pairs = zip((matches.positions - 1).tolist(), matches.similarities, strict=True)
         return Explained(

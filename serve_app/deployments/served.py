@@ -20,6 +20,7 @@ from serve_app.models.source import ModelSource
 from serve_app.models.tokenizer import TextTokenizer, Tokenised
 
 _INLINE_CHARS = 4000  # about half a millisecond of tokenising; more goes to a thread
+_INLINE_IDS = 10_000  # likewise of looking through ids
 
 C = TypeVar("C", bound=ReplicaCaller)
 
@@ -82,6 +83,16 @@ class Served(Generic[C]):
         if sum(map(len, formatted)) <= _INLINE_CHARS:
             return self.tokenizer(formatted)
         return await asyncio.to_thread(self.tokenizer, formatted)
+
+    async def of_ids(self, rows: Sequence[Sequence[int]]) -> Tokenised:
+        """Texts that a client has tokenised itself; long work is done in a thread.
+
+        Raises:
+            InvalidInputError: An id is not in the vocabulary; ``item`` is the row.
+        """
+        if sum(map(len, rows)) <= _INLINE_IDS:
+            return self.tokenizer.of_ids(rows)
+        return await asyncio.to_thread(self.tokenizer.of_ids, rows)
 
     async def tokens(self, texts: Sequence[str], role: TextRole | None, *, special: bool) -> list[list[Token]]:
         """The tokens of the texts, formatted likewise, with their places in the formatted texts."""

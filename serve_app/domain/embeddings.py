@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.domain.errors import ServiceError, error_of
+from serve_app.domain.errors import InvalidInputError, NonFiniteError, OutOfMemoryError, ServiceError, error_of
 from serve_app.domain.profiles import Capability
 from serve_app.domain.ragged import Ragged
 
@@ -20,6 +20,7 @@ Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 
 DENSE = frozenset({Capability.DENSE})
+_FAULTS_OF_A_TEXT = frozenset({InvalidInputError.code, NonFiniteError.code, OutOfMemoryError.code})
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,9 @@ class ItemFailure:
         return cls(index, error.code, error.message, error.retry_after_s)
 
     def error(self) -> ServiceError:
-        """The error that it was, naming the text."""
-        return error_of(self.code, self.message, retry_after_s=self.retry_after_s, item=self.index)
+        """The error that it was; it names the text where that is at fault, and not the queue or the clock."""
+        item = self.index if self.code in _FAULTS_OF_A_TEXT else None
+        return error_of(self.code, self.message, retry_after_s=self.retry_after_s, item=item)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 
@@ -135,6 +136,11 @@ class TrainingSpec:
         if not isinstance(values, dict):
             raise ValueError("a training spec is a JSON object")
         return cls(**{**_known(cls, values), "kind": TrainingKind(values.get("kind", "full")), "lora": _lora(values)})
+
+
+def staging_folder(spec: TrainingSpec) -> Path:
+    """Where the job's result is written: on the file system of its later place, under a name that is no model's."""
+    return Path(spec.models_dir) / ".staging" / spec.job_id
 
 
 def _lora(values: Mapping[str, Any]) -> LoraSettings | None:

@@ -97,7 +97,8 @@ def _metrics(record: JobRecord, event: JobEvent) -> JobRecord:
 
 
 def _note(record: JobRecord, event: JobEvent) -> JobRecord:
-    return record
+    # whoever speaks has been started, so nothing is waited for any more
+    return replace(record, pending_reason=None, message=event.text("message") or record.message)
 
 
 def _published(record: JobRecord, event: JobEvent) -> JobRecord:

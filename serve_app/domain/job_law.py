@@ -12,7 +12,14 @@ from serve_app.domain.job_events import OF_THE_TRAINING, EventType, JobEvent
 from serve_app.domain.jobs import JobRecord, JobStatus
 
 _SIGNS_OF_LIFE = dict.fromkeys(
-    (EventType.STARTED, EventType.PROGRESS, EventType.CHECKPOINT, EventType.METRICS, EventType.PUBLISHED),
+    (
+        EventType.STARTED,
+        EventType.PROGRESS,
+        EventType.CHECKPOINT,
+        EventType.METRICS,
+        EventType.NOTE,
+        EventType.PUBLISHED,
+    ),
     JobStatus.RUNNING,
 )
 _ENDS = {
@@ -26,13 +33,11 @@ TRANSITIONS: Mapping[JobStatus, Mapping[EventType, JobStatus]] = MappingProxyTyp
             EventType.SUBMITTED: JobStatus.PENDING,
             EventType.WAITING: JobStatus.PENDING,
             EventType.LOST: JobStatus.PENDING,
-            EventType.NOTE: JobStatus.PENDING,
             **_SIGNS_OF_LIFE,
             **_ENDS,
         },
         JobStatus.RUNNING: {
             EventType.LOST: JobStatus.PENDING,
-            EventType.NOTE: JobStatus.RUNNING,
             **_SIGNS_OF_LIFE,
             **_ENDS,
         },
@@ -52,6 +57,8 @@ def advance(record: JobRecord, event: JobEvent) -> JobRecord:
     status = TRANSITIONS[record.status].get(event.type)
     if status is None:
         raise IllegalTransitionError(f"the job is {record.status}; {event.type.value!r} is not possible any more")
+    if status is JobStatus.RUNNING and record.submission_id is None:
+        status = JobStatus.PENDING  # the last words of an attempt that is lost already: nothing runs
     changed = EFFECTS[event.type](record, event)
     changed = replace(changed, status=status, progress=max(record.progress, changed.progress))
     if event.type in OF_THE_TRAINING:

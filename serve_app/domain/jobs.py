@@ -1,6 +1,6 @@
 """The record of a fine-tuning job: what ``job.json`` of its folder holds and what clients are told.
 
-Records change in one way only, by ``domain.job_events.advance``.
+Records change in one way only, by ``domain.job_law.advance``.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+MOST_TEXTS = 10_000
+"""Texts of a request, whatever is configured: what is checked on an event loop must end soon."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -12,10 +15,10 @@ class Limits:
 
     Attributes:
         max_body_bytes: Size of a request body. 32 MiB holds 2,048 long texts with room to spare.
-        max_items: Texts in one request. OpenAI's clients send up to 2,048.
+        max_items: Texts in one request, at most ``MOST_TEXTS``. OpenAI's clients send up to 2,048.
         max_text_chars: Characters of one text, before tokenising. 8,192 tokens are about 40,000
             characters; what is beyond the token limit is only tokenised to be thrown away.
-        max_candidates: Candidates of one rerank request.
+        max_candidates: Candidates of one rerank request, likewise.
         max_colbert_floats: Numbers of all ColBERT vectors in one reply: 4 KB a token with 1,024 dimensions, and
             three times that as JSON. The default is one text of 8,192 tokens.
         request_timeout_s: Seconds until a request is answered 408 and its remaining work dropped. The
@@ -31,6 +34,12 @@ class Limits:
     max_colbert_floats: int = 8192 * 1024
     request_timeout_s: float = 120.0
 
+    def __post_init__(self) -> None:
+        """Raises ``ValueError`` where a bound is beyond what the schemas take."""
+        for name in ("max_items", "max_candidates"):
+            if getattr(self, name) > MOST_TEXTS:
+                raise ValueError(f"{name}: {getattr(self, name)}, at most {MOST_TEXTS}")
+
 
 @dataclass(frozen=True)
 class FineTuneLimits:
@@ -41,7 +50,8 @@ class FineTuneLimits:
         max_text_chars: Characters of a query or passage; a longer pair is left out and reported.
         max_listed: Ignored lines that a reply lists; all are counted.
         max_epochs: Passes over the data.
-        max_batch_size: Pairs of one contrastive batch. Memory does not grow with it, only the similarity matrix does.
+        max_batch_size: Pairs of one contrastive batch. Activations in memory do not grow with it; its vectors and the
+            similarity matrix do, and of BGE-M3 the vectors of every token: 4 KB each with 1,024 dimensions.
         max_seq_length: Tokens; the base model's own limit holds as well.
         max_rank: Of LoRA; beyond the hidden size it adds nothing.
     """

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from serve_app.domain.unicode import is_unicode
+
 NOT_ONE_TAB = "not exactly one tab between query and passage"
 EMPTY_SIDE = "query or passage is empty or blank"
 TOO_LONG = "longer than the limit"
@@ -79,7 +81,7 @@ def parse_lines(text: str, *, max_text_chars: int) -> Pairs:
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
-    is_unicode = _is_unicode(text)  # asked once: it nearly always is
+    clean = is_unicode(text)  # asked once: it nearly always is
     accepted: list[Example] = []
     ignored: list[Ignored] = []
     numbers: dict[str, int] = {}
@@ -89,7 +91,7 @@ def parse_lines(text: str, *, max_text_chars: int) -> Pairs:
         sides = line.split("\t")
         if len(sides) != 2:
             ignored.append(Ignored(number, NOT_ONE_TAB))
-        elif reason := _text_fault(sides, max_text_chars, is_unicode=is_unicode):
+        elif reason := _text_fault(sides, max_text_chars, clean=clean):
             ignored.append(Ignored(number, reason))
         elif (first := numbers.setdefault(line, number)) != number:
             ignored.append(Ignored(number, f"the same pair as in line {first}"))
@@ -124,27 +126,18 @@ def _example_fault(example: Example, max_text_chars: int) -> str | None:
         return NO_POSITIVE
     if not set(example.positives).isdisjoint(example.negatives):
         return CONTRADICTION
-    return _text_fault((example.query, *example.positives, *example.negatives), max_text_chars, is_unicode=False)
+    return _text_fault((example.query, *example.positives, *example.negatives), max_text_chars, clean=False)
 
 
-def _text_fault(texts: Sequence[str], max_text_chars: int, *, is_unicode: bool) -> str | None:
+def _text_fault(texts: Sequence[str], max_text_chars: int, *, clean: bool) -> str | None:
     for text in texts:
         if not text or text.isspace():
             return EMPTY_SIDE
         if len(text) > max_text_chars:
             return TOO_LONG
-        if not is_unicode and not _is_unicode(text):
+        if not clean and not is_unicode(text):
             return BROKEN_TEXT
     return None
-
-
-def _is_unicode(text: str) -> bool:
-    r"""JSON can spell half of a surrogate pair (``"\ud83d"``); no tokenizer reads it and no file can hold it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _distinct(texts: Iterable[str]) -> tuple[str, ...]:

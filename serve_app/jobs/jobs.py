@@ -38,7 +38,7 @@ class Jobs:
             store: The folders.
             submitter: The cluster.
             rules: How jobs are treated.
-            resources: CPUs and GPUs that nobody has reserved, in Ray's words; nothing if unknown.
+            resources: CPUs and GPUs that nobody has reserved, in Ray's words; nothing if unknown. May block.
             clock: Unix time in seconds.
 
         Raises:
@@ -130,6 +130,7 @@ class Jobs:
             if not record.status.is_terminal:
                 raise ConflictError(f"the job is {record.status}; cancel it before you delete it")
             await asyncio.to_thread(self._ledger.store.delete, job_id)
+            await asyncio.to_thread(self._ledger.remove_staged, job_id)  # written after its end, if it did not stop
             self._ledger.forget(job_id)
 
     async def notes(self, job_id: str, *, after: int = 0) -> Sequence[JobNote]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from serve_app.domain.errors import ConflictError, JobNotFoundError
-from serve_app.domain.fine_tuning import TrainingSpec
+from serve_app.domain.fine_tuning import TrainingSpec, staging_folder
 from serve_app.domain.job_events import EventType, JobEvent
 from serve_app.domain.job_law import advance
 from serve_app.domain.job_notes import JobNote, note_of
-from serve_app.domain.jobs import JobRecord
+from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.jobs.store import JobStore, TrainingData
 
 logger = logging.getLogger(__name__)
@@ -147,6 +148,11 @@ class Ledger:
             return False
         return isinstance(manifest, dict) and manifest.get("job_id") == job_id
 
+    def remove_staged(self, job_id: str) -> None:
+        """Removes what a job that has ended had written of its result: it is as large as a model, and nobody's."""
+        if (spec := self._specs.get(job_id)) is not None:
+            shutil.rmtree(staging_folder(spec), ignore_errors=True)
+
     def _advance(self, record: JobRecord, events: Sequence[JobEvent]) -> JobRecord:
         notes: list[JobNote] = []
         for event in events:
@@ -159,4 +165,6 @@ class Ledger:
         self.store.append_notes(record.id, notes)
         self.store.write(record)
         self._records[record.id] = record
+        if record.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+            self.remove_staged(record.id)
         return record

@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 TRAINING: Sequence[str] = (sys.executable, "-m", "training")
 _MARK = "retrieval_job"  # metadata by which we know our Ray Jobs among those of others
 _ANSWER_S = 15.0  # the client itself would wait for ever
+_THREADS = 8  # questions at once; a cancellation must not wait behind a log
 _OF_RAY_TRAIN = {
     # it gives up after a minute; a job that does not fit waits, as pending
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(7 * 24 * 3600),
@@ -90,6 +92,7 @@ class RaySubmitter:
         self._connect = connect or _connect
         self._client: JobSubmissionClient | None = None
         self._last_fault = ""
+        self._threads = _new_threads()  # its own: a client that hangs must not hold up whatever else uses threads
 
     async def submit(self, submission_id: str, folder: Path) -> None:
         """See ``Submitter.submit``."""
@@ -132,16 +135,24 @@ class RaySubmitter:
                 self._client = self._connect()
             return question(self._client)
 
+        threads = self._threads
         try:
-            answer = await asyncio.wait_for(asyncio.to_thread(ask), _ANSWER_S)
+            answer = await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(threads, ask), _ANSWER_S)
         except Exception as error:  # the client raises RuntimeError, ConnectionError and those of requests and asyncio
             self._client = None
+            if isinstance(error, TimeoutError) and threads is self._threads:
+                threads.shutdown(wait=False)  # a thread that hangs can not be ended; the next question has others
+                self._threads = _new_threads()
             if (fault := repr(error)) != self._last_fault:  # asked every second, it would fill the log
                 logger.warning("the Ray Jobs API does not answer: %s", fault)
                 self._last_fault = fault
             raise UnavailableError("the Ray Jobs API does not answer") from error
         self._last_fault = ""
         return answer
+
+
+def _new_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="ray-jobs")
 
 
 def _connect() -> JobSubmissionClient:

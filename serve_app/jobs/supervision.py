@@ -9,6 +9,7 @@ What a look can find, and what it does::
     it is silent for an hour ────────── stop it, start another
     there is room for another job ───── start the oldest that waits
     a Ray Job belongs to no live job ── stop it
+    a Ray Job is not in its record ──── whoever started it died, or was not answered: write it down
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from serve_app.domain.errors import ServiceError, UnavailableError
-from serve_app.domain.fine_tuning import TrainingSpec
 from serve_app.domain.job_events import EventType
 from serve_app.domain.jobs import JobRecord, JobStatus
+from serve_app.jobs.free import Free
 from serve_app.jobs.ledger import Ledger
 from serve_app.jobs.submit import Submission, Submitter
 
 logger = logging.getLogger(__name__)
+
+_MAY_WAIT = "has not begun yet; it may wait for "
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Rules:
             ``log_s`` it stays below the ten seconds in which a cancellation is answered.
         log_s: So long Ray is given to tell a log.
         poll_s: Between two looks at a Ray Job that is being stopped.
+        slow_start_s: A Ray Job that was given its place and says nothing for so long may not have got it.
     """
 
     max_concurrent_jobs: int = 1
@@ -51,6 +55,7 @@ class Rules:
     stop_s: float = 7.0
     log_s: float = 1.5
     poll_s: float = 0.2
+    slow_start_s: float = 30.0
 
 
 class Supervision:
@@ -65,7 +70,7 @@ class Supervision:
             ledger: The records.
             submitter: The cluster.
             rules: How jobs are treated.
-            resources: CPUs and GPUs that nobody has reserved, in Ray's words.
+            resources: CPUs and GPUs that nobody has reserved, in Ray's words; may block.
         """
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # whoever changes a job across a pause
         self._ledger = ledger
@@ -73,9 +78,12 @@ class Supervision:
         self._rules = rules
         self._resources = resources
         self._may_have_strays = True  # whoever was here before may have died while it stopped one
+        self._unanswered: set[str] = set()  # Ray Jobs that were asked for and may appear at any time
+        self._free: Free | None = None  # asked for once in a look, if somebody wants to know
 
     async def look(self) -> None:
         """Brings everything up to date; what goes wrong with one job stays with that job."""
+        self._free = None
         states = await self._states()
         for record in self._ledger.live():
             if self.locks[record.id].locked():
@@ -89,18 +97,23 @@ class Supervision:
                     logger.exception("job %s could not be looked after", record.id)
         await self._start_waiting()
 
-    async def stop(self, submission_id: str) -> None:
-        """Stops a Ray Job and waits until it has ended, but not for ever; then later looks see to it."""
+    async def stop(self, submission_id: str) -> bool:
+        """Stops a Ray Job and waits until it has ended, but not for ever; then later looks see to it.
+
+        Returns:
+            Whether it has ended.
+        """
         try:
             async with asyncio.timeout(self._rules.stop_s):
                 await self._submitter.stop(submission_id)
                 while True:
                     if (await self._submitter.states()).get(submission_id) is not Submission.LIVE:
-                        return
+                        return True
                     await asyncio.sleep(self._rules.poll_s)
         except (TimeoutError, UnavailableError) as error:
             logger.warning("the Ray Job %s has not ended yet: %s", submission_id, error or "it takes its time")
             self._may_have_strays = True
+            return False
 
     async def keep_log(self, record: JobRecord) -> None:
         """Copies the log of the last Ray Job into the job's folder: Ray forgets it with the cluster."""
@@ -118,23 +131,34 @@ class Supervision:
 
     async def _states(self) -> Mapping[str, Submission] | None:
         """Our Ray Jobs, strays stopped; None if nobody needs to know or Ray does not answer."""
-        current = {record.submission_id for record in self._ledger.live()} - {None}
-        if not current and not self._may_have_strays:
+        live = self._ledger.live()
+        if not live and not self._may_have_strays and not self._unanswered:
             return None
+        written = {record.submission_id for record in live}
+        unwritten = {_next_submission(record) for record in live if record.submission_id is None}
+        self._may_have_strays = False
         try:
             states = await self._submitter.states()
-            strays = {name for name, state in states.items() if state is Submission.LIVE} - current
-            for stray in strays:
+            unknown = {name for name, state in states.items() if state is Submission.LIVE} - written
+            for stray in unknown - unwritten:
                 logger.info("the Ray Job %s belongs to no job that goes on; it is stopped", stray)
                 await self._submitter.stop(stray)
         except UnavailableError:
+            self._may_have_strays = True
             return None
-        self._may_have_strays = bool(strays)
+        self._may_have_strays |= bool(unknown)  # one that is to be written down is a stray if its job ends before
+        self._unanswered -= states.keys()
         return states
+
+    async def _resources_left(self) -> Free:
+        if self._free is None:
+            self._free = Free(await asyncio.to_thread(self._resources))
+        return self._free
 
     # ------------------------------------------------------------------ one job
 
     async def _check(self, job_id: str, states: Mapping[str, Submission] | None) -> None:
+        self._adopt(self._ledger.get(job_id), states)
         record = self._ledger.fold(job_id)
         if record.status.is_terminal:
             await self.keep_log(record)
@@ -145,29 +169,55 @@ class Supervision:
             else:
                 await self._bury(record, state)
 
+    def _adopt(self, record: JobRecord, states: Mapping[str, Submission] | None) -> None:
+        """Writes down the Ray Job of a job that has none, as far as its record knows."""
+        if states is None or record.status.is_terminal or record.submission_id is not None:
+            return
+        if (submission_id := _next_submission(record)) in states:
+            self._ledger.apply(record.id, EventType.SUBMITTED, submission_id=submission_id)
+
     async def _check_live(self, record: JobRecord) -> None:
         if record.status is JobStatus.PENDING:
-            if record.pending_reason is not None:
-                self._wait(record, _shortage(self._ledger.spec(record.id), self._resources()))
+            await self._check_place(record)
+        elif record.submission_id and self._is_silent(record) and await self.stop(record.submission_id):
+            self._lose(record, self._of_silence(record))
+
+    async def _check_place(self, record: JobRecord) -> None:
+        """Says what a job lacks that has a Ray Job and does not train yet.
+
+        Where it is slow to start, this is a guess: what is lacking may be what its own workers have reserved.
+        """
+        reason = record.pending_reason
+        if reason is None and self._silent_s(record) < self._rules.slow_start_s:
             return
-        silent_s = self._ledger.clock() - (record.heard_at or 0.0)
-        if record.submission_id and silent_s > self._rules.max_silence_s:
-            await self.stop(record.submission_id)
-            await self._lose(record, f"the training was silent for {silent_s:.0f} s and was stopped")
+        lacking = (await self._resources_left()).lacking(self._ledger.spec(record.id))
+        is_guess = reason is None or reason.startswith(_MAY_WAIT)
+        self._wait(record, lacking and (_MAY_WAIT if is_guess else "waits for ") + lacking)
+
+    def _silent_s(self, record: JobRecord) -> float:
+        return self._ledger.clock() - (record.heard_at or 0.0)
+
+    def _is_silent(self, record: JobRecord) -> bool:
+        return record.status is JobStatus.RUNNING and self._silent_s(record) > self._rules.max_silence_s
+
+    def _of_silence(self, record: JobRecord) -> str:
+        return f"the training was silent for {self._silent_s(record):.0f} s and was stopped"
 
     async def _bury(self, record: JobRecord, state: Submission | None) -> None:
         """Its Ray Job has ended and its last words, folded already, were not about its end."""
         await self.keep_log(record)
         if self._ledger.is_published(record.id):
             self._ledger.apply(record.id, EventType.DONE)
+        elif state is Submission.STOPPED and self._is_silent(record):
+            self._lose(record, self._of_silence(record))  # by us, and it took its time
         elif state is Submission.STOPPED:
             self._ledger.apply(record.id, EventType.CANCELLED, reason="cancelled: its Ray Job was stopped from outside")
         elif state is Submission.ENDED:
-            await self._lose(record, "the training process died")
+            self._lose(record, "the training process died")
         else:
-            await self._lose(record, "the cluster was restarted")
+            self._lose(record, "the cluster was restarted")
 
-    async def _lose(self, record: JobRecord, reason: str) -> None:
+    def _lose(self, record: JobRecord, reason: str) -> None:
         losses = record.fruitless + 1
         if losses < self._rules.max_fruitless_attempts:
             self._ledger.apply(record.id, EventType.LOST, reason=reason)
@@ -204,21 +254,21 @@ class Supervision:
                     logger.exception("job %s can not be started", waiting.id)
 
     async def _start(self, record: JobRecord) -> None:
-        shortage = _shortage(self._ledger.spec(record.id), self._resources())
-        submission_id = f"{record.id}-{record.attempts + 1}"
+        spec, free = self._ledger.spec(record.id), await self._resources_left()
+        lacking = free.lacking(spec)
+        submission_id = _next_submission(record)
+        self._unanswered.add(submission_id)
         try:
             await self._submitter.submit(submission_id, self._ledger.store.folder(record.id))
         except UnavailableError as error:
             self._wait(record, f"waits for the cluster: {error.message}")
             return
         record = self._ledger.apply(record.id, EventType.SUBMITTED, submission_id=submission_id)
-        self._wait(record, shortage)
+        self._unanswered.discard(submission_id)
+        free.give(spec)
+        self._wait(record, lacking and f"waits for {lacking}")
 
 
-def _shortage(spec: TrainingSpec, available: Mapping[str, float]) -> str | None:
-    """What the job's workers lack, in words; None if they can start. An empty ``available`` means unknown."""
-    for resource, each in (("GPU", spec.gpus_per_worker), ("CPU", spec.cpus_per_worker)):
-        wanted = each * spec.num_workers
-        if available and wanted > available.get(resource, 0.0) + 1e-6:
-            return f"waits for {wanted:g} {resource}"
-    return None
+def _next_submission(record: JobRecord) -> str:
+    """The id of the Ray Job that the job gets when it has none."""
+    return f"{record.id}-{record.attempts + 1}"

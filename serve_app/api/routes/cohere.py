@@ -12,7 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from serve_app.api.body import StrictRoute
 from serve_app.api.gateway import CallOptions, Gateway
-from serve_app.api.options import TimeoutHeader, timeout_s
+from serve_app.api.options import TimeoutHeader, prove_dimensions, timeout_s
 from serve_app.api.problems import OPENAI_ERRORS
 from serve_app.api.quantised import as_base64, as_binary, as_int8, as_ubinary, as_uint8, shortened
 from serve_app.api.replies import dumps, matrix_pieces, truncation_headers
@@ -43,6 +43,7 @@ def cohere_router(gateway: Gateway, limits: Limits) -> APIRouter:
         role = TextRole.of(is_query=request.input_type != "search_document")
         options = CallOptions(request.model, request.truncate == "END", timeout_s(wanted_timeout, limits))
         texts = listed_texts(request.texts, limits, field="texts")
+        await prove_dimensions(gateway, options, request.output_dimension, field="output_dimension")
         with naming(texts):
             embedded = await gateway.embed(texts.values, role, options)
         tail = {

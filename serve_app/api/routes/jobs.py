@@ -19,6 +19,7 @@ from serve_app.domain.jobs import JobRecord
 
 _STREAM = "text/event-stream"
 _STREAM_S = 1.0  # between two looks
+_ID_DIGITS = 16  # of 2^53; what is longer is no entry's id, and Python refuses to read 4,301 digits
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "Job not found"}}
 _ENDED: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description": "The job's state does not allow it."}}
 _INVALID: dict[int | str, dict[str, Any]] = {
@@ -78,7 +79,8 @@ def jobs_router(jobs: JobsGateway) -> APIRouter:
         """The job's diary; with `Accept: text/event-stream` live, progress included, until the job has ended."""
         if _STREAM in accept:
             await jobs.get(job_id)  # an unknown job is a 404, not a stream that breaks
-            after = int(last_event_id) if last_event_id.isdecimal() else after
+            is_ours = last_event_id.isdecimal() and len(last_event_id) <= _ID_DIGITS
+            after = int(last_event_id) if is_ours else after
             return StreamingResponse(
                 _stream(jobs, job_id, after), media_type=_STREAM, headers={"Cache-Control": "no-cache"}
             )

@@ -12,7 +12,7 @@ from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.problems import Problem
 from serve_app.api.replies import json_reply
 from serve_app.api.schemas.models import Model, Models
-from serve_app.domain.errors import ConflictError, ModelNotFoundError
+from serve_app.domain.errors import ConflictError, JobNotFoundError, ModelNotFoundError
 
 
 def models_router(gateway: Gateway, jobs: JobsGateway) -> APIRouter:
@@ -59,9 +59,15 @@ def models_router(gateway: Gateway, jobs: JobsGateway) -> APIRouter:
 
 async def _live_job_on(base: str, jobs: JobsGateway) -> str | None:
     after = None
-    while page := await jobs.page(limit=100, after=after):
+    while True:
+        try:
+            page = await jobs.page(limit=100, after=after)
+        except JobNotFoundError:  # the last job of the page before was deleted under us
+            after = None
+            continue
+        if not page:
+            return None
         for record in page:
             if record.base_model == base and not record.status.is_terminal:
                 return record.id
         after = page[-1].id
-    return None

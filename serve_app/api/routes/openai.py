@@ -14,10 +14,10 @@ from serve_app.api.binary import BINARY, AcceptHeader, binary_dtype, binary_repl
 from serve_app.api.body import StrictRoute
 from serve_app.api.gateway import Gateway, ModelState
 from serve_app.api.inputs import are_ids, embed_inputs
-from serve_app.api.options import TimeoutHeader, options_of
+from serve_app.api.options import TimeoutHeader, options_of, prove_dimensions
 from serve_app.api.problems import OPENAI_ERRORS
 from serve_app.api.quantised import as_base64, shortened
-from serve_app.api.replies import dumps, json_reply, truncation_headers
+from serve_app.api.replies import dumps, json_reply, piece_rows, truncation_headers
 from serve_app.api.schemas.openai import EmbeddingsReply, EmbeddingsRequest, OpenAIModel, OpenAIModels
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import InvalidInputError, ModelNotFoundError
@@ -25,7 +25,6 @@ from serve_app.domain.limits import Limits
 from serve_app.domain.profiles import TextRole
 
 _OWNER = "retrieval-model-server"
-_PIECE_FLOATS = 64 * 1024  # about 2 ms of writing: the event loop is never held longer
 
 
 def openai_router(gateway: Gateway, limits: Limits) -> APIRouter:
@@ -46,6 +45,7 @@ def openai_router(gateway: Gateway, limits: Limits) -> APIRouter:
         if request.input_type is not None and are_ids(request.input):
             raise InvalidInputError("input_type: token ids are taken as they are; leave it out")
         role, options = TextRole(request.input_type or TextRole.PASSAGE), options_of(request, wanted_timeout, limits)
+        await prove_dimensions(gateway, options, request.dimensions)
         embedded = await embed_inputs(gateway, request.input, role, options, limits, field="input")
         vectors = shortened(embedded.vectors, request.dimensions)
         if dtype is not None:
@@ -81,7 +81,7 @@ def openai_router(gateway: Gateway, limits: Limits) -> APIRouter:
 async def _pieces(vectors: Float32, encoding: Literal["float", "base64"], tail: dict[str, Any]) -> AsyncIterator[bytes]:
     """The reply in pieces that hold the event loop for a moment only."""
     yield b'{"object":"list","data":['
-    step = max(1, _PIECE_FLOATS // vectors.shape[1])
+    step = piece_rows(vectors)
     for start in range(0, len(vectors), step):
         part = vectors[start : start + step]
         rows = as_base64(part) if encoding == "base64" else list(part)

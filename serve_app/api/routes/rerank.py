@@ -103,6 +103,7 @@ def rerank_router(gateway: Gateway, limits: Limits) -> APIRouter:
 async def _scores(gateway: Gateway, request: RerankRequest, options: CallOptions, limits: Limits) -> Response:
     texts = candidate_texts(request.query, request.candidates, limits)
     if not texts.values:
+        await _known_name(gateway, options)
         return json_reply({"scores": []})
     with naming(texts):
         ranked = await gateway.rerank(
@@ -114,12 +115,13 @@ async def _scores(gateway: Gateway, request: RerankRequest, options: CallOptions
 async def _results(gateway: Gateway, request: RerankDocumentsRequest, options: CallOptions, limits: Limits) -> Response:
     documents = [d if isinstance(d, str) else d.text for d in request.documents]
     texts = candidate_texts(request.query, documents, limits, field="documents")
-    ranked = Ranked(options.model or "", np.empty(0, np.float32), 0)
     if documents:
         with naming(texts):
             ranked = await gateway.rerank(
                 request.query, documents, options, batch_size=request.batch_size, normalize=True
             )
+    else:
+        ranked = Ranked(await _known_name(gateway, options), np.empty(0, np.float32), 0)
     results = [_result(request, index, ranked.scores) for index in best_first(ranked.scores)[: request.top_n]]
     reply = {
         "id": str(uuid.uuid4()),
@@ -136,6 +138,7 @@ async def _ranked_texts(
 ) -> Response:
     texts = candidate_texts(request.query, request.texts, limits, field="texts")
     if not texts.values:
+        await _known_name(gateway, options)
         return json_reply([])
     with naming(texts):
         ranked = await gateway.rerank(
@@ -147,6 +150,11 @@ async def _ranked_texts(
         for index in best_first(ranked.scores)
     ]
     return json_reply(results, truncated=ranked.truncated)
+
+
+async def _known_name(gateway: Gateway, options: CallOptions) -> str:
+    """The model of a request without candidates: empty if none is named, and never a name that is not served."""
+    return "" if options.model is None else (await gateway.find(options.model, "rerank")).name
 
 
 def best_first(scores: Float32) -> list[int]:

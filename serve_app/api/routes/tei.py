@@ -18,10 +18,10 @@ from serve_app import __version__
 from serve_app.api.body import StrictRoute
 from serve_app.api.gateway import Gateway
 from serve_app.api.inputs import are_ids, embed_inputs
-from serve_app.api.options import TimeoutHeader, options_of
+from serve_app.api.options import TimeoutHeader, options_of, prove_dimensions
 from serve_app.api.problems import TEI_ERRORS
 from serve_app.api.quantised import shortened
-from serve_app.api.replies import dumps, json_reply, matrix_reply
+from serve_app.api.replies import dumps, json_reply, matrix_reply, truncation_headers
 from serve_app.api.schemas.tei import (
     PromptName,
     SparseValue,
@@ -51,6 +51,7 @@ def tei_router(gateway: Gateway, limits: Limits) -> APIRouter:
         if request.prompt_name is not None and are_ids(request.inputs):
             raise InvalidInputError("prompt_name: token ids are taken as they are; leave it out")
         role, options = _role(request.prompt_name), options_of(request, wanted_timeout, limits)
+        await prove_dimensions(gateway, options, request.dimensions)
         embedded = await embed_inputs(gateway, request.inputs, role, options, limits, field="inputs")
         return matrix_reply(shortened(embedded.vectors, request.dimensions), truncated=embedded.truncated)
 
@@ -63,8 +64,8 @@ def tei_router(gateway: Gateway, limits: Limits) -> APIRouter:
         options = options_of(request, wanted_timeout, limits)
         with naming(texts):
             embedded = await gateway.encode_sparse(texts.values, _role(request.prompt_name), options)
-        rows = [[{"index": id, "value": weight} for id, weight in row] for row in embedded.weights]
-        return json_reply(rows, truncated=embedded.truncated)
+        headers = truncation_headers(embedded.truncated)
+        return StreamingResponse(_sparse_pieces(embedded.weights), headers=headers, media_type="application/json")
 
     @router.post("/tokenize", response_model=list[list[TEIToken]], summary="The tokens of texts")
     async def tokenize(request: TEITokenizeRequest) -> Response:
@@ -101,6 +102,13 @@ def tei_router(gateway: Gateway, limits: Limits) -> APIRouter:
 
 def _role(prompt: PromptName | None) -> TextRole | None:
     return None if prompt is None else TextRole.of(is_query=prompt == "query")
+
+
+async def _sparse_pieces(rows: Sequence[Sequence[tuple[int, float]]]) -> AsyncIterator[bytes]:
+    for i, row in enumerate(rows):
+        yield (b"," if i else b"[") + dumps([{"index": id, "value": weight} for id, weight in row])
+        await asyncio.sleep(0)
+    yield b"]"
 
 
 async def _pieces(rows: Sequence[Sequence[Token]]) -> AsyncIterator[bytes]:

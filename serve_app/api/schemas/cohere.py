@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.api.schemas.native import Request, Text
+from serve_app.domain.limits import MOST_TEXTS
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
@@ -19,7 +20,7 @@ class CohereEmbedRequest(Request):
     )
 
     model: str | None = Field(None, description="A served name; the default model if absent.")
-    texts: Annotated[list[Text], Field(json_schema_extra={"minItems": 1})]
+    texts: Annotated[list[Text], Field(max_length=MOST_TEXTS, json_schema_extra={"minItems": 1})]
     input_type: Literal["search_query", "search_document", "classification", "clustering"] = Field(
         description="Documents are read as passages; queries, and texts to classify or cluster, as queries."
     )

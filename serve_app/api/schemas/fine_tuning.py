@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from serve_app.api.schemas.native import Request
 
@@ -40,7 +40,12 @@ class FineTuneRequest(Request):
     text_content: str | None = Field(
         None, description="Lines of query, tab, passage; others are ignored and reported. This, or `examples`."
     )
-    examples: list[TrainingExample] | None = Field(None, description="The same as a list, with negatives if you like.")
+    examples: list[SkipValidation[TrainingExample]] | None = Field(  # whatever JSON has; ``api.orders`` checks them
+        None, description="The same as a list, with negatives if you like."
+    )
+    eval_text_content: str | None = Field(
+        None, description="Lines like those of `text_content`, only to measure on; then nothing else is held out."
+    )
     base_model: str | None = Field(None, description="A served name; the default model if absent.")
     epochs: int = Field(1, ge=1, description="Passes over the data.")
     batch_size: int = Field(32, description="Pairs of one batch; each has batch_size - 1 negatives in it.")

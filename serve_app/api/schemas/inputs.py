@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, SkipValidation, Tag
 
 from serve_app.api.schemas.native import Text
+from serve_app.domain.limits import MOST_TEXTS
 
-TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenId = SkipValidation[Annotated[int, Field(ge=0, lt=2**31)]]  # there may be millions: ``api.inputs`` checks them
 
 _ANY = "Input should be a string, a list of strings, a list of token ids or a list of lists of token ids"
 
@@ -24,11 +25,11 @@ def _form(inputs: Any) -> str | None:
 
 Inputs = Annotated[
     Annotated[Text, Tag("<text>")]
-    | Annotated[list[Text], Field(json_schema_extra={"minItems": 1}), Tag("<texts>")]
+    | Annotated[list[Text], Field(max_length=MOST_TEXTS, json_schema_extra={"minItems": 1}), Tag("<texts>")]
     | Annotated[list[TokenId], Field(json_schema_extra={"minItems": 1}), Tag("<ids>")]
     | Annotated[
         list[Annotated[list[TokenId], Field(json_schema_extra={"minItems": 1})]],
-        Field(json_schema_extra={"minItems": 1}),
+        Field(max_length=MOST_TEXTS, json_schema_extra={"minItems": 1}),
         Tag("<lists>"),
     ],
     Discriminator(_form, custom_error_type="input_type", custom_error_message=_ANY),
@@ -40,7 +41,8 @@ def _text_form(inputs: Any) -> str | None:
 
 
 TextInputs = Annotated[
-    Annotated[Text, Tag("<text>")] | Annotated[list[Text], Field(json_schema_extra={"minItems": 1}), Tag("<texts>")],
+    Annotated[Text, Tag("<text>")]
+    | Annotated[list[Text], Field(max_length=MOST_TEXTS, json_schema_extra={"minItems": 1}), Tag("<texts>")],
     Discriminator(
         _text_form,
         custom_error_type="input_type",

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from serve_app.api.quantised import Encoding
+from serve_app.domain.limits import MOST_TEXTS
 
 Text = Annotated[str, Field(json_schema_extra={"pattern": r"\S"}, description="Not blank.")]
 
@@ -72,9 +73,14 @@ def _form(items: Any) -> str | None:
 
 
 Items = Annotated[
-    Annotated[list[Text], Tag("<strings>")]
-    | Annotated[dict[str, Text], Tag("<map>")]
-    | Annotated[list[TextRecord], Field(json_schema_extra={"minItems": 1}), Tag("<records>")],
+    Annotated[list[Text], Field(max_length=MOST_TEXTS), Tag("<strings>")]
+    | Annotated[dict[str, Text], Field(max_length=MOST_TEXTS), Tag("<map>")]
+    | Annotated[
+        list[TextRecord],
+        # the first wrong record ends it, because each may be wrong in thousands of names
+        Field(max_length=MOST_TEXTS, fail_fast=True, json_schema_extra={"minItems": 1}),
+        Tag("<records>"),
+    ],
     Discriminator(
         _form,
         custom_error_type="items_type",

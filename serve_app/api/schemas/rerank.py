@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from serve_app.api.schemas.native import EncodingOptions, Text
 from serve_app.api.schemas.tei import TEIOptions
+from serve_app.domain.limits import MOST_TEXTS
 
 _BATCH = "Candidates in one forward, at most."
 _NORMALIZE = (
@@ -28,7 +29,7 @@ class RerankRequest(EncodingOptions):
     )
 
     query: Text
-    candidates: list[Text]
+    candidates: list[Text] = Field(max_length=MOST_TEXTS)
     batch_size: int = Field(12, ge=1, le=1_000_000, description=_BATCH)
     normalize: bool = Field(True, description=_NORMALIZE)
 
@@ -57,7 +58,7 @@ class RerankDocumentsRequest(EncodingOptions):
     )
 
     query: Text
-    documents: list[Text | DocumentText]
+    documents: list[Text | DocumentText] = Field(max_length=MOST_TEXTS)
     top_n: int | None = Field(None, ge=1, description="Give only the best so many.")
     return_documents: bool = Field(False, description="Repeat each document beside its score.")
     batch_size: int = Field(12, ge=1, le=1_000_000, description=_BATCH)
@@ -76,7 +77,7 @@ class RerankTextsRequest(TEIOptions):
     )
 
     query: Text
-    texts: list[Text]
+    texts: list[Text] = Field(max_length=MOST_TEXTS)
     raw_scores: bool = Field(False, description="As normalize: false of the other form.")
     return_text: bool = Field(False, description="Repeat each text beside its score.")
 

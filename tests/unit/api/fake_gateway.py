@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,8 +16,10 @@ from serve_app.api.gateway import (
     ModelState,
     Ranked,
     SparseEmbedded,
+    Use,
 )
 from serve_app.domain.embeddings import Float32
+from serve_app.domain.errors import ModelNotFoundError
 from serve_app.domain.profiles import TextRole
 from serve_app.domain.tokens import Token
 
@@ -130,6 +132,14 @@ class FakeGateway:
         return Explained(
             "my-m3", words, others, [(len(others) - 1, 0.5 + i / 8) for i in range(len(words))], self.truncated
         )
+
+    async def find(self, model: str | None, use: Use) -> ModelState:
+        if self.error is not None:
+            raise self.error
+        for state in (STATE, M3):
+            if model in (None, state.name):
+                return replace(state, dimension=self.dimension)
+        raise ModelNotFoundError(f"no model {model!r} is served")
 
     async def models(self) -> Sequence[ModelState]:
         return [STATE, M3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from serve_app.api.jobs_gateway import FineTuneOrder
+from serve_app.api.schemas.fine_tuning import TrainingExample
 from serve_app.domain.errors import ConflictError, ModelNotFoundError, QueueFullError, ServiceError, StorageError
 from serve_app.domain.fine_tuning import LoraSettings, TrainingKind
 from serve_app.domain.pairs import Example
@@ -77,6 +79,18 @@ async def test_examples_are_taken_in_place_of_lines(client: httpx.AsyncClient, j
     assert jobs.orders[0].examples == [Example("q1", ("p1", "p3"), ("n",)), Example("q2", ("p2",))]
 
 
+async def test_held_out_pairs_of_the_client_are_ordered_apart(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
+    body = {"text_content": LINES, "eval_text_content": "h\tp1\nno pair\n", "model_name": "my-e5"}
+    reply = (await client.post("/fine-tune", json=body)).json()
+    assert jobs.orders == [
+        FineTuneOrder("my-e5", TrainingKind.FULL, PAIRS, ignored=1, held_out=[Example("h", ("p1",))])
+    ]
+    assert (reply["accepted"], reply["ignored"]) == (2, 1)
+    assert reply["ignored_lines"] == [
+        {"line": 2, "reason": "eval_text_content: not exactly one tab between query and passage"}
+    ]
+
+
 async def test_ignored_lines_are_counted_and_the_first_of_them_listed(
     client: httpx.AsyncClient, jobs: FakeJobs
 ) -> None:
@@ -118,6 +132,10 @@ async def test_bad_names_are_refused(client: httpx.AsyncClient, jobs: FakeJobs, 
         ({"text_content": "q\tp\n" * 7}, "text_content: 7 examples, the limit is 6"),
         ({"text_content": 5}, "text_content: input should be a valid string"),
         ({"text_content": "a\tb\nc\t" + "d" * 51}, "text_content: one usable pair"),
+        ({"eval_text_content": ""}, "eval_text_content: not one usable pair"),
+        ({"eval_text_content": "x"}, "eval_text_content: not one usable pair of query and passage (number 1: "),
+        ({"eval_text_content": "q\tp\n" * 7}, "eval_text_content: 7 examples, the limit is 6"),
+        ({"eval_text_content": "q1\tother"}, "eval_text_content: its queries are not trained on"),
         ({"epochs": 0}, "epochs: "),
         ({"epochs": 11}, "epochs: 11, the limit is 10"),
         ({"epochs": 1.5}, "epochs: "),
@@ -194,3 +212,49 @@ async def test_what_the_jobs_refuse_reaches_the_client(
     jobs.error = error
     reply = await client.post("/fine-tune", json={"text_content": LINES, "model_name": "my-e5"})
     assert (reply.status_code, reply.json()) == (status, {"detail": error.message, "code": code})
+
+
+@pytest.mark.parametrize(
+    ("example", "says"),
+    [
+        ("q", "examples[1]: input should be a valid dictionary"),
+        (None, "examples[1]: input should be a valid dictionary"),
+        ({"query": "q"}, "examples[1].pos: field required"),
+        ({"query": 5, "pos": ["p"]}, "examples[1].query: input should be a valid string"),
+        ({"query": "q", "pos": "p"}, "examples[1].pos: input should be a valid list"),
+        ({"query": "q", "pos": ["p", 5]}, "examples[1].pos[1]: input should be a valid string"),
+        ({"query": "q", "pos": ["p"], "negs": []}, "examples[1].negs: extra inputs are not permitted"),
+    ],
+)
+async def test_an_example_that_is_none_is_named(
+    client: httpx.AsyncClient, jobs: FakeJobs, example: Any, says: str
+) -> None:
+    examples = [{"query": "q", "pos": ["p"]}, example, 7]
+    reply = await client.post("/fine-tune", json={"model_name": "my-e5", "examples": examples})
+    assert (reply.status_code, reply.json()["code"]) == (422, "invalid_input")
+    assert reply.json()["detail"].startswith(says)
+    assert jobs.orders == []
+
+
+async def test_examples_are_checked_beside_the_event_loop(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkers: set[int] = set()
+    check = TrainingExample.model_validate
+
+    def noted(given: Any) -> TrainingExample:
+        checkers.add(threading.get_ident())
+        return check(given)
+
+    monkeypatch.setattr(TrainingExample, "model_validate", noted)
+    examples = [{"query": "q1", "pos": ["p1"]}, {"query": "q2", "pos": ["p2"]}]
+    assert (await client.post("/fine-tune", json={"model_name": "m", "examples": examples})).status_code == 200
+    assert checkers
+    assert threading.get_ident() not in checkers
+
+
+async def test_the_schema_shows_what_an_example_is(client: httpx.AsyncClient) -> None:
+    schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
+    shown = schemas["FineTuneRequest"]["properties"]["examples"]["anyOf"][0]["items"]
+    assert sorted(shown["properties"]) == ["neg", "pos", "query"]
+    assert shown["required"] == ["query", "pos"]

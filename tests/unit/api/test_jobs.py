@@ -136,7 +136,7 @@ async def test_a_stream_tells_entries_and_changes_until_the_job_has_ended(
     ]
 
 
-@pytest.mark.parametrize(("header", "ids"), [("2", [3]), ("", [2, 3]), ("soon", [2, 3])])
+@pytest.mark.parametrize(("header", "ids"), [("2", [3]), ("", [2, 3]), ("soon", [2, 3]), ("9" * 5000, [2, 3])])
 async def test_a_stream_that_broke_goes_on_where_the_client_says(
     client: httpx.AsyncClient, jobs: FakeJobs, header: str, ids: list[int]
 ) -> None:

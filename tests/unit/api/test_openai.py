@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 import pytest
 
+from serve_app.api import replies
 from serve_app.api.gateway import ModelState
-from serve_app.api.routes import openai
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.profiles import TextRole
@@ -56,7 +56,7 @@ async def test_a_large_reply_is_the_same_in_pieces(
 ) -> None:
     body, gateway.dimension = {"input": ["a", "b", "c", "d", "e"], "encoding_format": encoding}, 100
     whole = await client.post("/v1/embeddings", json=body)
-    monkeypatch.setattr(openai, "_PIECE_FLOATS", 200)
+    monkeypatch.setattr(replies, "_PIECE_FLOATS", 200)
     assert (await client.post("/v1/embeddings", json=body)).content == whole.content
 
 
@@ -135,3 +135,36 @@ async def test_models_are_listed_and_found_by_names_with_a_slash(
         assert (await client.get(path)).json() == listed["data"][1]
     missing = await client.get("/v1/models/nobody")
     assert (missing.status_code, missing.json()["error"]["param"]) == (404, "model")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"input": "a", "dimensions": 5}),
+        ("/v1/embeddings", {"input": [5], "dimensions": 5}),
+        ("/embed", {"inputs": "a", "dimensions": 5}),
+        ("/v2/embed", {"texts": ["a"], "input_type": "search_query", "output_dimension": 5}),
+    ],
+)
+async def test_more_dimensions_than_the_model_has_are_refused_before_anything_is_computed(
+    client: httpx.AsyncClient, gateway: FakeGateway, path: str, body: dict[str, Any]
+) -> None:
+    reply = await client.post(path, json=body)
+    assert (reply.status_code, "5, but the model's vectors have 4" in reply.text) == (422, True)
+    assert gateway.asked == []
+
+
+@pytest.mark.parametrize("row", [[5, "x"], [5, 1.5], [5, True], [5, None], [5, [6]], [5, -1], [5, 2**31]])
+@pytest.mark.parametrize("listed", [False, True])
+async def test_what_is_no_token_id_is_named(
+    client: httpx.AsyncClient, gateway: FakeGateway, row: list[Any], listed: bool
+) -> None:
+    reply = await client.post("/v1/embeddings", json={"input": [[7], row] if listed else row})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (422, "input[1][1]" if listed else "input[1]")
+    assert gateway.asked == []
+
+
+async def test_a_text_has_no_more_token_ids_than_characters(client: httpx.AsyncClient) -> None:
+    for given, named in (([5] * 101, "input"), ([[5], [5] * 101], "input[1]")):
+        error = (await client.post("/v1/embeddings", json={"input": given})).json()["error"]
+        assert error["message"] == f"{named}: 101 token ids, the limit is 100; split the text"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import httpx
 import pytest
 
+from serve_app.api import body
+from serve_app.domain.limits import MOST_TEXTS
 from tests.unit.api.fake_gateway import FakeGateway
 
 JSON = {"content-type": "application/json"}
@@ -173,3 +176,56 @@ async def test_a_key_that_stands_twice_is_refused_because_one_text_would_be_lost
     client: httpx.AsyncClient, path: str, body: bytes, name: str
 ) -> None:
     assert await refusal(client, path, body) == f"body: an object names {name} twice"
+
+
+# ------------------------------------------------------------------ bodies that would hold up everybody
+
+
+@pytest.mark.parametrize(("size", "aside"), [(1000, False), (body._INLINE_BYTES + 1, True)])
+async def test_a_large_body_is_read_beside_the_event_loop(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, size: int, aside: bool
+) -> None:
+    readers: set[int] = set()
+    monkeypatch.setattr(body, "_distinct", lambda pairs: readers.add(threading.get_ident()) or dict(pairs))
+    reply = await client.post("/vectorize", content=b'{"text": "cats"' + b" " * size + b"}", headers=JSON)
+    assert reply.status_code == 200
+    assert (readers != {threading.get_ident()}) is aside
+
+
+async def test_a_large_body_is_read_as_strictly_as_a_small_one(client: httpx.AsyncClient) -> None:
+    blank = b" " * body._INLINE_BYTES
+    twice = await refusal(client, "/vectorize", b'{"text": "a", "text": "b"' + blank + b"}")
+    assert twice == "body: an object names 'text' twice"
+    assert "JSON decode error" in await refusal(client, "/vectorize", b'{"text": "a",' + blank + b"}")
+    number = await refusal(client, "/vectorize", b'{"text": ' + blank + b"9" * 10_000 + b"}")
+    assert number.startswith("body: not valid JSON in UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "rest"),
+    [
+        ("/vectorize-batch", "items", {}),
+        ("/rerank", "candidates", {"query": "a"}),
+        ("/rerank", "documents", {"query": "a"}),
+        ("/rerank", "texts", {"query": "a"}),
+    ],
+)
+@pytest.mark.parametrize("text", ["a", 1])
+async def test_a_list_without_end_is_refused_once_and_not_for_each_of_its_texts(
+    client: httpx.AsyncClient, path: str, field: str, rest: dict[str, Any], text: Any
+) -> None:
+    content = json.dumps(rest | {field: [text] * (MOST_TEXTS + 1)}).encode()
+    message = await refusal(client, path, content)
+    assert message == f"{field}: list should have at most 10000 items after validation, not 10001"
+
+
+async def test_an_object_without_end_is_refused_before_its_names_are_looked_at(client: httpx.AsyncClient) -> None:
+    names = {"id": "a", "text": "b"} | {f"k{i}": 1 for i in range(MOST_TEXTS - 1)}
+    expected = "body: an object with 10001 names, the limit is 10000"
+    for value in (names, {"items": names}, {"items": [names]}):
+        assert await refusal(client, "/vectorize-batch", json.dumps(value).encode()) == expected
+
+
+async def test_of_wrong_records_the_first_is_told(client: httpx.AsyncClient) -> None:
+    content = json.dumps({"items": [{"id": "a", "text": "b", "x": 1}] * 3}).encode()
+    assert await refusal(client, "/vectorize-batch", content) == "items[0].x: extra inputs are not permitted"

@@ -162,3 +162,18 @@ async def test_the_text_at_fault_of_an_explanation_is_named(
     gateway.error = InvalidInputError("too long", item=item)
     reply = await client.post("/rerank/explain", json={"query": "a", "candidate": "b"})
     assert (reply.status_code, reply.json()["detail"]) == (422, named)
+
+
+@pytest.mark.parametrize("field", ["candidates", "documents", "texts"])
+@pytest.mark.parametrize("name", [r"\ud83d", "nobody"])
+async def test_an_unknown_model_is_unknown_without_candidates_too(
+    client: httpx.AsyncClient, field: str, name: str
+) -> None:
+    body = f'{{"query": "a", "{field}": [], "model": "{name}"}}'
+    reply = await client.post("/rerank", content=body, headers=JSON)
+    assert (reply.status_code, reply.json()["code"]) == (404, "model_not_found")
+
+
+async def test_a_reply_without_results_names_the_model_that_was_asked_for(client: httpx.AsyncClient) -> None:
+    reply = await client.post("/v2/rerank", json={"query": "a", "documents": [], "model": "me/my-m3"})
+    assert (reply.json()["model"], reply.json()["results"]) == ("me/my-m3", [])

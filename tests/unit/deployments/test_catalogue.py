@@ -293,14 +293,15 @@ def test_all_models_are_the_configured_ones_and_the_fine_tunes_that_can_be_serve
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
 async def test_a_fine_tune_with_a_broken_folder_is_unavailable_and_hides_no_other(
-    models: Catalogue[FakeCaller], models_dir: Path, e5_tiny: Path, file: str
+    models: Catalogue[FakeCaller], models_dir: Path, e5_tiny: Path, file: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = whole(models_dir / "broken", e5_tiny, base="e5-first")
     (broken / file).unlink()
     write_manifest(models_dir / "laws", base="e5-first")
     assert names(models) == ["e5-first", "e5-second", "bge-m3", "laws"]
-    with pytest.raises(UnavailableError, match=f"'broken' can not be loaded: .*{file}"):
+    with pytest.raises(UnavailableError, match=r"'broken' can not be read; the log says why$"):
         await pick(models, "broken")
+    assert file in caplog.messages[-1]
 
 
 async def test_the_list_shows_a_fine_tune_made_anew_at_once(models: Catalogue[FakeCaller], models_dir: Path) -> None:
@@ -319,3 +320,25 @@ async def test_what_is_configured_keeps_its_own_source(models: Catalogue[FakeCal
     found = await pick(models, "laws")
     assert found.source == replace(models.configured["e5-first"].source, name="laws")
     assert models.configured["e5-first"].source.name == "e5-first"
+
+
+def test_the_list_reads_the_vocabulary_of_a_fine_tune_once(
+    models: Catalogue[FakeCaller], models_dir: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = whole(models_dir / "laws", e5_tiny, base="e5-first")
+    listed = list(models.all())
+    monkeypatch.setattr(catalogue_module, "Served", lambda *_: pytest.fail("it is read again"))
+    assert [a is b for a, b in zip(models.all(), listed, strict=True)] == [True] * 4
+    shutil.rmtree(folder)
+    assert names(models) == ["e5-first", "e5-second", "bge-m3"]
+
+
+async def test_what_the_list_remembers_is_looked_for_before_it_is_used(
+    models: Catalogue[FakeCaller], models_dir: Path, clock: Clock
+) -> None:
+    clock.now = 0.0
+    folder = write_manifest(models_dir / "laws", base="e5-first")
+    assert names(models)[-1] == "laws"
+    shutil.rmtree(folder)
+    with pytest.raises(ModelNotFoundError):
+        await pick(models, "laws")

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from serve_app.api.gateway import CallOptions
+from serve_app.deployments import gateway as gateway_module
+from serve_app.deployments import served as served_module
 from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.gateway import ServeGateway
 from serve_app.deployments.served import Served
 from serve_app.domain.embeddings import DENSE, EncodedBatch, TokenBatch
-from serve_app.domain.errors import CapabilityError, InvalidInputError
+from serve_app.domain.errors import CapabilityError, InvalidInputError, ModelNotFoundError
 from serve_app.domain.limits import Limits
 from serve_app.domain.profiles import Capability, TextRole
 from serve_app.domain.ragged import Ragged
 from serve_app.models.source import describe
+from serve_app.models.tokenizer import TextTokenizer
+from serve_app.models.vocabulary import Vocabulary
 
 OPTIONS = CallOptions(None, truncate=False, timeout_s=5)
 
@@ -49,7 +55,7 @@ def gateway_of(encoder: FakeEncoder) -> Callable[[Path, str], ServeGateway]:
     def build(folder: Path, family: str) -> ServeGateway:
         source = describe("tiny", folder, family=family)
         served = Served(source, source.profile.capabilities, encoder)  # type: ignore[type-var]
-        rankers = SimpleNamespace(models=SimpleNamespace(configured={}), rerank=None, explain=None)
+        rankers = SimpleNamespace(models=Catalogue({}, folder), rerank=None, explain=None)
         metrics = SimpleNamespace(texts=0, tokens=0, truncated=0, observe=lambda *_: None)
         models = Catalogue({"tiny": served}, folder)
         return ServeGateway(models, rankers, folder, Limits(), metrics)  # type: ignore[arg-type]
@@ -104,3 +110,36 @@ async def test_sparse_vectors_have_no_special_tokens_and_ask_for_no_colbert(
 async def test_a_model_without_sparse_vectors_says_so(gateway_of: Gateways, e5_tiny: Path) -> None:
     with pytest.raises(CapabilityError, match="sparse vectors"):
         await gateway_of(e5_tiny, "e5").encode_sparse(["a"], None, OPTIONS)
+
+
+@pytest.mark.parametrize(("inline", "aside"), [(10_000, False), (3, True)])
+async def test_many_tokens_are_worked_on_beside_the_event_loop(
+    gateway_of: Gateways, bge_m3_tiny: Path, monkeypatch: pytest.MonkeyPatch, inline: int, aside: bool
+) -> None:
+    monkeypatch.setattr(gateway_module, "_INLINE_WEIGHTS", inline)
+    monkeypatch.setattr(served_module, "_INLINE_IDS", inline)
+    workers: list[int] = []
+
+    def noting(work: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: workers.append(threading.get_ident()) or work(*args)
+
+    for owner, name in ((Vocabulary, "weights_by_text"), (Vocabulary, "weights_by_id"), (TextTokenizer, "of_ids")):
+        monkeypatch.setattr(owner, name, noting(getattr(owner, name)))
+    gateway = gateway_of(bge_m3_tiny, "bge-m3")
+    hybrid = await gateway.encode(["read a file"], OPTIONS, colbert=False)
+    sparse = await gateway.encode_sparse(["read a file"], TextRole.PASSAGE, OPTIONS)
+    await gateway.embed_ids([[5, 6], [7, 8]], OPTIONS)
+    assert len(hybrid.sparse[0]) == len(sparse.weights[0]) > 0
+    assert [worker != threading.get_ident() for worker in workers] == [aside] * 3
+
+
+async def test_a_model_is_found_for_what_it_is_served_for(gateway_of: Gateways, e5_tiny: Path) -> None:
+    gateway = gateway_of(e5_tiny, "e5")
+    for name in (None, "tiny"):
+        assert (await gateway.find(name, "embed")).name == "tiny"
+    with pytest.raises(ModelNotFoundError):
+        await gateway.find("nobody", "embed")
+    with pytest.raises(CapabilityError, match="'tiny' does not do reranking"):
+        await gateway.find("tiny", "rerank")
+    with pytest.raises(ModelNotFoundError):
+        await gateway.find("\ud83d", "rerank")

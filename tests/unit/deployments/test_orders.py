@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from serve_app.api.jobs_gateway import FineTuneOrder
 from serve_app.deployments import orders as module
 from serve_app.deployments.orders import BaseModels, data_of, refuse_impossible, spec_of
-from serve_app.domain.errors import CapabilityError, InvalidInputError, ModelNotFoundError
+from serve_app.domain.errors import CapabilityError, InvalidInputError, ModelNotFoundError, UnavailableError
 from serve_app.domain.fine_tuning import LoraSettings, TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.domain.pairs import Example
 from serve_app.models.source import describe
@@ -64,10 +65,14 @@ def test_an_adapter_is_not_tuned_but_its_base_is_named(bases: BaseModels) -> Non
         bases.find("adapter")
 
 
-def test_a_base_with_parts_missing_is_refused_with_the_reason(bases: BaseModels, models_dir: Path) -> None:
+def test_a_base_with_parts_missing_is_unavailable_and_only_the_log_names_folders(
+    bases: BaseModels, models_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (models_dir / "broken").mkdir()
-    with pytest.raises(InvalidInputError, match=r"base_model: .*config\.json is missing"):
+    with pytest.raises(UnavailableError) as caught:
         bases.find("broken")
+    assert caught.value.message == "base_model: 'broken' can not be read; the log says why"
+    assert f"{models_dir}/broken/config.json is missing" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -91,6 +96,17 @@ def test_only_a_qlora_that_can_run_is_accepted(
         refuse_impossible(order, base)
         return
     with pytest.raises(CapabilityError, match=f"use_qlora: .*{refused}.*use_qlora: false"):
+        refuse_impossible(order, base)
+
+
+@pytest.mark.parametrize("missing", ["colbert_linear.pt", "sparse_linear.pt"])
+def test_a_bge_m3_without_one_of_its_heads_is_refused(tmp_path: Path, bge_m3_tiny: Path, missing: str) -> None:
+    shutil.copytree(bge_m3_tiny, tmp_path / "m3")
+    base = describe("m3", tmp_path / "m3", family="bge-m3")
+    order = FineTuneOrder("my-m3", TrainingKind.FULL, EXAMPLES)
+    refuse_impossible(order, base)
+    (tmp_path / "m3" / missing).unlink()
+    with pytest.raises(CapabilityError, match=f"base_model: 'm3' can not be tuned without {missing}"):
         refuse_impossible(order, base)
 
 

@@ -31,6 +31,7 @@ from serve_app.domain.errors import (
 )
 from serve_app.domain.profiles import CROSS_ENCODER, Capability
 from serve_app.domain.reranking import QUERY, RankRequest, Scores, TokenMatches
+from serve_app.domain.usage import measured
 from serve_app.models.source import describe
 from tests.unit.deployments.fake_caller import FakeCaller, never
 from tests.unit.models.fine_tune_examples import write_manifest
@@ -355,3 +356,13 @@ async def test_an_explanation_that_fails_or_is_late_is_that_error(make: Callable
         await make(fail).rerankers.explain("read", "open", OPTIONS)
     with pytest.raises(DeadlineError):
         await asyncio.wait_for(make(never).rerankers.explain("read", "open", replace(OPTIONS, timeout_s=0.05)), 10)
+
+
+@pytest.mark.parametrize("what", ["rank", "explain"])
+async def test_a_request_without_an_answer_has_used_its_tokens(make: Callable[..., Ingress], what: str) -> None:
+    ingress, hurried = make(never), replace(OPTIONS, timeout_s=0.01)
+    with measured() as usage, pytest.raises(DeadlineError):
+        if what == "rank":
+            await ingress.rerank(options=hurried)
+        await ingress.rerankers.explain(ASKED, "open it", hurried)
+    assert usage.tokens == ingress.metrics.tokens > 0

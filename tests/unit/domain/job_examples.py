@@ -37,7 +37,7 @@ def folded(*events: JobEvent, record: JobRecord = NEW) -> JobRecord:
 
 RUNNING = folded(SUBMITTED, STARTED)
 IN_EVERY_STATE = {
-    JobStatus.PENDING: NEW,
+    JobStatus.PENDING: folded(SUBMITTED),
     JobStatus.RUNNING: RUNNING,
     **{status: folded(end, record=RUNNING) for status, end in ENDS.items()},
 }

@@ -27,7 +27,7 @@ LAW = {  # written a second time, by hand: a change of the law must be wanted tw
     "progress": {P: R, R: R},
     "checkpoint": {P: R, R: R},
     "metrics": {P: R, R: R},
-    "event": {P: P, R: R},
+    "event": {P: R, R: R},
     "published": {P: R, R: R},
     "failed": {P: F, R: F},
     "done": {P: C, R: C},
@@ -45,6 +45,14 @@ def test_every_event_in_every_state_leads_where_the_law_says(status: JobStatus, 
             advance(record, event(type_))
     else:
         assert advance(record, event(type_)).status is target
+
+
+@pytest.mark.parametrize("said", [STARTED, event(EventType.PROGRESS, step=7), event(EventType.PUBLISHED)])
+def test_the_last_words_of_a_lost_attempt_make_nothing_run(said: JobEvent) -> None:
+    lost = folded(event(EventType.LOST), said, record=RUNNING)
+    assert (lost.status, lost.pending_reason) == (JobStatus.PENDING, "waits to be started again")
+    again = folded(event(EventType.WAITING, reason="waits for 1 GPU"), SUBMITTED, STARTED, record=lost)
+    assert (again.status, again.attempts) == (JobStatus.RUNNING, 2)
 
 
 def test_the_law_names_every_state() -> None:
@@ -185,6 +193,12 @@ def test_a_line_without_a_time_happened_now(time: Any, at: float) -> None:
     happened = JobEvent.of_line({"type": "done", "time": time}, now=7.0)
     assert happened is not None
     assert happened.time == at
+
+
+def test_a_training_that_has_something_to_tell_waits_for_nothing_any_more() -> None:
+    waiting = folded(SUBMITTED, event(EventType.WAITING, reason="waits for 1 CPU"))
+    record = folded(event(EventType.NOTE, level="info", message="measuring the base"), record=waiting)
+    assert (record.message, record.pending_reason, record.status) == ("measuring the base", None, JobStatus.RUNNING)
 
 
 def test_progress_is_no_news_and_everything_else_is_numbered() -> None:

@@ -26,6 +26,7 @@ class FakeCluster:
         started: Ids of all that were ever started, in order.
         is_down: Every call fails.
         is_stubborn: Its Ray Jobs ignore that they should stop.
+        is_slow: A Ray Job that is asked for appears when ``late`` is called, and nobody waits for that.
         last_words: What a Ray Job's training writes when it is stopped.
         folders: Where the Ray Jobs write.
     """
@@ -36,14 +37,27 @@ class FakeCluster:
         self.started: list[str] = []
         self.is_down = False
         self.is_stubborn = False
+        self.is_slow = False
+        self._asked_for: dict[str, Path] = {}
         self.last_words: list[dict[str, Any]] = []
 
     async def submit(self, submission_id: str, folder: Path) -> None:
         self._answer()
+        if self.is_slow:
+            self._asked_for[submission_id] = folder
+            raise UnavailableError("the Ray Jobs API does not answer: TimeoutError()")
         if submission_id not in self.jobs:
-            self.started.append(submission_id)
-            self.jobs[submission_id] = Submission.LIVE
-            self.folders[submission_id] = folder
+            self._start(submission_id, folder)
+
+    def late(self) -> None:
+        """What was asked for appears."""
+        for submission_id, folder in self._asked_for.items():
+            self._start(submission_id, folder)
+
+    def _start(self, submission_id: str, folder: Path) -> None:
+        self.started.append(submission_id)
+        self.jobs[submission_id] = Submission.LIVE
+        self.folders[submission_id] = folder
 
     async def states(self) -> Mapping[str, Submission]:
         self._answer()
@@ -105,14 +119,19 @@ class World:
         self.cluster = FakeCluster()
         self.now = 1000.0
         self.available: dict[str, float] = {}
+        self.questions = 0  # after what is available
         self.rules = Rules(max_concurrent_jobs=1, stop_s=0.05, poll_s=0.001)
         self.restart_tracker()
 
     def restart_tracker(self) -> None:
         """What a killed actor's successor does: new jobs on the same folders."""
         self.jobs = Jobs(
-            JobStore(self.root), self.cluster, self.rules, resources=lambda: self.available, clock=lambda: self.now
+            JobStore(self.root), self.cluster, self.rules, resources=self._resources, clock=lambda: self.now
         )
+
+    def _resources(self) -> Mapping[str, float]:
+        self.questions += 1
+        return self.available
 
     async def submit(self, job_id: str = "a", model_name: str | None = None, **more: Any) -> JobRecord:
         wanted = spec(job_id, model_name or f"my-{job_id}", str(self.models_dir), **more)
@@ -134,6 +153,13 @@ class World:
 
     def say(self, *lines: dict[str, Any] | str, job_id: str = "a") -> None:
         say(self.root / job_id, *lines)
+
+    def stage(self, job_id: str = "a") -> Path:
+        """What a training has written of its result."""
+        folder = self.models_dir / ".staging" / job_id
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").touch()
+        return folder
 
     def publish(self, model_name: str, job_id: str) -> None:
         folder = self.models_dir / model_name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from serve_app.domain.errors import (
     StorageError,
 )
 from serve_app.domain.jobs import JobRecord, JobStatus
+from serve_app.jobs.submit import Submission
 from tests.unit.jobs.fake_cluster import DONE, World, checkpoint, progress
 
 # ------------------------------------------------------------------ names
@@ -146,6 +148,30 @@ async def test_a_ray_job_that_does_not_stop_holds_up_no_cancellation_and_is_stop
     assert world.cluster.live == []
 
 
+async def test_a_ray_job_that_does_not_stop_is_not_forgotten_by_a_look_that_had_begun_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.running()
+    world.cluster.is_stubborn = True
+    states, answer = world.cluster.states, asyncio.Event()
+
+    async def slow_states() -> Mapping[str, Submission]:
+        monkeypatch.undo()  # the next ones are quick
+        told = await states()
+        await answer.wait()
+        return told
+
+    monkeypatch.setattr(world.cluster, "states", slow_states)
+    looking = asyncio.create_task(world.jobs.look())
+    await asyncio.sleep(0)
+    await world.jobs.cancel("a")
+    answer.set()
+    await looking
+    world.cluster.is_stubborn = False
+    await world.look()
+    assert world.cluster.live == []
+
+
 async def test_a_look_leaves_a_job_alone_that_is_being_cancelled(world: World) -> None:
     await world.running()
     world.cluster.is_stubborn = True
@@ -183,6 +209,22 @@ async def test_an_ended_job_is_deleted_and_its_model_stays(world: World) -> None
     assert (world.models_dir / "my-a").is_dir()
     world.restart_tracker()
     assert await world.jobs.page(limit=9) == []
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+async def test_a_job_without_a_result_leaves_nothing_of_it(world: World, end: str) -> None:
+    await world.running()
+    staged, other = world.stage("a"), world.stage("b")
+    if end == "failed":
+        world.say({"type": "failed"})
+        await world.look()
+    else:
+        await world.jobs.cancel("a")
+    assert not staged.exists()
+    assert other.exists()
+    world.stage("a")  # by a training that did not stop
+    await world.jobs.delete("a")
+    assert not staged.exists()
 
 
 async def test_of_two_deletions_at_once_one_finds_nothing(world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -122,3 +124,27 @@ async def test_an_api_that_does_not_answer_is_told_as_such_and_asked_anew(
     client.error = None
     assert await submitter.states() == {}
     assert client.connections == 2
+
+
+async def test_calls_that_hang_hold_up_neither_later_ones_nor_other_threads(
+    submitter: RaySubmitter, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.jobs.submit._ANSWER_S", 0.02)
+    released = threading.Event()
+    hung: list[str] = []
+
+    def hang() -> list[Any]:
+        hung.append(threading.current_thread().name)
+        released.wait()
+        return []
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "list_jobs", hang)
+            outcomes = await asyncio.gather(*(submitter.states() for _ in range(20)), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [UnavailableError] * 20
+        monkeypatch.setattr("serve_app.jobs.submit._ANSWER_S", 5.0)
+        assert await submitter.states() == {}
+        assert all(name.startswith("ray-jobs") for name in hung)
+    finally:
+        released.set()

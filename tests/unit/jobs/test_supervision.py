@@ -123,16 +123,85 @@ async def test_a_new_tracker_goes_on_where_the_old_one_was(world: World, is_star
     assert ids == list(range(1, len(ids) + 1))
 
 
-async def test_a_tracker_that_died_between_starting_and_writing_it_down_starts_nothing_twice(
-    world: World, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("said", [[], [STARTED, progress(10)]], ids=["silent", "training"])
+async def test_a_tracker_that_died_between_starting_and_writing_it_down_starts_nothing_twice_and_stops_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, said: list[dict[str, Any]]
 ) -> None:
     await world.submit()
     with monkeypatch.context() as patch:
         patch.setattr("serve_app.jobs.store.replace", full_disk)
         assert (await world.look()).submission_id is None
+    world.say(*said)
     world.restart_tracker()
-    assert (await world.look()).submission_id == "a-1"
-    assert world.cluster.started == ["a-1"]
+    for _ in range(3):
+        record = await world.look()
+        assert (record.submission_id, record.attempts) == ("a-1", 1)
+        assert record.status is (JobStatus.RUNNING if said else JobStatus.PENDING)
+        assert world.cluster.live == world.cluster.started == ["a-1"]
+
+
+async def test_what_is_said_while_ray_does_not_answer_leads_into_no_dead_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.submit()
+    with monkeypatch.context() as patch:
+        patch.setattr("serve_app.jobs.store.replace", full_disk)
+        await world.look()
+    world.cluster.is_down = True
+    world.restart_tracker()
+    world.say(STARTED, progress(10))
+    assert (await world.look()).status is JobStatus.PENDING
+    world.cluster.is_down = False
+    world.say(progress(20))
+    record = await world.look()
+    assert (record.status, record.submission_id, record.steps) == (JobStatus.RUNNING, "a-1", 20)
+
+
+async def test_the_last_words_of_a_dead_training_do_not_keep_its_job_from_starting_again(world: World) -> None:
+    await world.running()
+    world.cluster.kill("a-1")
+    world.cluster.is_slow = True  # so that the job has no Ray Job for a while
+    await world.look()
+    world.say(progress(60))
+    record = await world.look()
+    assert (record.status, record.submission_id) == (JobStatus.PENDING, None)
+    world.cluster.is_slow = False
+    assert (await world.look()).submission_id == "a-2"
+
+
+async def test_a_ray_job_that_appears_late_is_written_down(world: World) -> None:
+    world.cluster.is_slow = True
+    await world.submit()
+    assert (await world.look()).pending_reason is not None
+    world.cluster.late()
+    for _ in range(2):
+        record = await world.look()
+        assert (record.submission_id, record.pending_reason) == ("a-1", None)
+        assert world.cluster.live == ["a-1"]
+
+
+async def test_a_ray_job_that_appears_after_its_job_was_cancelled_is_stopped(world: World) -> None:
+    world.cluster.is_slow = True
+    await world.submit()
+    await world.look()
+    await world.jobs.cancel("a")
+    await world.look()
+    world.cluster.late()
+    await world.look()
+    assert world.cluster.live == []
+
+
+async def test_a_ray_job_that_was_never_written_down_is_stopped_with_its_job(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.submit()
+    with monkeypatch.context() as patch:
+        patch.setattr("serve_app.jobs.store.replace", full_disk)
+        await world.look()
+        await world.look()
+    await world.jobs.cancel("a")
+    await world.look()
+    assert world.cluster.live == []
 
 
 def full_disk(*_: object) -> None:
@@ -205,6 +274,19 @@ async def test_a_training_that_is_silent_for_too_long_is_started_again(world: Wo
     assert world.cluster.live == ["a-2"]
 
 
+async def test_a_silent_training_that_does_not_stop_has_no_second_one_beside_it(world: World) -> None:
+    await world.running()
+    world.cluster.is_stubborn = True
+    world.now += world.rules.max_silence_s + 10
+    record = await world.look()
+    assert (record.submission_id, world.cluster.started) == ("a-1", ["a-1"])
+    world.restart_tracker()  # whoever comes next must not take it for stopped from outside
+    world.cluster.jobs["a-1"] = Submission.STOPPED
+    record = await world.look()
+    assert (record.status, record.submission_id) == (JobStatus.PENDING, "a-2")
+    assert any("was silent for" in note.message for note in await world.jobs.notes("a"))
+
+
 async def test_what_goes_wrong_with_one_job_stays_with_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.rules = replace(world.rules, max_concurrent_jobs=2)
     world.restart_tracker()
@@ -250,6 +332,34 @@ async def test_a_job_that_does_not_fit_yet_says_what_it_waits_for(
     assert (await world.look()).pending_reason == reason
     world.available = {"CPU": 9.0, "GPU": 9.0}
     assert (await world.look()).pending_reason is None
+
+
+async def test_what_one_job_gets_the_next_one_lacks_and_the_cluster_is_asked_once_a_look(world: World) -> None:
+    world.rules = replace(world.rules, max_concurrent_jobs=3)
+    world.restart_tracker()
+    world.available = {"CPU": 1.0, "GPU": 1.0}
+    for name in ("a", "b", "c"):
+        await world.submit(name)
+    await world.look()
+    reasons = [(await world.jobs.get(name)).pending_reason for name in ("a", "b", "c")]
+    assert reasons == [None, None, "waits for 0.5 CPU"]
+    assert world.questions == 1
+
+
+async def test_a_job_that_is_slow_to_start_says_what_it_may_wait_for(world: World) -> None:
+    await world.submit()
+    await world.look()
+    world.available = {"CPU": 0.1}
+    world.now += world.rules.slow_start_s - 5
+    assert (await world.look()).pending_reason is None
+    world.now += 5
+    for _ in range(2):
+        assert (await world.look()).pending_reason == "has not begun yet; it may wait for 0.5 CPU"
+    world.say({"type": "event", "message": "measuring the base"})  # which may take long, too
+    for _ in range(2):
+        world.now += 2 * world.rules.slow_start_s
+        record = await world.look()
+        assert (record.status, record.pending_reason) == (JobStatus.RUNNING, None)
 
 
 async def test_a_ray_job_of_no_live_job_is_stopped(world: World) -> None:

@@ -164,3 +164,10 @@ def test_of_two_that_delete_at_once_one_is_told_that_it_is_gone(
     monkeypatch.setattr(catalogue, "find_fine_tune", lambda *_: found)  # the second one has looked before that
     with pytest.raises(ModelNotFoundError, match="no fine-tune 'laws'"):
         delete_fine_tune("laws", models_dir)
+
+
+def test_the_next_one_that_goes_takes_along_what_a_process_that_died_has_left(models_dir: Path) -> None:
+    write_manifest(models_dir / ".trash" / "half", base="e5-base")
+    write_manifest(models_dir / "laws", base="e5-base")
+    delete_fine_tune("laws", models_dir)
+    assert list((models_dir / ".trash").iterdir()) == []

@@ -6,6 +6,7 @@ import gc
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +14,19 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
-from torch import Tensor
+from torch import Tensor, nn
 
-from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec
+from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.models.source import describe
 from serve_app.models.tokenizer import TextTokenizer
 from tests.unit.training.jobs import docstring_pairs, make_job, of_type
+from training.checkpoints import remember_mini_batch_size
 from training.data import Example
 from training.errors import TrainingError
 from training.loop import train
 from training.model import build_model, choose_place
 from training.reporting import FILE_NAME, Reporter, read_lines
+from training.steps import ContrastiveTrainer
 
 KINDS = [TrainingKind.FULL, TrainingKind.LORA]
 
@@ -75,6 +78,7 @@ def test_a_job_says_what_it_does(finished: dict[TrainingKind, tuple[Path, Path]]
     (started,) = of_type(lines, "started")
     assert (started["total_steps"], started["train_pairs"], started["eval_pairs"]) == (4, 16, 4)
     assert (started["device"], started["world_size"], started["resumed_step"]) == ("cpu", 1, 0)
+    assert [line["message"] for line in of_type(lines, "event")] == ["measuring the base", "measuring the result"]
     assert [line["step"] for line in of_type(lines, "checkpoint")] == [2, 4]
     progress = of_type(lines, "progress")
     assert progress[0]["step"] == 1
@@ -118,6 +122,50 @@ def test_a_bge_m3_result_has_its_trained_heads(tmp_path: Path, bge_m3_tiny: Path
         before, after = (torch.load(f / name, weights_only=True)["weight"] for f in (bge_m3_tiny, folder))
         assert before.shape == after.shape
         assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pretrained_heads_have_the_rate_of_a_full_fine_tune_and_are_clipped_with_the_model(
+    tmp_path: Path, bge_m3_tiny: Path, monkeypatch: pytest.MonkeyPatch, kind: TrainingKind
+) -> None:
+    rates: list[dict[str, float]] = []
+    norms: list[float] = []
+
+    def on_step(trainer: ContrastiveTrainer, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" not in logs or rates:
+            return
+        loss, optimizer = trainer._objective, trainer.optimizer
+        names = {parameter: name.partition(".")[0] for name, parameter in loss.named_parameters()}
+        rates.append({names[p]: group["initial_lr"] for group in optimizer.param_groups for p in group["params"]})
+
+    clip = ContrastiveTrainer._clip_grad_norm
+
+    def on_clip(trainer: ContrastiveTrainer, model: nn.Module) -> Tensor:
+        norm: Tensor = clip(trainer, model)
+        gradients = [p.grad for p in trainer._objective.parameters() if p.grad is not None]
+        assert trainer._objective.heads.colbert_linear.weight.grad is not None
+        norms.append(float(torch.stack([gradient.norm() for gradient in gradients]).norm()))
+        return norm
+
+    monkeypatch.setattr(ContrastiveTrainer, "log", on_step)
+    monkeypatch.setattr(ContrastiveTrainer, "_clip_grad_norm", on_clip)
+    rate = default_learning_rate(kind)
+    spec, job_dir = make_job(
+        tmp_path, bge_m3_tiny, kind=kind, family="bge-m3", eval_fraction=0.0, learning_rate=3 * rate,
+        max_grad_norm=1e-3, checkpoint_steps=9,
+    )  # fmt: skip
+    with suppress(TrainingError):  # so clipped, it changes next to nothing
+        run(spec, job_dir)
+    assert rates == [{"model": 3 * rate, "heads": pytest.approx(3 * default_learning_rate(TrainingKind.FULL))}]
+    assert norms == [pytest.approx(1e-3, rel=1e-3)] * 5
+
+
+def test_a_size_that_another_worker_had_to_halve_is_told(tmp_path: Path, e5_tiny: Path) -> None:
+    spec, job_dir = make_job(tmp_path, e5_tiny, eval_fraction=0.0, checkpoint_steps=9)
+    remember_mini_batch_size(job_dir / "checkpoints", 2)
+    run(spec, job_dir)
+    messages = [line["message"] for line in of_type(read_lines(job_dir), "event")]
+    assert "going on with 2 texts at a time: memory ran out with more" in messages
 
 
 def test_a_killed_job_goes_on_as_if_nothing_had_been(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 from collections.abc import Callable, Iterator
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 from ray.exceptions import ActorDiedError, LocalRayletDiedError, RaySystemError
 
+from serve_app.domain.fine_tuning import staging_folder
 from tests.unit.training.jobs import make_job
 from training import __main__ as program
-from training.publication import publish, staging_folder
-from training.reporting import read_lines
+from training.publication import publish
+from training.reporting import Reporter, read_lines
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +60,7 @@ def test_a_taken_name_fails_before_anything_is_trained(tmp_path: Path, e5_tiny: 
 def test_a_job_that_died_after_its_result_was_published_is_done(tmp_path: Path, e5_tiny: Path) -> None:
     spec, job_dir = make_job(tmp_path, e5_tiny)
     staging_folder(spec).mkdir(parents=True)
-    publish(staging_folder(spec), spec, {}, {})
+    publish(staging_folder(spec), spec, {}, {}, job_dir=job_dir)
     (job_dir / "checkpoints").mkdir()
     assert program.main([str(job_dir)]) == 0
     assert [line["type"] for line in read_lines(job_dir)] == ["published", "done"]
@@ -98,6 +100,18 @@ def test_a_driver_that_is_cut_off_from_its_cluster_says_nothing_about_the_job(
     except SystemExit as end:  # what Ray makes of SIGTERM
         code = end.code
     assert code
+    assert read_lines(job_dir) == []
+
+
+def test_a_failure_that_can_not_be_written_down_is_no_traceback(
+    tmp_path: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, job_dir = make_job(tmp_path, e5_tiny)
+    (job_dir / "spec.json").write_text(replace(spec, model_name="other").to_json())
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(program, "_start_ray", raising(full))
+    monkeypatch.setattr(Reporter, "failed", lambda *_: raising(full)())
+    assert program.main([str(job_dir)]) == 1
     assert read_lines(job_dir) == []
 
 

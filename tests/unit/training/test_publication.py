@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.domain.fine_tuning import LoraSettings, TrainingKind, TrainingSpec
+from serve_app.domain.fine_tuning import LoraSettings, TrainingKind, TrainingSpec, staging_folder
+from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.models.catalogue import find_fine_tune
 from training.errors import TrainingError
-from training.publication import publish, published_by, staging_folder, tidy
+from training.publication import publish, published_by, tidy
 
 BEFORE_AFTER = {"before": {"ndcg@10": 0.5}, "after": {"ndcg@10": 0.75}}
 
@@ -34,8 +35,17 @@ def staged(spec: TrainingSpec) -> Path:
     return folder
 
 
-def test_a_published_result_is_found_by_the_service(spec: TrainingSpec, staged: Path, tmp_path: Path) -> None:
-    folder = publish(staged, spec, BEFORE_AFTER, {"train_pairs": 9, "eval_pairs": 1})
+@pytest.fixture
+def job_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    return folder
+
+
+def test_a_published_result_is_found_by_the_service(
+    spec: TrainingSpec, staged: Path, job_dir: Path, tmp_path: Path
+) -> None:
+    folder = publish(staged, spec, BEFORE_AFTER, {"train_pairs": 9, "eval_pairs": 1}, job_dir=job_dir)
     assert folder == tmp_path / "tuned"
     assert not staged.exists()
     found = find_fine_tune("tuned", tmp_path)
@@ -47,26 +57,26 @@ def test_a_published_result_is_found_by_the_service(spec: TrainingSpec, staged: 
     assert "elsewhere" not in json.dumps(found.manifest)  # a path of the training machine is nobody's business
 
 
-def test_everybody_may_read_it(spec: TrainingSpec, staged: Path) -> None:
-    folder = publish(staged, spec, {}, {})
+def test_everybody_may_read_it(spec: TrainingSpec, staged: Path, job_dir: Path) -> None:
+    folder = publish(staged, spec, {}, {}, job_dir=job_dir)
     assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o644}
 
 
 @pytest.mark.parametrize("content", [None, "config.json"])
 def test_a_name_that_was_taken_meanwhile_is_left_alone(
-    spec: TrainingSpec, staged: Path, tmp_path: Path, content: str | None
+    spec: TrainingSpec, staged: Path, job_dir: Path, tmp_path: Path, content: str | None
 ) -> None:
     (tmp_path / "tuned").mkdir()
     if content:
         (tmp_path / "tuned" / content).touch()
     with pytest.raises(TrainingError, match="appeared while"):
-        publish(staged, spec, {}, {})
+        publish(staged, spec, {}, {}, job_dir=job_dir)
     assert [path.name for path in (tmp_path / "tuned").iterdir()] == ([content] if content else [])
 
 
-def test_a_job_knows_its_own_result_again(spec: TrainingSpec, staged: Path) -> None:
+def test_a_job_knows_its_own_result_again(spec: TrainingSpec, staged: Path, job_dir: Path) -> None:
     assert published_by(spec) is None
-    folder = publish(staged, spec, {}, {})
+    folder = publish(staged, spec, {}, {}, job_dir=job_dir)
     assert published_by(spec) == folder
     with pytest.raises(TrainingError, match="exists already"):
         published_by(replace(spec, job_id="j2"))
@@ -81,10 +91,24 @@ def test_a_folder_that_is_no_fine_tune_keeps_its_name(spec: TrainingSpec, tmp_pa
         published_by(spec)
 
 
-def test_a_finished_job_keeps_its_reports_alone(spec: TrainingSpec, staged: Path, tmp_path: Path) -> None:
-    job_dir = tmp_path / "job"
+@pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED])
+def test_a_job_that_has_ended_meanwhile_publishes_nothing_and_leaves_nothing(
+    spec: TrainingSpec, staged: Path, job_dir: Path, tmp_path: Path, status: JobStatus
+) -> None:
+    record = JobRecord.of_spec(spec, created_at=1.0, accepted=9, ignored=0)
+    (job_dir / "job.json").write_text(replace(record, status=status).to_json())
+    if status.is_terminal:
+        with pytest.raises(TrainingError, match=f"the job is {status} already"):
+            publish(staged, spec, {}, {}, job_dir=job_dir)
+    else:
+        publish(staged, spec, {}, {}, job_dir=job_dir)
+    assert (tmp_path / "tuned").exists() is not status.is_terminal
+    assert not staged.exists()
+
+
+def test_a_finished_job_keeps_its_reports_alone(spec: TrainingSpec, staged: Path, job_dir: Path) -> None:
     for name in ("checkpoints", "ray", "logs"):
-        (job_dir / name).mkdir(parents=True)
+        (job_dir / name).mkdir()
     (job_dir / "training.jsonl").touch()
     tidy(spec, job_dir)
     assert sorted(path.name for path in job_dir.iterdir()) == ["logs", "training.jsonl"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from training import checkpoints
-from training.errors import OUT_OF_MEMORY, TrainingError, reason_of
+from training.errors import DISK_FULL, OUT_OF_MEMORY, TrainingError, reason_of
 from training.steps import rate_factor
 
 
@@ -82,6 +83,10 @@ def test_a_resumed_job_starts_with_the_size_that_fitted(tmp_path: Path) -> None:
     [
         (TrainingError("too few pairs"), "too few pairs"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), OUT_OF_MEMORY),
+        (OSError(errno.ENOSPC, "No space left on device"), DISK_FULL),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), DISK_FULL),
+        (RuntimeError('IoError(Os { code: 28, kind: StorageFull, message: "..." })'), DISK_FULL),
+        (OSError(errno.EACCES, "Permission denied"), "unexpected PermissionError: [Errno 13] Permission denied"),
         (KeyError("x"), "unexpected KeyError: 'x'"),
         (RuntimeError("first\nsecond"), "unexpected RuntimeError: first"),
         (RuntimeError(), "unexpected RuntimeError"),

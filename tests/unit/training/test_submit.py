@@ -94,6 +94,20 @@ def test_a_job_that_failed_says_why_and_is_a_failure(
     assert "the disk is full" in capsys.readouterr().out
 
 
+def test_a_watcher_who_asks_too_often_waits(
+    monkeypatch: pytest.MonkeyPatch, pairs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, FakeService(RUNNING, 429, 429, COMPLETED), pairs, "--model-name", "mine", "--watch") == 0
+    assert "served as 'mine'" in capsys.readouterr().out
+
+
+def test_a_watcher_who_is_turned_away_says_so(
+    monkeypatch: pytest.MonkeyPatch, pairs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, FakeService(RUNNING, 404), pairs, "--model-name", "mine", "--watch") == 1
+    assert "lost sight of job j1, which goes on without us: 404" in capsys.readouterr().err
+
+
 def test_a_refusal_is_shown_as_the_service_words_it(
     monkeypatch: pytest.MonkeyPatch, pairs: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

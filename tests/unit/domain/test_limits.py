@@ -1,0 +1,14 @@
+"""Bounds that a configuration may not go beyond."""
+
+from __future__ import annotations
+
+import pytest
+
+from serve_app.domain.limits import MOST_TEXTS, Limits
+
+
+@pytest.mark.parametrize("name", ["max_items", "max_candidates"])
+def test_more_texts_than_the_schemas_take_can_not_be_configured(name: str) -> None:
+    assert getattr(Limits(**{name: MOST_TEXTS}), name) == MOST_TEXTS
+    with pytest.raises(ValueError, match=f"{name}: 10001, at most 10000"):
+        Limits(**{name: MOST_TEXTS + 1})

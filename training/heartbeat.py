@@ -1,0 +1,46 @@
+"""Signs of life: what is slow must not be taken for dead."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from training.reporting import Reporter
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_BEATS = 60.0
+
+
+@contextmanager
+def heartbeat(reporter: Reporter, *, every_s: float = SECONDS_BETWEEN_BEATS) -> Iterator[None]:
+    """Has the reporter say now and then that this process lives.
+
+    Steps of a large batch on a CPU, or the measuring of a large base, take longer than the service listens to
+    silence.
+
+    Args:
+        reporter: Says it, unless it is that of a worker that says nothing.
+        every_s: Seconds between two signs.
+    """
+    if not reporter.speaks:
+        yield
+        return
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(every_s):
+            try:
+                reporter.alive()
+            except OSError:  # a full disk stops the training itself, if it lasts
+                logger.warning("no sign of life could be written", exc_info=True)
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
