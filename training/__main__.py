@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from serve_app.domain.fine_tuning import TrainingSpec
+from serve_app.domain.fine_tuning import CLUSTER_VARIABLE, TrainingSpec
 from serve_app.models.openmp import wait_passively
 from training.errors import TrainingError, is_cut_off, reason_of
 from training.publication import published_by, tidy
@@ -87,7 +87,9 @@ def _start_ray() -> None:
     wait_passively()
     import ray
 
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get(CLUSTER_VARIABLE) or os.environ.get("RAY_ADDRESS")
+    if address:
+        os.environ["RAY_ADDRESS"] = address  # whatever else in this process asks for the cluster
     ask = {"RAY_ADDRESS": address} if address else {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
     ray.init(address=address or "local", include_dashboard=None if address else False, runtime_env={"env_vars": ask})
 
