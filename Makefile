@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install models serve test unit lint format bench clean
+.PHONY: help install models serve test test-long unit lint format bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ serve: models ## run the service on port 8000 until Ctrl-C
 
 test: $(VENV)/.dev models ## run all tests (minutes: they start real clusters)
 	$(BIN)/pytest tests
+
+test-long: $(VENV)/.dev models ## kill everything that has to do with a fine-tune, one after the other
+	$(BIN)/pytest tests -m long
 
 unit: $(VENV)/.dev ## run the unit tests only (seconds)
 	$(BIN)/pytest tests/unit tests/test_architecture.py

@@ -2,37 +2,68 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.service import STARTER, STARTER_FOLDER, Service, running
+from tests.tiny_models import build_bge_m3_tiny, build_e5_tiny, build_reranker_tiny
+
+E5_BFLOAT16 = "e5-bfloat16"
+E5_TINY = "e5-tiny"
+M3 = "bge-m3-small"
+M3_TINY = "bge-m3-tiny"
+CROSS_ENCODER = "reranker-tiny"
+_ASKS_IN_A_ROW = 6  # connections are spread over the ingress replicas, and each of them must know the model
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The starter model twice: in float32 (the default) and, as ``e5-bfloat16``, in bfloat16.
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models of the service: the starter models as links, the tiny ones built."""
+    folder = tmp_path_factory.mktemp("service") / "models"
+    folder.mkdir()
+    for name, target in {STARTER: STARTER_FOLDER, E5_BFLOAT16: STARTER_FOLDER, M3: STARTER_FOLDER.parent / M3}.items():
+        if not target.is_dir():
+            pytest.fail("a starter model is missing: make models")
+        (folder / name).symlink_to(target)
+    build_e5_tiny(folder / E5_TINY)
+    build_bge_m3_tiny(folder / M3_TINY)
+    build_reranker_tiny(folder / CROSS_ENCODER)
+    return folder
 
-    Two ingress replicas and two float32 encoders, so that the same cluster serves the fault tests.
+
+@pytest.fixture(scope="session")
+def service(models_dir: Path) -> Iterator[Service]:
+    """Starter and tiny models, all but ``e5-bfloat16`` in float32; the starter E5 is the default.
+
+    Two replicas of the ingress, of the default encoder, of the tiny E5 and of the tiny reranker, so that the same
+    cluster serves the fault tests and shows whether every replica knows a fine-tune. Fine-tunes are trained as on a CPU
+    without AVX512, where Q-LoRA takes another way.
     """
-    if not STARTER_FOLDER.is_dir():
-        pytest.fail("the starter model is missing: make models")
-    folder = tmp_path_factory.mktemp("service")
-    models = folder / "models"
-    models.mkdir()
-    for name in (STARTER, "e5-bfloat16"):
-        (models / name).symlink_to(STARTER_FOLDER)
-    small = {"num_cpus": 0.1, "threads": 1}
-    args = {
-        "models_dir": str(models),
-        "models": [
-            {"name": STARTER, "dtype": "float32", "num_replicas": 2, **small},
-            {"name": "e5-bfloat16", "dtype": "bfloat16", **small},
-        ],
+    models = [
+        _model(STARTER, 2),
+        _model(E5_BFLOAT16, dtype="bfloat16"),
+        _model(M3),
+        _model(M3_TINY),
+        _model(E5_TINY, 2),
+    ]
+    args: dict[str, Any] = {
+        "models_dir": str(models_dir),
+        "models": models,
+        "rerankers": [_model(M3), _model(M3_TINY, 2), _model(CROSS_ENCODER, kind="cross-encoder")],
         "ingress": {"num_replicas": 2},
+        "training": {
+            "jobs_dir": str(models_dir.parent / "jobs"),
+            "cpus_per_worker": 0.1,
+            "env": {"ATEN_CPU_CAPABILITY": "avx2"},
+        },
     }
-    with running(folder, args) as service:
+    with running(models_dir.parent, args) as service:
+        _wait_for_every_model(service)
         yield service
 
 
@@ -40,3 +71,26 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def starter_folder() -> Path:
     """The folder of the starter E5."""
     return STARTER_FOLDER
+
+
+def _model(name: str, replicas: int = 1, **more: str) -> dict[str, Any]:
+    return {"name": name, "num_replicas": replicas, "num_cpus": 0.05, "threads": 1, "dtype": "float32", **more}
+
+
+def _wait_for_every_model(service: Service, timeout_s: float = 120) -> None:
+    """/readyz asks the default model alone."""
+    deadline = time.monotonic() + timeout_s
+    for model in httpx.get(f"{service.url}/models").json()["models"]:
+        bodies = {
+            "embed": ("/vectorize", {"text": "ready?", "model": model["name"]}),
+            "rerank": ("/rerank", {"query": "ready?", "candidates": ["yes"], "model": model["name"]}),
+        }
+        for path, body in (bodies[use] for use in model["serves"]):
+            in_a_row = 0
+            while in_a_row < _ASKS_IN_A_ROW:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{path} of {model['name']} did not become ready")
+                answered = httpx.post(service.url + path, json=body, timeout=30).status_code == 200
+                in_a_row = in_a_row + 1 if answered else 0
+                if not answered:
+                    time.sleep(0.3)

@@ -1,9 +1,10 @@
-"""A small retrieval set and nDCG."""
+"""Retrieval sets in BEIR layout, and how well they are answered."""
 
 from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,3 +51,27 @@ def ndcg(scores: NDArray[np.float32], relevant: list[set[int]], k: int = 10) -> 
         gain = sum(discount[rank] for rank, document in enumerate(top) if int(document) in wanted)
         values.append(gain / discount[: len(wanted)].sum())
     return float(np.mean(values))
+
+
+def recall(scores: NDArray[np.float32], relevant: list[set[int]], k: int = 10) -> float:
+    """Mean share of a query's documents that are among the first k of a queries x documents matrix."""
+    tops = np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
+    return float(np.mean([len(wanted & set(top)) / len(wanted) for top, wanted in zip(tops, relevant, strict=True)]))
+
+
+def only_the_best(scores: NDArray[np.float32], rescored: Sequence[Sequence[float]]) -> NDArray[np.float32]:
+    """A second stage's scores for each query's best documents; all others come after them.
+
+    Args:
+        scores: float32 ``[queries, documents]``, what the documents were chosen by.
+        rescored: For each query the scores of its first documents, best first.
+    """
+    out = np.full(scores.shape, -np.inf, np.float32)
+    for row, values in enumerate(rescored):
+        out[row, np.argsort(-scores[row], kind="stable")[: len(values)]] = values
+    return out
+
+
+def dot(query: Mapping[str, float], document: Mapping[str, float]) -> float:
+    """The sparse score: the product of the weights, over the tokens that both have."""
+    return sum(weight * document[token] for token, weight in query.items() if token in document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 STARTER = "multilingual-e5-small"
 STARTER_FOLDER = ROOT / "models" / STARTER
+_INGRESS_PORTS = 50  # a restarted replica takes another one
 _MARK = "RAY_SERVE_HAPROXY_SOCKET_PATH"  # differs from service to service, so it tells whose a process is
 
 
@@ -126,8 +128,13 @@ def fast_environment() -> dict[str, str]:
 
 
 def private_haproxy(folder: Path) -> dict[str, str]:
-    """Paths and ports of its own for HAProxy, which otherwise uses fixed ones."""
+    """Paths and ports of its own for HAProxy and what is behind it, which otherwise use fixed ones.
+
+    Every cluster counts the ports of its ingress replicas from 30,000, its fallback proxy has 8500, and both may be
+    shared (``SO_REUSEPORT``): of two services on one machine, each would answer half of the other's requests.
+    """
     place = folder / "haproxy"
+    first = free_ports(_INGRESS_PORTS)
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(place / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"/tmp/{free_port()}-admin.sock",  # a socket's path must be short
@@ -135,6 +142,9 @@ def private_haproxy(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(place / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _INGRESS_PORTS - 1),
     }
 
 
@@ -143,6 +153,23 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def free_ports(count: int) -> int:
+    """The first of so many neighbouring ports that nobody listens on; drawn, so that two who ask at once differ."""
+    while True:
+        first = random.randrange(10_000, 30_000 - count)
+        if all(map(_is_free, range(first, first + count))):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
 
 
 def _kill(pid: int) -> None:

@@ -33,6 +33,10 @@ class TrainingKind(StrEnum):
     QLORA = "qlora"
 
 
+CLUSTER_VARIABLE = "RETRIEVAL_CLUSTER"
+"""Tells the training which cluster started it. Ray Jobs tell ``RAY_ADDRESS``, but that of whatever cluster was started
+last on the machine."""
+
 NARROWEST_IN_FOUR_BITS = 64
 """Columns of a layer that Q-LoRA can quantise, and what they must be a multiple of: one block of weights."""
 

@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError
 
 from serve_app import __version__
 from serve_app.domain.errors import UnavailableError
-from serve_app.domain.fine_tuning import TrainingSpec
+from serve_app.domain.fine_tuning import CLUSTER_VARIABLE, TrainingSpec
 from serve_app.domain.job_notes import JobNote
 from serve_app.domain.jobs import JobRecord
 from serve_app.jobs.jobs import Jobs
@@ -63,7 +63,8 @@ class JobTracker:
             StorageError: The folders can not be read.
         """
         self._config = config
-        submitter = RaySubmitter(command=config.command, env=config.env)
+        env = {**config.env, CLUSTER_VARIABLE: ray.get_runtime_context().gcs_address}
+        submitter = RaySubmitter(command=config.command, env=env)
         self._jobs = Jobs(JobStore(config.jobs_dir), submitter, config.rules, resources=_available)
         self._looking = asyncio.get_running_loop().create_task(self._look())
 

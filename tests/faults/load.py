@@ -8,37 +8,70 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
 
+@dataclass(frozen=True)
+class Question:
+    """A request that is asked again and again.
+
+    Attributes:
+        path: Of the route.
+        body: From the number of the client.
+        answered: Whether the body of a reply is an answer.
+    """
+
+    path: str
+    body: Callable[[int], dict[str, Any]]
+    answered: Callable[[Any], bool]
+
+
+VECTORIZE = Question(
+    "/vectorize", lambda number: {"text": f"client {number} asks again"}, lambda reply: len(reply["vector"]) == 384
+)
+
+
 @dataclass
 class Outcome:
-    """What the clients saw."""
+    """What the clients saw.
 
-    answered: int = 0
+    Attributes:
+        answered: Good answers, by path.
+        failures: One line for everything else.
+    """
+
+    answered: dict[str, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
 
 async def steady_load(
-    url: str, *, clients: int, seconds: float, midway: Callable[[], None], after_s: float = 3.0
+    url: str,
+    *,
+    clients: int,
+    seconds: float,
+    midway: Callable[[], None],
+    after_s: float = 3.0,
+    questions: Sequence[Question] = (VECTORIZE,),
 ) -> Outcome:
-    """``clients`` closed loops of small requests; ``midway`` is called once, ``after_s`` seconds in."""
-    outcome = Outcome()
+    """``clients`` closed loops, the questions spread over them; ``midway`` is called once, ``after_s`` seconds in."""
+    outcome = Outcome({question.path: 0 for question in questions})
     stop_at = time.monotonic() + seconds
 
     async def loop(client: aiohttp.ClientSession, number: int) -> None:
+        question = questions[number % len(questions)]
         while time.monotonic() < stop_at:
             try:
-                async with client.post(f"{url}/vectorize", json={"text": f"client {number} asks again"}) as reply:
+                async with client.post(url + question.path, json=question.body(number)) as reply:
                     body = await reply.json()
             except (aiohttp.ClientError, TimeoutError) as error:
                 outcome.failures.append(repr(error))
                 continue
-            if reply.status == 200 and len(body["vector"]) == 384:
-                outcome.answered += 1
+            if reply.status == 200 and question.answered(body):
+                outcome.answered[question.path] += 1
             else:
                 outcome.failures.append(f"{reply.status} {body}")
 

@@ -8,10 +8,16 @@ import time
 
 import pytest
 
-from tests.faults.load import steady_load
+from tests.conftest import M3_TINY
+from tests.faults.load import VECTORIZE, Question, steady_load
 from tests.service import STARTER, Service
 
-ENCODER = f"Encoder-{STARTER}"
+ENCODER, RERANKER = f"Encoder-{STARTER}", f"Reranker-{M3_TINY}"
+RERANK = Question(
+    "/rerank",
+    lambda number: {"query": f"client {number}", "candidates": ["asks", "asks again"], "model": M3_TINY},
+    lambda reply: len(reply["scores"]) == 2,
+)
 
 
 def kill_one(service: Service, deployment: str) -> int:
@@ -31,15 +37,21 @@ def seconds_until_full(service: Service, deployment: str, count: int, victim: in
     pytest.fail(f"{deployment} did not get back to {count} replicas within {timeout_s} s")
 
 
-async def test_no_request_fails_when_an_encoder_replica_is_killed(service: Service) -> None:
+async def test_no_request_fails_when_a_replica_of_the_encoder_and_one_of_a_reranker_are_killed(
+    service: Service,
+) -> None:
     victims: list[int] = []
     outcome = await steady_load(
-        service.url, clients=16, seconds=12, midway=lambda: victims.append(kill_one(service, ENCODER))
+        service.url,
+        clients=16,
+        seconds=12,
+        midway=lambda: victims.extend(kill_one(service, name) for name in (ENCODER, RERANKER)),
+        questions=[VECTORIZE, RERANK],
     )
-    took = seconds_until_full(service, ENCODER, 2, victims[0])
-    print(f"{outcome.answered} answered; two encoders again {took + 9:.0f} s after the kill at the latest")
+    took = [seconds_until_full(service, name, 2, pid) for name, pid in zip((ENCODER, RERANKER), victims, strict=True)]
+    print(f"{outcome.answered} answered; two of each again {sum(took) + 9:.0f} s after the kill at the latest")
     assert outcome.failures == []
-    assert outcome.answered > 50
+    assert min(outcome.answered.values()) > 25
 
 
 async def test_at_most_one_request_in_a_thousand_fails_when_an_ingress_replica_is_killed(service: Service) -> None:
@@ -49,5 +61,6 @@ async def test_at_most_one_request_in_a_thousand_fails_when_an_ingress_replica_i
     )
     seconds_until_full(service, "Ingress", 2, victims[0])
     print(f"{outcome.answered} answered, failed: {outcome.failures}")
-    assert len(outcome.failures) <= max(1, (outcome.answered + len(outcome.failures)) // 1000)
-    assert outcome.answered > 100
+    answered = sum(outcome.answered.values())
+    assert len(outcome.failures) <= max(1, (answered + len(outcome.failures)) // 1000)
+    assert answered > 100
