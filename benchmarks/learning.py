@@ -15,6 +15,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ _CHUNK = 32  # texts in a request
 _TIMEOUT_S = 600
 _TOP = 20  # documents of a query that are reranked
 _SPARSE_WEIGHT = 0.3
+_WITHOUT_RERANKING = 3  # rows of ``measure`` before it reranks
 _SEED = 0
 _QUIET_S = 20.0
 
@@ -88,10 +90,12 @@ def part(data: RetrievalSet, *, queries: int, documents: int) -> RetrievalSet:
 
 
 def quality(service: httpx.Client, data: RetrievalSet, model: str) -> list[Row]:
-    """nDCG@10 and recall@10 of each representation that the model has."""
+    """nDCG@10 and recall@10 of each representation that the model has, and of its reranking if it reranks."""
     _say(f"{model}: {len(data.documents) + len(data.queries)} texts are encoded")
-    if "sparse" in service.get(f"/models/{model}").raise_for_status().json()["capabilities"]:
-        return list(measure(service, data, model=model, top=_TOP, sparse_weight=_SPARSE_WEIGHT))
+    state = service.get(f"/models/{model}").raise_for_status().json()
+    if "sparse" in state["capabilities"]:
+        rows = measure(service, data, model=model, top=_TOP, sparse_weight=_SPARSE_WEIGHT)
+        return list(rows if "rerank" in state["serves"] else islice(rows, _WITHOUT_RERANKING))
     scores = (
         _vectors(service, data.queries, model, is_query=True)
         @ _vectors(service, data.documents, model, is_query=False).T

@@ -25,7 +25,7 @@ from tests.service import Service, processes, running
 from tests.tiny_models import build_e5_tiny
 from training.reporting import read_lines
 
-pytestmark = pytest.mark.timeout(600)  # the story is part of the first test
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]  # the story is part of the first test
 
 BASE, NAME = "e5-tiny", "tuned"
 STEPS = 40
