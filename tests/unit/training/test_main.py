@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError, LocalRayletDiedError, RaySystemError
 
-from serve_app.domain.fine_tuning import staging_folder
+from serve_app.domain.fine_tuning import CLUSTER_VARIABLE, staging_folder
 from tests.unit.training.jobs import make_job
 from training import __main__ as program
 from training.publication import publish
@@ -26,6 +28,9 @@ def _logging_as_it_was() -> Iterator[None]:
     for handler in set(logging.getLogger().handlers) - set(handlers):
         logging.getLogger().removeHandler(handler)
         handler.close()
+
+
+START_RAY = program._start_ray
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +118,31 @@ def test_a_failure_that_can_not_be_written_down_is_no_traceback(
     monkeypatch.setattr(Reporter, "failed", lambda *_: raising(full)())
     assert program.main([str(job_dir)]) == 1
     assert read_lines(job_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "joined"),
+    [
+        ({CLUSTER_VARIABLE: "mine:1", "RAY_ADDRESS": "last-started:2"}, "mine:1"),
+        ({"RAY_ADDRESS": "only:2"}, "only:2"),
+        ({}, "local"),
+    ],
+)
+def test_a_driver_joins_the_cluster_that_started_it_and_not_the_last_one_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], joined: str
+) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr("ray.init", lambda **options: told.append(options))
+    for name in (CLUSTER_VARIABLE, "RAY_ADDRESS"):
+        monkeypatch.setenv(name, "")  # so that what the driver sets is undone
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    START_RAY()
+    (options,) = told
+    assert options["address"] == joined
+    if environment:
+        assert os.environ["RAY_ADDRESS"] == options["runtime_env"]["env_vars"]["RAY_ADDRESS"] == joined
 
 
 def raising(error: BaseException) -> Callable[[], None]:
