@@ -77,7 +77,7 @@ def _model(name: str, replicas: int = 1, **more: str) -> dict[str, Any]:
     return {"name": name, "num_replicas": replicas, "num_cpus": 0.05, "threads": 1, "dtype": "float32", **more}
 
 
-def _wait_for_every_model(service: Service, timeout_s: float = 120) -> None:
+def _wait_for_every_model(service: Service, timeout_s: float = 240) -> None:
     """/readyz asks the default model alone."""
     deadline = time.monotonic() + timeout_s
     for model in httpx.get(f"{service.url}/models").json()["models"]:

@@ -72,7 +72,7 @@ def running(folder: Path, args: dict[str, Any], *, fast: bool = True, **environm
         stop(service)
 
 
-def wait_until_ready(service: Service, timeout_s: float = 120) -> None:
+def wait_until_ready(service: Service, timeout_s: float = 240) -> None:
     """Returns when /readyz answers 200.
 
     Raises:
