@@ -42,7 +42,7 @@ test: $(VENV)/.dev models ## run all tests (minutes: they start real clusters)
 test-long: $(VENV)/.dev models ## kill everything that has to do with a fine-tune, one after the other
 	$(BIN)/pytest tests -m long
 
-unit: $(VENV)/.dev ## run the unit tests only (seconds)
+unit: $(VENV)/.dev ## run the unit tests only (two minutes)
 	$(BIN)/pytest tests/unit tests/test_architecture.py
 
 lint: $(VENV)/.dev ## ruff and mypy
