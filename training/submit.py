@@ -126,6 +126,8 @@ def _reason(error: Exception) -> str:
             return f"{error.response.status_code}: {error.response.json()['detail']}"
         except (ValueError, KeyError):
             return f"{error.response.status_code}: {error.response.text[:200]}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"the file is no text in UTF-8 (byte {error.start})"
     if isinstance(error, httpx.ConnectError):
         return f"no service answers at {error.request.url.copy_with(raw_path=b'/')}; start it with `make serve`"
     return str(error)

@@ -14,6 +14,7 @@ from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.limits import Limits
 
 TIMEOUT_HEADER = "X-Request-Timeout-Seconds"
+_SHORTEST_S = 0.01  # in less there is no time to answer before Ray Serve does
 _MARGIN_S = 0.1  # Ray Serve reads the same header; we answer first, with a body that says what happened
 
 TimeoutHeader = Annotated[
@@ -55,6 +56,6 @@ def timeout_s(header: str | None, limits: Limits) -> float:
         wanted = float(header)
     except ValueError:
         wanted = math.nan
-    if not wanted > 0:
-        raise InvalidInputError(f"header {TIMEOUT_HEADER}: must be a positive number of seconds")
+    if not wanted >= _SHORTEST_S:
+        raise InvalidInputError(f"header {TIMEOUT_HEADER}: must be a number of seconds, at least {_SHORTEST_S}")
     return min(wanted - min(_MARGIN_S, wanted / 10), limits.request_timeout_s)

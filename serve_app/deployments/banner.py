@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ray._private.worker import get_dashboard_url  # no public way exists in Ray 2.60
@@ -52,7 +54,7 @@ def text(
         *(f"  model      {_line(model)}" for model in models if model.base is None),
         *([f"  fine-tunes {', '.join(tuned)}"] if (tuned := [m.name for m in models if m.base]) else []),
         f"  docs       {base}/docs",
-        f"  dashboard  {dashboard}   (its token: ray get-auth-token)",
+        f"  dashboard  {dashboard}   (its token: {ray_command()} get-auth-token)",
         f"  try        curl {base}/vectorize{key} -H 'Content-Type: application/json' -d '{{\"text\": \"hello\"}}'",
         "  stop       Ctrl-C",
         *([f"  WARNING    {warning}"] if warning else []),
@@ -94,3 +96,12 @@ def _http_options() -> Any:  # ray.serve.config.HTTPOptions
 def dashboard_url() -> str:
     """The address of the Ray dashboard."""
     return f"http://{get_dashboard_url()}"
+
+
+def ray_command() -> str:
+    """Ray's own command line as it can be typed: it is beside the interpreter, which may not be on the PATH."""
+    beside = Path(sys.executable).with_name("ray")
+    try:
+        return str(beside.relative_to(Path.cwd()))
+    except ValueError:
+        return str(beside)
