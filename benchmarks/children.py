@@ -6,7 +6,6 @@ import ctypes
 import os
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -98,15 +97,3 @@ def busy_core() -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at the moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.children import BenchmarkError, Child, free_ports
+from benchmarks.children import BenchmarkError, Child
 from benchmarks.cpu import machine_s
 from benchmarks.inprocess import Engine, Task, TaskResult
 from benchmarks.load import Load, LoadResult
+from serve_app.apart import free_port
 from serve_app.models.openmp import PASSIVE
 
 _START_S = 240.0
@@ -47,7 +48,7 @@ class PlainContender:
 
     def __init__(self, folder: Path, niceness: int) -> None:
         """Starts it and waits until it answers."""
-        (self.port,) = free_ports(1)
+        self.port = free_port()
         self._child = Child("plain_service", "--folder", str(folder), "--port", str(self.port), niceness=niceness)
         deadline = time.monotonic() + _START_S
         try:

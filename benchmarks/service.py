@@ -18,8 +18,9 @@ from typing import Any
 
 import yaml
 
-from benchmarks.children import BenchmarkError, die_with_parent, environment, free_ports
+from benchmarks.children import BenchmarkError, die_with_parent, environment
 from benchmarks.cpu import ServiceCpu, processes_of
+from serve_app.apart import free_port, own_places
 
 _START_S = 240.0
 _STOP_S = 15.0
@@ -39,7 +40,7 @@ class Service:
             BenchmarkError: It did not get ready.
         """
         self._scratch = Path(tempfile.mkdtemp(prefix="bench-"))
-        self.port, *more = free_ports(5)
+        self.port = free_port()
         config = yaml.safe_load((root / "serve_config.yaml").read_text())
         config["http_options"] |= {"host": "127.0.0.1", "port": self.port}
         (self._scratch / "config.yaml").write_text(yaml.safe_dump(config))
@@ -48,7 +49,9 @@ class Service:
         self._process = subprocess.Popen(
             [Path(sys.executable).parent / "serve", "run", "--address", "local", self._scratch / "config.yaml"],
             cwd=root,
-            env=environment(product_environment(root) | _apart(self._scratch, more)),
+            env=environment(
+                product_environment(root) | own_places(self._scratch / "haproxy") | {"RAY_TMPDIR": str(self._scratch)}
+            ),
             stdout=self._log.open("wb"),
             stderr=subprocess.STDOUT,
             preexec_fn=die_with_parent,
@@ -115,25 +118,6 @@ def product_environment(root: Path) -> dict[str, str]:
     """What ``configs/serve.env`` says, read as a shell would."""
     words = shlex.split((root / "configs" / "serve.env").read_text(), comments=True)
     return dict(word.split("=", 1) for word in words)
-
-
-def _apart(scratch: Path, ports: list[int]) -> dict[str, str]:
-    """Keeps this cluster away from another one on the same machine; changes nothing about its speed."""
-    stats, metrics, http, grpc = ports
-    return {
-        "RAY_TMPDIR": str(scratch),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy" / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "haproxy" / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "haproxy" / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch / "haproxy"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "haproxy" / "server-state"),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http + 100),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc + 100),
-    }
 
 
 def _get(url: str) -> bytes:

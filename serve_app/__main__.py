@@ -1,28 +1,44 @@
-"""``python -m serve_app CONFIG``: ``serve run CONFIG`` that stops gently.
+"""``python -m serve_app CONFIG``: ``serve run CONFIG`` that stops gently and keeps to itself.
 
 Left alone, Ctrl-C makes ``serve run`` stop its proxies first, and SIGTERM makes it kill its cluster; both
 cut the requests in flight. Here either signal removes the applications first: their replicas answer what
-they have, then everything stops.
+they have, then everything stops. Two services on one machine get ports of their own, and a port that is taken is
+a complaint instead of a port that two programs share.
 """
 
 from __future__ import annotations
 
+import os
 import signal
-import socket
 import sys
+import tempfile
+from collections.abc import Sequence
 from functools import partialmethod
+from pathlib import Path
 from types import FrameType
+from typing import Any
+
+from serve_app.apart import free_port, is_free, own_places, unset
+
+_SHORT = "/tmp"  # a Unix socket goes below it, whose path has about a hundred bytes
 
 
 def main(arguments: list[str]) -> None:
     """Starts a local Ray cluster (or joins ``RAY_ADDRESS``) and runs Serve's own command line on it."""
-    import ray
+    with tempfile.TemporaryDirectory(prefix="retrieval-", dir=_SHORT, ignore_cleanup_errors=True) as folder:
+        os.environ.update(unset(own_places(Path(folder)), os.environ))
+        _run(arguments)
+
+
+def _run(arguments: list[str]) -> None:
+    import ray  # now: it reads the environment when it is imported
     from ray.serve.scripts import cli
 
     _use_free_agent_port()
     ray.init(namespace="serve")  # first: it sets a SIGTERM handler of its own
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, _stop)
+    _refuse_taken_port(arguments)
     cli(["run", *arguments], prog_name="serve")
 
 
@@ -34,15 +50,39 @@ def _use_free_agent_port() -> None:
     from ray._private.parameter import RayParams
     from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", DEFAULT_DASHBOARD_AGENT_LISTEN_PORT))
-        except OSError:
-            probe.bind(("", 0))
-            port = probe.getsockname()[1]
-            init = partialmethod(RayParams.__init__, dashboard_agent_listen_port=port)
-            RayParams.__init__ = init  # type: ignore[method-assign,assignment]
+    if not is_free(DEFAULT_DASHBOARD_AGENT_LISTEN_PORT):
+        init = partialmethod(RayParams.__init__, dashboard_agent_listen_port=free_port())
+        RayParams.__init__ = init  # type: ignore[method-assign,assignment]
+
+
+def _refuse_taken_port(arguments: Sequence[str]) -> None:
+    """HAProxy would share the port with whoever has it, and each would get a part of the requests."""
+    from ray import serve
+
+    if serve.status().proxies:  # we have joined a cluster that serves already; the port is its own
+        return
+    http = http_options(arguments)
+    host, port = str(http.get("host", "")), int(http.get("port", 8000))
+    if not is_free(port, "" if host == "0.0.0.0" else host):
+        sys.exit(
+            f"port {port} is used by another program, perhaps by another copy of this service: "
+            "stop that, or choose another port in the config (http_options: {port: ...})"
+        )
+
+
+def http_options(arguments: Sequence[str]) -> dict[str, Any]:
+    """``http_options`` of the config among the arguments; empty where there is none: Serve says what is wrong."""
+    import yaml
+
+    for argument in arguments:
+        if argument.endswith((".yaml", ".yml")):
+            try:
+                config = yaml.safe_load(Path(argument).read_text())
+            except (OSError, ValueError, yaml.YAMLError):
+                continue
+            options = config.get("http_options") if isinstance(config, dict) else None
+            return options if isinstance(options, dict) else {}
+    return {}
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:

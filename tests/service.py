@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,10 +16,11 @@ from typing import Any
 import httpx
 import yaml
 
+from serve_app.apart import free_port
+
 ROOT = Path(__file__).parent.parent
 STARTER = "multilingual-e5-small"
 STARTER_FOLDER = ROOT / "models" / STARTER
-_INGRESS_PORTS = 50  # a restarted replica takes another one
 _MARK = "RAY_SERVE_HAPROXY_SOCKET_PATH"  # differs from service to service, so it tells whose a process is
 
 
@@ -55,7 +54,7 @@ def running(folder: Path, args: dict[str, Any], *, fast: bool = True, **environm
     application = {"name": "retrieval", "route_prefix": "/", "import_path": "serve_app.app:build", "args": args}
     http = {"host": "127.0.0.1", "port": port}
     config.write_text(yaml.safe_dump({"http_options": http, "applications": [application]}))
-    env = {**os.environ, **(fast_environment() if fast else {}), **private_haproxy(folder), **environment}
+    env = {**os.environ, **(fast_environment() if fast else {}), **marked(), **environment}
     env.pop("RAY_ADDRESS", None)
     env["PYTHONPATH"] = str(ROOT)
     log = folder / "service.log"
@@ -127,49 +126,9 @@ def fast_environment() -> dict[str, str]:
     return {name: value.strip('"') for name, value in pairs}
 
 
-def private_haproxy(folder: Path) -> dict[str, str]:
-    """Paths and ports of its own for HAProxy and what is behind it, which otherwise use fixed ones.
-
-    Every cluster counts the ports of its ingress replicas from 30,000, its fallback proxy has 8500, and both may be
-    shared (``SO_REUSEPORT``): of two services on one machine, each would answer half of the other's requests.
-    """
-    place = folder / "haproxy"
-    first = free_ports(_INGRESS_PORTS)
-    return {
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(place / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"/tmp/{free_port()}-admin.sock",  # a socket's path must be short
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(place),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(place / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _INGRESS_PORTS - 1),
-    }
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def free_ports(count: int) -> int:
-    """The first of so many neighbouring ports that nobody listens on; drawn, so that two who ask at once differ."""
-    while True:
-        first = random.randrange(10_000, 30_000 - count)
-        if all(map(_is_free, range(first, first + count))):
-            return first
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True
+def marked() -> dict[str, str]:
+    """What tells this service's processes from others; all else the launcher keeps apart itself."""
+    return {_MARK: f"/tmp/{free_port()}-admin.sock"}  # a socket's path must be short
 
 
 def _kill(pid: int) -> None:

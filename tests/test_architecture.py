@@ -21,6 +21,7 @@ DOMAIN, MODELS, API = "serve_app.domain", "serve_app.models", "serve_app.api"
 DEPLOYMENTS, JOBS, SETTINGS, TRAINING = "serve_app.deployments", "serve_app.jobs", "serve_app.settings", "training"
 TRAINING_SETTINGS, SECURITY_SETTINGS = "serve_app.training_settings", "serve_app.security_settings"
 KEYS = "serve_app.keys"  # the command that makes one
+APART = "serve_app.apart"  # ports and files of a service's own
 ENTRIES = ("serve_app.app", "serve_app.__main__")  # they put the parts together, so they see all
 
 DOORS: dict[str, set[str]] = {
@@ -31,11 +32,13 @@ DOORS: dict[str, set[str]] = {
     TRAINING_SETTINGS: {DOMAIN},
     SECURITY_SETTINGS: {DOMAIN},
     KEYS: {DOMAIN},
+    APART: set(),
     JOBS: {DOMAIN},
     DEPLOYMENTS: {API, MODELS, DOMAIN, JOBS, SETTINGS, TRAINING_SETTINGS, SECURITY_SETTINGS},
     TRAINING: {DOMAIN, MODELS},
 } | {
-    entry: {DOMAIN, MODELS, API, SETTINGS, TRAINING_SETTINGS, SECURITY_SETTINGS, JOBS, DEPLOYMENTS} for entry in ENTRIES
+    entry: {DOMAIN, MODELS, API, APART, SETTINGS, TRAINING_SETTINGS, SECURITY_SETTINGS, JOBS, DEPLOYMENTS}
+    for entry in ENTRIES
 }
 
 WEB = {"fastapi", "fastapi_offline", "pydantic", "starlette"}
@@ -48,6 +51,7 @@ CLOSED: dict[str, set[str]] = {  # libraries that a part must not know
     TRAINING_SETTINGS: {"ray", *MATHS},
     SECURITY_SETTINGS: {"ray", *MATHS},
     KEYS: {"ray", *WEB, *MATHS},
+    APART: {"ray", *WEB, *MATHS},
     JOBS: MATHS,
     DEPLOYMENTS: {"torch", "transformers", "sentence_transformers", "peft"},
     TRAINING: WEB,

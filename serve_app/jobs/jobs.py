@@ -102,6 +102,7 @@ class Jobs:
             IllegalTransitionError: It has ended another way, perhaps just now.
         """
         self._ledger.get(job_id)
+        self._supervision.interrupt_start(job_id)
         async with self._supervision.locks[job_id]:
             record = self._ledger.get(job_id)
             if record.status is JobStatus.CANCELLED:

@@ -116,6 +116,11 @@ class Ledger:
         """
         return self._advance(self.get(job_id), [JobEvent(type_, self.clock(), data)])
 
+    def wait(self, record: JobRecord, reason: str | None) -> None:
+        """Notes what a job waits for, if that has changed; None if for nothing any more."""
+        if reason != record.pending_reason:
+            self.apply(record.id, EventType.WAITING, reason=reason)
+
     def fold(self, job_id: str, *, deaf_to: Collection[EventType] = ()) -> JobRecord:
         """Takes in what the training has said since the last time.
 

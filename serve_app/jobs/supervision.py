@@ -25,6 +25,7 @@ from serve_app.domain.job_events import EventType
 from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.jobs.free import Free
 from serve_app.jobs.ledger import Ledger
+from serve_app.jobs.starting import Starter, next_submission
 from serve_app.jobs.submit import Submission, Submitter
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Supervision:
         self._rules = rules
         self._resources = resources
         self._may_have_strays = True  # whoever was here before may have died while it stopped one
-        self._unanswered: set[str] = set()  # Ray Jobs that were asked for and may appear at any time
+        self._starter = Starter(ledger, submitter, self.locks, rules.max_concurrent_jobs)
         self._free: Free | None = None  # asked for once in a look, if somebody wants to know
 
     async def look(self) -> None:
@@ -95,7 +96,11 @@ class Supervision:
                     logger.warning("job %s: %s", record.id, error.message)
                 except Exception:
                     logger.exception("job %s could not be looked after", record.id)
-        await self._start_waiting()
+        await self._starter.start_waiting(self._resources_left)
+
+    def interrupt_start(self, job_id: str) -> None:
+        """Gives up to start a job, if that is being done at this moment: it may take longer than a client waits."""
+        self._starter.interrupt(job_id)
 
     async def stop(self, submission_id: str) -> bool:
         """Stops a Ray Job and waits until it has ended, but not for ever; then later looks see to it.
@@ -132,10 +137,10 @@ class Supervision:
     async def _states(self) -> Mapping[str, Submission] | None:
         """Our Ray Jobs, strays stopped; None if nobody needs to know or Ray does not answer."""
         live = self._ledger.live()
-        if not live and not self._may_have_strays and not self._unanswered:
+        if not live and not self._may_have_strays and not self._starter.unanswered:
             return None
         written = {record.submission_id for record in live}
-        unwritten = {_next_submission(record) for record in live if record.submission_id is None}
+        unwritten = {next_submission(record) for record in live if record.submission_id is None}
         self._may_have_strays = False
         try:
             states = await self._submitter.states()
@@ -147,7 +152,7 @@ class Supervision:
             self._may_have_strays = True
             return None
         self._may_have_strays |= bool(unknown)  # one that is to be written down is a stray if its job ends before
-        self._unanswered -= states.keys()
+        self._starter.unanswered -= states.keys()
         return states
 
     async def _resources_left(self) -> Free:
@@ -173,7 +178,7 @@ class Supervision:
         """Writes down the Ray Job of a job that has none, as far as its record knows."""
         if states is None or record.status.is_terminal or record.submission_id is not None:
             return
-        if (submission_id := _next_submission(record)) in states:
+        if (submission_id := next_submission(record)) in states:
             self._ledger.apply(record.id, EventType.SUBMITTED, submission_id=submission_id)
 
     async def _check_live(self, record: JobRecord) -> None:
@@ -192,7 +197,7 @@ class Supervision:
             return
         lacking = (await self._resources_left()).lacking(self._ledger.spec(record.id))
         is_guess = reason is None or reason.startswith(_MAY_WAIT)
-        self._wait(record, lacking and (_MAY_WAIT if is_guess else "waits for ") + lacking)
+        self._ledger.wait(record, lacking and (_MAY_WAIT if is_guess else "waits for ") + lacking)
 
     def _silent_s(self, record: JobRecord) -> float:
         return self._ledger.clock() - (record.heard_at or 0.0)
@@ -224,51 +229,3 @@ class Supervision:
             return
         times = f"{reason}, and so {losses} attempts in a row were lost without reaching a new checkpoint"
         self._ledger.apply(record.id, EventType.FAILED, reason=f"{times}; /jobs/{record.id}/logs tells more")
-
-    def _wait(self, record: JobRecord, reason: str | None) -> None:
-        if reason != record.pending_reason:
-            self._ledger.apply(record.id, EventType.WAITING, reason=reason)
-
-    # ------------------------------------------------------------------ the next ones
-
-    async def _start_waiting(self) -> None:
-        """Starts the oldest jobs that wait, as many as there is room for."""
-        live = self._ledger.live()
-        room = self._rules.max_concurrent_jobs - sum(record.submission_id is not None for record in live)
-        for waiting in live:
-            if waiting.submission_id is not None or self.locks[waiting.id].locked():
-                continue
-            async with self.locks[waiting.id]:
-                try:
-                    record = self._ledger.get(waiting.id)  # it may have been cancelled while another was started
-                    if record.status.is_terminal:
-                        continue
-                    if room > 0:
-                        await self._start(record)
-                        room -= 1
-                    else:
-                        self._wait(record, "waits for another job to end")
-                except ServiceError as error:
-                    logger.warning("job %s can not be started: %s", waiting.id, error.message)
-                except Exception:
-                    logger.exception("job %s can not be started", waiting.id)
-
-    async def _start(self, record: JobRecord) -> None:
-        spec, free = self._ledger.spec(record.id), await self._resources_left()
-        lacking = free.lacking(spec)
-        submission_id = _next_submission(record)
-        self._unanswered.add(submission_id)
-        try:
-            await self._submitter.submit(submission_id, self._ledger.store.folder(record.id))
-        except UnavailableError as error:
-            self._wait(record, f"waits for the cluster: {error.message}")
-            return
-        record = self._ledger.apply(record.id, EventType.SUBMITTED, submission_id=submission_id)
-        self._unanswered.discard(submission_id)
-        free.give(spec)
-        self._wait(record, lacking and f"waits for {lacking}")
-
-
-def _next_submission(record: JobRecord) -> str:
-    """The id of the Ray Job that the job gets when it has none."""
-    return f"{record.id}-{record.attempts + 1}"

@@ -2,6 +2,10 @@
 
 Fairness between requests is weighted fair queueing (Demers, Keshav and Shenker, 1989) with tokens as
 the unit of service: every request has a virtual finishing time, the earliest goes first.
+
+Requests take turns in whole micro-batches, so most are some tokens behind their fair share or before it. A new request
+begins beside the one that is furthest behind; at the fair share itself, a single query would have to wait until all of
+those have caught up. But not further back than some micro-batches: a stream of new requests must not starve an old one.
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ from typing import Generic, TypeVar
 from serve_app.models.lengths import LengthIndex, Row
 
 X = TypeVar("X")
+
+_FURTHEST_BACK = 2  # micro-batches behind its fair share, where a new request may begin
 
 
 @dataclass(eq=False)
@@ -79,7 +85,8 @@ class Backlog(Generic[X]):
             (length, next(self._numbers), Waiting(value, length, key))
             for value, length in zip(values, lengths, strict=True)
         ]
-        request = self._requests.setdefault(key, _Request(self._clock, max_texts, group))
+        if (request := self._requests.get(key)) is None:
+            request = self._requests[key] = _Request(self._beginning(), max_texts, group)
         request.waiting.extend(rows)
         request.by_length.add(rows)
         self._by_length.setdefault(request.group, LengthIndex()).add(rows)
@@ -141,6 +148,11 @@ class Backlog(Generic[X]):
             self._requests[row[2].key].by_length.remove([row])
         self._charge([text for _, _, text in rows])
         return [text.value for _, _, text in rows]
+
+    def _beginning(self) -> float:
+        """The service that a new request counts as having had."""
+        least = min((request.served for request in self._requests.values()), default=self._clock)
+        return max(min(least, self._clock), self._clock - _FURTHEST_BACK * self._max_batch_tokens)
 
     def _next_anchor(self) -> Row[Waiting[X]] | None:
         best: tuple[float, Row[Waiting[X]]] | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from tests.service import (
     STARTER,
     fast_environment,
     free_port,
-    private_haproxy,
+    marked,
     processes,
     running,
 )
@@ -99,7 +100,7 @@ def test_a_model_that_is_nowhere_is_explained_on_the_terminal(tmp_path: Path) ->
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "serve_app", str(config)], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
-            env={**os.environ, **fast_environment(), **private_haproxy(tmp_path), "PYTHONPATH": str(ROOT),
+            env={**os.environ, **fast_environment(), **marked(), "PYTHONPATH": str(ROOT),
                  "HF_HUB_OFFLINE": "1"},
         )  # fmt: skip
     try:
@@ -109,6 +110,22 @@ def test_a_model_that_is_nowhere_is_explained_on_the_terminal(tmp_path: Path) ->
     finally:
         process.terminate()
         process.wait(90)
+
+
+def test_a_port_that_another_program_has_is_a_complaint_and_not_shared(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as HAProxy does
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        config = tmp_path / "serve_config.yaml"
+        config.write_text(yaml.safe_dump({"http_options": {"host": "127.0.0.1", "port": port}, "applications": []}))
+        outcome = subprocess.run(
+            [sys.executable, "-m", "serve_app", str(config)], cwd=ROOT, capture_output=True, text=True, timeout=120,
+            env={**os.environ, **fast_environment(), **marked(), "PYTHONPATH": str(ROOT)}, check=False,
+        )  # fmt: skip
+    assert outcome.returncode == 1
+    assert f"port {port} is used by another program" in outcome.stderr
 
 
 def wait_for(log: Path, words: str, timeout_s: float = 150) -> str:

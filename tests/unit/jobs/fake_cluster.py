@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ class FakeCluster:
         is_down: Every call fails.
         is_stubborn: Its Ray Jobs ignore that they should stop.
         is_slow: A Ray Job that is asked for appears when ``late`` is called, and nobody waits for that.
+        is_hanging: Whoever asks for a Ray Job gets no answer, and the Ray Job appears when ``late`` is called.
         last_words: What a Ray Job's training writes when it is stopped.
         folders: Where the Ray Jobs write.
     """
@@ -38,13 +40,17 @@ class FakeCluster:
         self.is_down = False
         self.is_stubborn = False
         self.is_slow = False
+        self.is_hanging = False
         self._asked_for: dict[str, Path] = {}
         self.last_words: list[dict[str, Any]] = []
 
     async def submit(self, submission_id: str, folder: Path) -> None:
         self._answer()
-        if self.is_slow:
+        if self.is_slow or self.is_hanging:
             self._asked_for[submission_id] = folder
+        if self.is_hanging:
+            await asyncio.Event().wait()
+        if self.is_slow:
             raise UnavailableError("the Ray Jobs API does not answer: TimeoutError()")
         if submission_id not in self.jobs:
             self._start(submission_id, folder)

@@ -172,6 +172,24 @@ async def test_a_ray_job_that_does_not_stop_is_not_forgotten_by_a_look_that_had_
     assert world.cluster.live == []
 
 
+async def test_a_cancellation_does_not_wait_for_a_start_that_hangs_and_what_comes_of_it_is_stopped(
+    world: World,
+) -> None:
+    await world.submit()
+    world.cluster.is_hanging = True
+    looking = asyncio.create_task(world.jobs.look())
+    await asyncio.sleep(0.01)
+    assert not looking.done(), "the start does not hang"
+    async with asyncio.timeout(1):
+        assert (await world.jobs.cancel("a")).status is JobStatus.CANCELLED
+        await looking
+    world.cluster.is_hanging = False
+    world.cluster.late()
+    assert world.cluster.live == ["a-1"]
+    await world.look()
+    assert world.cluster.live == []
+
+
 async def test_a_look_leaves_a_job_alone_that_is_being_cancelled(world: World) -> None:
     await world.running()
     world.cluster.is_stubborn = True

@@ -37,6 +37,21 @@ async def test_a_single_query_beside_a_long_list_is_in_the_first_or_second_forwa
         assert scheduler.waiting_texts > 0
 
 
+@pytest.mark.parametrize("lists", [2, 4, 8])
+@pytest.mark.parametrize("head_start", [1, 2, 7, 18])
+async def test_a_single_query_beside_several_long_lists_is_in_the_next_forward(lists: int, head_start: int) -> None:
+    draw = random.Random(lists)
+    device = FakeDevice(held=True)
+    async with serving(device, batch=384, padding=16) as scheduler:
+        for key in range(lists):
+            submit(scheduler, texts(f"bulk{key}-", [draw.randint(10, 400) for _ in range(1000)]), key=key)
+        await device.finish(head_start)
+        before = len(device.batches)  # the last of them is on the device
+        submit(scheduler, texts("single", [20]), key=lists)
+        await device.finish(2)
+        assert "single0" in device.names[before]
+
+
 async def test_of_requests_that_came_together_the_one_that_asks_for_least_goes_first() -> None:
     device = FakeDevice()
     async with serving(device, padding=0) as scheduler:
@@ -101,14 +116,16 @@ async def test_parts_of_one_request_are_served_in_the_order_they_came() -> None:
 async def test_a_stream_of_singles_does_not_starve_a_bulk_request(clients: int, share: float) -> None:
     """Every client sends its next text as soon as it has an answer, so one text of each always waits.
 
-    The fair share of the bulk request is one of ``clients + 1``; ``share`` is a little less.
+    The fair share of the bulk request is one of ``clients + 1``; ``share`` is a little less. New requests may begin two
+    micro-batches ahead, which the bulk request gets late, once, and not in every round.
     """
     device = FakeDevice(held=True)
     tickets = {}
-    async with serving(device, batch=100, padding=0) as scheduler:
+    budget = 100
+    async with serving(device, batch=budget, padding=0) as scheduler:
         submit(scheduler, texts("bulk", [50] * 2000), key=0)
         sent = 0
-        for forward in range(1, 300):
+        for forward in range(1, 600):
             for client in range(clients):
                 if client not in tickets or tickets[client].done.done():
                     sent += 1
@@ -116,7 +133,8 @@ async def test_a_stream_of_singles_does_not_starve_a_bulk_request(clients: int, 
             await device.finish()
             if forward >= 100:
                 had = tokens_by_request(device)
-                assert had["b"] >= share * had.total()
+                assert had["b"] >= share * had.total() - 2 * budget
+        assert had["b"] >= share * had.total()
         assert had["s"] >= (1 - 2 * share) * had.total() * 0.5  # and the other way round
 
 

@@ -1,0 +1,103 @@
+"""Starting the jobs that wait: a Ray Job for the oldest of them, as many as there is room for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from serve_app.domain.errors import ServiceError, UnavailableError
+from serve_app.domain.job_events import EventType
+from serve_app.domain.jobs import JobRecord
+from serve_app.jobs.free import Free
+from serve_app.jobs.ledger import Ledger
+from serve_app.jobs.submit import Submitter
+
+logger = logging.getLogger(__name__)
+
+
+def next_submission(record: JobRecord) -> str:
+    """The id of the Ray Job that the job gets when it has none."""
+    return f"{record.id}-{record.attempts + 1}"
+
+
+class Starter:
+    """Starts Ray Jobs.
+
+    Attributes:
+        unanswered: Ray Jobs that were asked for without an answer; they may appear at any time. Whoever sees one
+            takes it out.
+    """
+
+    def __init__(
+        self, ledger: Ledger, submitter: Submitter, locks: Mapping[str, asyncio.Lock], max_concurrent_jobs: int
+    ) -> None:
+        """Takes the records, the cluster, and the lock of each job, which is held while it is started."""
+        self.unanswered: set[str] = set()
+        self._ledger = ledger
+        self._submitter = submitter
+        self._locks = locks
+        self._max_concurrent_jobs = max_concurrent_jobs
+        self._asking: dict[str, asyncio.Task[None]] = {}  # by job
+
+    async def start_waiting(self, resources_left: Callable[[], Awaitable[Free]]) -> None:
+        """Starts the oldest jobs that wait; tells the others what they wait for."""
+        live = self._ledger.live()
+        room = self._max_concurrent_jobs - sum(record.submission_id is not None for record in live)
+        for waiting in live:
+            if waiting.submission_id is not None or self._locks[waiting.id].locked():
+                continue
+            async with self._locks[waiting.id]:
+                try:
+                    record = self._ledger.get(waiting.id)  # it may have been cancelled while another was started
+                    if record.status.is_terminal:
+                        continue
+                    if room > 0:
+                        await self._start(record, await resources_left())
+                        room -= 1
+                    else:
+                        self._ledger.wait(record, "waits for another job to end")
+                except ServiceError as error:
+                    logger.warning("job %s can not be started: %s", waiting.id, error.message)
+                except Exception:
+                    logger.exception("job %s can not be started", waiting.id)
+
+    def interrupt(self, job_id: str) -> None:
+        """Waits no longer for the cluster's answer, if a job is being started at this moment.
+
+        The Ray Job may appear all the same; ``unanswered`` knows it.
+        """
+        if asking := self._asking.get(job_id):
+            asking.cancel()
+
+    async def _start(self, record: JobRecord, free: Free) -> None:
+        spec = self._ledger.spec(record.id)
+        lacking = free.lacking(spec)
+        submission_id = next_submission(record)
+        self.unanswered.add(submission_id)
+        try:
+            await self._ask(record.id, submission_id)
+        except UnavailableError as error:
+            self._ledger.wait(record, f"waits for the cluster: {error.message}")
+            return
+        record = self._ledger.apply(record.id, EventType.SUBMITTED, submission_id=submission_id)
+        self.unanswered.discard(submission_id)
+        free.give(spec)
+        self._ledger.wait(record, lacking and f"waits for {lacking}")
+
+    async def _ask(self, job_id: str, submission_id: str) -> None:
+        """Asks for the Ray Job.
+
+        Raises:
+            UnavailableError: The cluster did not answer, or somebody did not want to wait for it.
+        """
+        folder = self._ledger.store.folder(job_id)
+        asking = self._asking[job_id] = asyncio.ensure_future(self._submitter.submit(submission_id, folder))
+        try:
+            await asyncio.wait({asking})
+        finally:
+            del self._asking[job_id]
+            asking.cancel()  # if we are cancelled ourselves
+        if asking.cancelled():
+            raise UnavailableError("the start was interrupted")
+        asking.result()
