@@ -7,15 +7,20 @@ they have, then everything stops.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
 from functools import partialmethod
 from types import FrameType
 
+# As in configs/serve.env, which explains it; for those who start without that file, the container among them.
+HEAD_TIMEOUT = ("RAY_SERVE_HAPROXY_BALANCE_ALGORITHM", "leastconn\n    timeout http-request 10s")
+
 
 def main(arguments: list[str]) -> None:
     """Starts a local Ray cluster (or joins ``RAY_ADDRESS``) and runs Serve's own command line on it."""
+    os.environ.setdefault(*HEAD_TIMEOUT)  # first: Ray's processes inherit it
     import ray
     from ray.serve.scripts import cli
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.keyed import write_keys
 from tests.service import STARTER, STARTER_FOLDER, Service, running
 from tests.tiny_models import build_bge_m3_tiny, build_e5_tiny, build_reranker_tiny
 
@@ -64,6 +65,31 @@ def service(models_dir: Path) -> Iterator[Service]:
     }
     with running(models_dir.parent, args) as service:
         _wait_for_every_model(service)
+        yield service
+
+
+@pytest.fixture(scope="session")
+def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with API keys (``tests.keyed``), small on purpose: tiny models, a short queue, two HTTP replicas.
+
+    HAProxy waits for silent clients for three seconds only, so that whoever may be silent longer is seen to be.
+    No fine-tune ever finds room.
+    """
+    folder = tmp_path_factory.mktemp("exposed")
+    build_e5_tiny(folder / "models" / E5_TINY)
+    build_bge_m3_tiny(folder / "models" / M3_TINY)
+    write_keys(folder / "api-keys")
+    models = [{**_model(name), "batching": {"max_backlog_tokens": 3000}} for name in (E5_TINY, M3_TINY)]
+    args: dict[str, Any] = {
+        "models_dir": str(folder / "models"),
+        "models": models,
+        "rerankers": models[1:],
+        "ingress": {"num_replicas": 2, "num_cpus": 0.1},
+        "limits": {"body_timeout_s": 6},
+        "training": {"jobs_dir": str(folder / "jobs"), "cpus_per_worker": 64},
+        "security": {"api_keys_file": str(folder / "api-keys")},
+    }
+    with running(folder, args, RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S="3") as service:
         yield service
 
 
