@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.keyed import write_keys
-from tests.service import STARTER, STARTER_FOLDER, Service, running
+from tests.keyed import BODY_S, HEAD_S, SILENT_S, write_keys
+from tests.service import STARTER, STARTER_FOLDER, Service, fast_environment, running
 from tests.tiny_models import build_bge_m3_tiny, build_e5_tiny, build_reranker_tiny
 
 E5_BFLOAT16 = "e5-bfloat16"
@@ -19,6 +19,7 @@ E5_TINY = "e5-tiny"
 M3 = "bge-m3-small"
 M3_TINY = "bge-m3-tiny"
 CROSS_ENCODER = "reranker-tiny"
+HEAD_TIMEOUT = "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"  # its second line; see configs/serve.env
 _ASKS_IN_A_ROW = 6  # connections are spread over the ingress replicas, and each of them must know the model
 
 
@@ -72,8 +73,8 @@ def service(models_dir: Path) -> Iterator[Service]:
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with API keys (``tests.keyed``), small on purpose: tiny models, a short queue, two HTTP replicas.
 
-    HAProxy waits for silent clients for three seconds only, so that whoever may be silent longer is seen to be.
-    No fine-tune ever finds room.
+    Its time-outs are a few seconds, so that tests see what is cut and who may be silent longer; ``tests.keyed`` has
+    them. No fine-tune ever finds room.
     """
     folder = tmp_path_factory.mktemp("exposed")
     build_e5_tiny(folder / "models" / E5_TINY)
@@ -85,11 +86,17 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "models": models,
         "rerankers": models[1:],
         "ingress": {"num_replicas": 2, "num_cpus": 0.1},
-        "limits": {"body_timeout_s": 6},
+        "limits": {"body_timeout_s": BODY_S},
         "training": {"jobs_dir": str(folder / "jobs"), "cpus_per_worker": 64},
         "security": {"api_keys_file": str(folder / "api-keys")},
     }
-    with running(folder, args, RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S="3") as service:
+    shipped = fast_environment()[HEAD_TIMEOUT]
+    assert "request 10s" in shipped
+    timeouts = {
+        HEAD_TIMEOUT: shipped.replace("request 10s", f"request {HEAD_S}s"),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(SILENT_S),
+    }
+    with running(folder, args, **timeouts) as service:
         yield service
 
 

@@ -1,4 +1,4 @@
-"""The API keys of the service that is tested as if strangers could reach it."""
+"""The service that is tested as if strangers could reach it: its API keys, and how long it waits for slow clients."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ ADMIN = "rk_admin-Vb7eR2kUj5wGd9aL"
 FEW_REQUESTS = "rk_requests-Qo6fI3xJt1ZcM8yE"
 FEW_TOKENS = "rk_tokens-Hs4uK9pWn2BrD7vA"
 UNKNOWN = "rk_unknown-Yg5lS0iOa3FmX6tN"
+
+HEAD_S, BODY_S = 4, 4  # until the head of a request is there, and the body
+SILENT_S = 2  # without a byte from a client that has some to send
 
 REQUESTS_PER_MINUTE = 60
 TOKENS_PER_MINUTE = 6000

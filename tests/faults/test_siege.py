@@ -14,11 +14,9 @@ import aiohttp
 import httpx
 import pytest
 
-from tests.keyed import ADMIN, USE, bearer
+from tests.keyed import ADMIN, BODY_S, HEAD_S, SILENT_S, USE, bearer
 from tests.service import Service, processes
 
-HEAD_S, BODY_S = 10, 6  # until a dribbled head is cut (configs/serve.env), and a dribbled body (``limits``)
-SILENT_S = 3  # the client's time-out in HAProxy for this service
 DRIBBLERS, IDLE, FLOOD = 40, 500, 1000
 LATE_S = 5  # what a busy machine may add to any of these
 MOST_GROWTH = 200 * 2**20  # bytes, of all processes together, from one flood to the next
@@ -43,7 +41,7 @@ async def dribble(url: str, beginning: str) -> tuple[int, float]:
                 break
             except TimeoutError:
                 writer.write(b"x")
-        assert await asyncio.wait_for(reader.read(), 2.0)  # to the end: the connection is closed
+        assert await asyncio.wait_for(reader.read(), SILENT_S + LATE_S)  # to its end: the connection is closed
     finally:
         writer.close()
     return int(line.split(b" ")[1]), time.monotonic() - began
@@ -106,7 +104,7 @@ async def test_dribbled_requests_are_cut_after_seconds_while_others_are_served(e
     cut_heads, cut_bodies = await asyncio.gather(*heads), await asyncio.gather(*bodies)
     slowest = max(took for _, took in cut_heads), max(took for _, took in cut_bodies)
     print(f"beside {crowd} idle connections a guest waits {max(guests):.2f} s; cut after {slowest} s")
-    assert max(guests) < 2
+    assert max(guests) < LATE_S
     assert {status for status, _ in cut_heads} == {408}
     assert HEAD_S - 1 < min(took for _, took in cut_heads)
     assert slowest[0] < HEAD_S + LATE_S
@@ -132,20 +130,21 @@ async def test_a_thousand_requests_at_once_are_answered_or_told_when_to_come_bac
     assert set(statuses) == {200, 429}
     assert after.keys() == before.keys()  # nothing died
     assert growth < MOST_GROWTH
-    assert await seconds_for_one(exposed.url) < 2
+    assert await seconds_for_one(exposed.url) < LATE_S
     assert httpx.get(f"{exposed.url}/readyz", timeout=10).status_code == 200
 
 
 async def test_a_client_that_waits_for_a_long_list_is_not_cut(exposed: Service) -> None:
-    began = time.monotonic()
-    body = {"items": ["word " * 250] * 1500}
+    texts, took = 200, 0.0
     async with httpx.AsyncClient(base_url=exposed.url, headers=bearer(USE), timeout=110) as client:
-        reply = await client.post("/vectorize-batch", json=body)
-    took = time.monotonic() - began
-    print(f"{took:.1f} s")
-    assert reply.status_code == 200
-    assert len(reply.json()["vectors"]) == 1500
-    assert took > SILENT_S + 1
+        while took < SILENT_S + 1:  # a list that is long enough for this machine
+            texts *= 2
+            began = time.monotonic()
+            reply = await client.post("/vectorize-batch", json={"items": ["word " * 250] * texts})
+            took = time.monotonic() - began
+            print(f"{texts} texts in {took:.1f} s")
+            assert reply.status_code == 200
+            assert len(reply.json()["vectors"]) == texts
 
 
 async def test_a_client_that_reads_a_silent_stream_is_not_cut(exposed: Service) -> None:
