@@ -15,8 +15,8 @@ class Limits:
 
     Attributes:
         max_body_bytes: Size of a request body. 32 MiB holds 2,048 long texts with room to spare.
-        body_timeout_s: Seconds that a body may take to arrive, beside those that its bytes take at 16 KiB a second; then
-            the request is answered 408. A client that sends a byte now and then would hold its place for ever.
+        body_timeout_s: Seconds that a body may take to arrive, beside those that its bytes take at 16 KiB a second;
+            then the request is answered 408. A client that sends a byte now and then would hold its place for ever.
         max_items: Texts in one request, at most ``MOST_TEXTS``. OpenAI's clients send up to 2,048.
         max_text_chars: Characters of one text, before tokenising. 8,192 tokens are about 40,000
             characters; what is beyond the token limit is only tokenised to be thrown away.

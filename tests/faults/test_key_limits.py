@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import aiohttp
+import httpx
 
+from tests.conftest import E5_TINY
 from tests.keyed import FEW_REQUESTS, FEW_TOKENS, KEYS, REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, USE, bearer
 from tests.service import Service
 
@@ -82,9 +84,9 @@ async def test_requests_a_minute_are_counted_over_both_replicas_and_for_one_key_
 
 async def test_tokens_a_minute_are_counted_over_both_replicas_and_for_one_key_only(exposed: Service) -> None:
     text = "seven words that cost some tokens " * 8
-    async with aiohttp.ClientSession(headers=bearer(USE)) as client:
-        async with client.post(f"{exposed.url}/v1/embeddings", json={"model": "e5-tiny", "input": text}) as reply:
-            cost = (await reply.json())["usage"]["prompt_tokens"]
+    body = {"model": E5_TINY, "input": text}
+    async with httpx.AsyncClient(base_url=exposed.url, headers=bearer(USE), timeout=30) as client:
+        cost = (await client.post("/v1/embeddings", json=body)).json()["usage"]["prompt_tokens"]
     limited, free = await asyncio.gather(
         hammer(exposed.url, FEW_TOKENS, text), hammer(exposed.url, USE, text, clients=2)
     )

@@ -68,11 +68,13 @@ async def flood(url: str) -> tuple[Counter[int], list[str | None]]:
 
 
 async def seconds_for_one(url: str) -> float:
-    began = time.monotonic()
-    async with aiohttp.ClientSession(headers=bearer(USE)) as client:
-        async with client.post(f"{url}/vectorize", json={"text": "a guest"}) as reply:
-            assert reply.status == 200
-    return time.monotonic() - began
+    """Of a new client with one text; the service is ready."""
+    async with httpx.AsyncClient(base_url=url, headers=bearer(USE), timeout=30) as client:
+        began = time.monotonic()
+        assert (await client.post("/vectorize", json={"text": "a guest"})).status_code == 200
+        took = time.monotonic() - began
+        assert (await client.get("/readyz")).status_code == 200
+    return took
 
 
 def resident(service: Service) -> dict[int, int]:
@@ -106,16 +108,14 @@ async def test_dribbled_requests_are_cut_after_seconds_while_others_are_served(e
     print(f"beside {crowd} idle connections a guest waits {max(guests):.2f} s; cut after {slowest} s")
     assert max(guests) < LATE_S
     assert {status for status, _ in cut_heads} == {408}
-    assert HEAD_S - 1 < min(took for _, took in cut_heads)
+    assert min(took for _, took in cut_heads) > HEAD_S - 1
     assert slowest[0] < HEAD_S + LATE_S
     assert {status for status, _ in cut_bodies} == {408}
-    assert BODY_S - 1 < min(took for _, took in cut_bodies)
+    assert min(took for _, took in cut_bodies) > BODY_S - 1
     assert slowest[1] < BODY_S + LATE_S
 
 
-async def test_a_thousand_requests_at_once_are_answered_or_told_when_to_come_back(
-    exposed: Service, crowd: int
-) -> None:
+async def test_a_thousand_requests_at_once_are_answered_or_told_when_to_come_back(exposed: Service, crowd: int) -> None:
     await flood(exposed.url)  # buffers and threads that stay are made in the first
     before = resident(exposed)
     statuses: Counter[int] = Counter()
@@ -131,7 +131,6 @@ async def test_a_thousand_requests_at_once_are_answered_or_told_when_to_come_bac
     assert after.keys() == before.keys()  # nothing died
     assert growth < MOST_GROWTH
     assert await seconds_for_one(exposed.url) < LATE_S
-    assert httpx.get(f"{exposed.url}/readyz", timeout=10).status_code == 200
 
 
 async def test_a_client_that_waits_for_a_long_list_is_not_cut(exposed: Service) -> None:
