@@ -41,13 +41,15 @@ COPY serve_app serve_app
 COPY training training
 COPY configs configs
 
-# The same as configs/serve.env, which explains each; a test compares them.
+# The same as configs/serve.env, which explains each; a test compares them. The variable of two lines can not be written
+# here: serve_app/__main__.py sets it.
 ENV RAY_SERVE_ENABLE_HA_PROXY=1 \
     RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \
     RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" \
     RAY_SERVE_HAPROXY_RETRIES=3 \
     RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH=268435456 \
-    RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S=2
+    RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S=2 \
+    RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S=60
 
 # OpenMP threads that sleep while they wait: spinning ones make a shared machine tens of times slower.
 ENV OMP_WAIT_POLICY=PASSIVE \

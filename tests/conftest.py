@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service import STARTER, STARTER_FOLDER, Service, running
+from tests.keyed import BODY_S, HEAD_S, SILENT_S, write_keys
+from tests.service import STARTER, STARTER_FOLDER, Service, fast_environment, running
 from tests.tiny_models import build_bge_m3_tiny, build_e5_tiny, build_reranker_tiny
 
 E5_BFLOAT16 = "e5-bfloat16"
@@ -18,6 +19,7 @@ E5_TINY = "e5-tiny"
 M3 = "bge-m3-small"
 M3_TINY = "bge-m3-tiny"
 CROSS_ENCODER = "reranker-tiny"
+HEAD_TIMEOUT = "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"  # its second line; see configs/serve.env
 _ASKS_IN_A_ROW = 6  # connections are spread over the ingress replicas, and each of them must know the model
 
 
@@ -64,6 +66,37 @@ def service(models_dir: Path) -> Iterator[Service]:
     }
     with running(models_dir.parent, args) as service:
         _wait_for_every_model(service)
+        yield service
+
+
+@pytest.fixture(scope="session")
+def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with API keys (``tests.keyed``), small on purpose: tiny models, a short queue, two HTTP replicas.
+
+    Its time-outs are a few seconds, so that tests see what is cut and who may be silent longer; ``tests.keyed`` has
+    them. No fine-tune ever finds room.
+    """
+    folder = tmp_path_factory.mktemp("exposed")
+    build_e5_tiny(folder / "models" / E5_TINY)
+    build_bge_m3_tiny(folder / "models" / M3_TINY)
+    write_keys(folder / "api-keys")
+    models = [{**_model(name), "batching": {"max_backlog_tokens": 3000}} for name in (E5_TINY, M3_TINY)]
+    args: dict[str, Any] = {
+        "models_dir": str(folder / "models"),
+        "models": models,
+        "rerankers": models[1:],
+        "ingress": {"num_replicas": 2, "num_cpus": 0.1},
+        "limits": {"body_timeout_s": BODY_S},
+        "training": {"jobs_dir": str(folder / "jobs"), "cpus_per_worker": 64},
+        "security": {"api_keys_file": str(folder / "api-keys")},
+    }
+    shipped = fast_environment()[HEAD_TIMEOUT]
+    assert "request 10s" in shipped
+    timeouts = {
+        HEAD_TIMEOUT: shipped.replace("request 10s", f"request {HEAD_S}s"),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(SILENT_S),
+    }
+    with running(folder, args, **timeouts) as service:
         yield service
 
 

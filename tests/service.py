@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,6 +24,8 @@ ROOT = Path(__file__).parent.parent
 STARTER = "multilingual-e5-small"
 STARTER_FOLDER = ROOT / "models" / STARTER
 _MARK = "RAY_SERVE_HAPROXY_SOCKET_PATH"  # differs from service to service, so it tells whose a process is
+
+_LOG_FOLDER = re.compile(r"--log[-_]dir=(/\S+)")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,12 @@ class Service:
         """Process ids of a deployment's replicas on this machine."""
         title = f"ray::ServeReplica:retrieval:{deployment}"
         return [pid for pid, name in processes(self.environment) if name.startswith(title)]
+
+    def logs(self) -> list[Path]:
+        """Every log: what was printed, and all files that its Ray session has written."""
+        folders = {match[1] for _, command in processes(self.environment) if (match := _LOG_FOLDER.search(command))}
+        assert folders, "the cluster is not running"
+        return [self.log, *(file for folder in folders for file in Path(folder).rglob("*") if file.is_file())]
 
 
 @contextmanager
@@ -121,9 +131,8 @@ def processes(environment: dict[str, str]) -> list[tuple[int, str]]:
 
 def fast_environment() -> dict[str, str]:
     """The variables of configs/serve.env."""
-    lines = (ROOT / "configs" / "serve.env").read_text().splitlines()
-    pairs = (line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    return {name: value.strip('"') for name, value in pairs}
+    words = shlex.split((ROOT / "configs" / "serve.env").read_text(), comments=True)
+    return dict(word.split("=", 1) for word in words)
 
 
 def marked() -> dict[str, str]:

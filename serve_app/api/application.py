@@ -69,7 +69,9 @@ def create_app(
     if access is not None:
         app.add_middleware(Auth, access=access)
         auth_docs.describe(app)
-    app.add_middleware(Guard, max_body_bytes=limits.max_body_bytes, count_status=count_status)
+    app.add_middleware(
+        Guard, max_body_bytes=limits.max_body_bytes, body_timeout_s=limits.body_timeout_s, count_status=count_status
+    )
     if cors_origins:  # outermost: a page may read refusals, too, and a browser asks for leave without a key
         app.add_middleware(CORSMiddleware, allow_origins=cors_origins, **_CORS)
     problems.install(app)

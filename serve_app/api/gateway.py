@@ -127,6 +127,7 @@ class ModelState:
         created: Of a fine-tune: when, in ISO 8601.
         metrics: Of a fine-tune: retrieval on held-out pairs, ``before`` and ``after``.
         pooling: How token states become its vector: ``mean`` or ``cls``.
+        max_backlog_tokens: Tokens that may wait for one of its replicas; beyond that it refuses more.
     """
 
     name: str
@@ -142,6 +143,7 @@ class ModelState:
     created: str | None = None
     metrics: Mapping[str, Mapping[str, float]] | None = None
     pooling: str | None = None
+    max_backlog_tokens: int | None = None
 
 
 class Gateway(Protocol):

@@ -116,7 +116,13 @@ class Catalogue(Generic[C]):
         if base is not None and base.adapter:  # an adapter on an adapter: replicas have no such thing
             return None
         source = host.source if base is None else describe(found.name, base.folder, family=found.family)
-        return Served(replace(source, name=found.name), host.capabilities, host.caller, found)
+        return Served(
+            replace(source, name=found.name),
+            host.capabilities,
+            host.caller,
+            found,
+            max_backlog_tokens=host.max_backlog_tokens,
+        )
 
     def _known(self, name: str) -> Served[C] | None:
         found = self._found.get(name)

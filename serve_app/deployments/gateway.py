@@ -14,7 +14,7 @@ from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.client import EncoderClient
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.ranking import Rerankers
-from serve_app.deployments.served import Served, count, refuse_long
+from serve_app.deployments.served import Served, count, refuse_long, refuse_many_tokens
 from serve_app.domain.embeddings import DENSE, EncodedBatch, Float32
 from serve_app.domain.errors import ConflictError, InvalidInputError, QueueFullError
 from serve_app.domain.limits import Limits
@@ -148,6 +148,7 @@ class ServeGateway:
         began: float,
         want: frozenset[Capability],
     ) -> EncodedBatch:
+        refuse_many_tokens([tokens], self._limits.max_request_tokens)
         tokenised = time.monotonic()
         count(self._metrics, [tokens])
         left_s = max(0.0, options.timeout_s - (tokenised - began))

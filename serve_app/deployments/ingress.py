@@ -66,7 +66,9 @@ class Ingress:
         await asyncio.gather(*(caller.start(wait_s=_WAIT_FOR_REPLICAS_S) for caller in callers))
         self._metrics = IngressMetrics()
         embedders = Catalogue(models, settings.models_dir)
-        rankers = Rerankers(Catalogue(scorers, settings.models_dir), embedders, self._metrics)
+        rankers = Rerankers(
+            Catalogue(scorers, settings.models_dir), embedders, settings.limits.max_request_tokens, self._metrics
+        )
         self._gateway = ServeGateway(embedders, rankers, settings.models_dir, settings.limits, self._metrics)
         self._jobs = TrackerJobs(settings.training, settings.models, settings.models_dir)
         loop = asyncio.get_running_loop()
@@ -80,7 +82,8 @@ class Ingress:
     def _served(self, model: ModelSettings, caller: C) -> Served[C]:
         source = find_model(model.name, self._settings.models_dir, family=model.family, weights=False)
         can = source.profile.capabilities
-        return Served(source, can & DENSE if model.dense_only else can, caller)
+        most = model.batching.max_backlog_tokens
+        return Served(source, can & DENSE if model.dense_only else can, caller, max_backlog_tokens=most)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray Serve after the constructor."""

@@ -14,7 +14,7 @@ from serve_app.api.gateway import CallOptions, Explained, Ranked
 from serve_app.deployments.calls import ReplicaCaller, next_key
 from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.metrics import IngressMetrics
-from serve_app.deployments.served import Served, count, refuse_long
+from serve_app.deployments.served import Served, count, refuse_long, refuse_many_tokens
 from serve_app.domain.embeddings import Float32, Int32, TokenBatch
 from serve_app.domain.errors import DeadlineError, InvalidInputError, ServiceError
 from serve_app.domain.profiles import Capability, TextRole
@@ -27,10 +27,17 @@ _NO_QUERY: Int32 = np.empty(0, np.int32)  # a cross-encoder's pairs hold it
 class Rerankers:
     """All rerankers, by name; the first one is the default."""
 
-    def __init__(self, models: Catalogue[ReplicaCaller], others: Catalogue[Any], metrics: IngressMetrics) -> None:
-        """Takes the served rerankers, and the models that embed."""
+    def __init__(
+        self,
+        models: Catalogue[ReplicaCaller],
+        others: Catalogue[Any],
+        max_request_tokens: int,
+        metrics: IngressMetrics,
+    ) -> None:
+        """Takes the served rerankers, the models that embed, and how many tokens a request may have."""
         self.models = models
         self._others = others
+        self._max_request_tokens = max_request_tokens
         self._metrics = metrics
 
     async def rerank(
@@ -66,6 +73,7 @@ class Rerankers:
             texts = await served.tokenise(candidates, TextRole.PASSAGE)
             parts, ids = [head, texts], head.ids
             cut = refuse_long(head, options, first=QUERY) + refuse_long(texts, options)
+        refuse_many_tokens(parts, self._max_request_tokens)
         tokenised = time.monotonic()
         request = RankRequest(ids, served.batch(texts), next_key(), self._left_s(options, began), batch_size)
         tokens = count(self._metrics, parts)  # before the call: who goes away has used them all the same

@@ -34,6 +34,8 @@ class Served(Generic[C]):
         capabilities: frozenset[Capability],
         caller: C,
         fine_tune: FineTune | None = None,
+        *,
+        max_backlog_tokens: int | None = None,
     ) -> None:
         """Reads the tokenizer.
 
@@ -42,11 +44,13 @@ class Served(Generic[C]):
             capabilities: What this deployment computes, which may be less than its family does.
             caller: Calls its replicas.
             fine_tune: What it is, if it is one.
+            max_backlog_tokens: Tokens that may wait for one replica, where that is known.
         """
         self.source = source
         self.capabilities = capabilities
         self.caller = caller
         self.fine_tune = fine_tune
+        self.max_backlog_tokens = max_backlog_tokens
         self.tokenizer = TextTokenizer(source.folder, source.max_tokens)
 
     @property
@@ -75,6 +79,7 @@ class Served(Generic[C]):
             created=told.manifest.get("created") if told else None,
             metrics=told.manifest.get("metrics") if told else None,
             pooling=self.source.pooling.value,
+            max_backlog_tokens=self.max_backlog_tokens,
         )
 
     async def tokenise(self, texts: Sequence[str], role: TextRole | None) -> Tokenised:
@@ -125,6 +130,12 @@ def refuse_long(tokens: Tokenised, options: CallOptions, *, first: int = 0) -> l
             item=cut[0] + first,
         )
     return [i + first for i in cut]
+
+
+def refuse_many_tokens(parts: Iterable[Tokenised], most: int) -> None:
+    """Raises ``InvalidInputError`` if the texts of a request have more tokens together than it may have."""
+    if (tokens := sum(len(part.ids) for part in parts)) > most:
+        raise InvalidInputError(f"{tokens} tokens together, the limit is {most}; send several requests")
 
 
 def count(metrics: IngressMetrics, parts: Iterable[Tokenised]) -> int:

@@ -4,7 +4,7 @@ Where each one is raised, along the way of a request::
 
     API key: none, its scope, its limits ───────── UnauthenticatedError 401, ForbiddenError 403, RateLimitError 429
       │
-    body ── too large ──────────────────────────── PayloadTooLargeError      413
+    body ── too large, too slow ────────────────── PayloadTooLargeError 413, DeadlineError 408
       │
     schema, limits, empty text ─────────────────── InvalidInputError         422
       │

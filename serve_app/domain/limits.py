@@ -15,9 +15,13 @@ class Limits:
 
     Attributes:
         max_body_bytes: Size of a request body. 32 MiB holds 2,048 long texts with room to spare.
+        body_timeout_s: Seconds that a body may take to arrive, beside those that its bytes take at 16 KiB a second;
+            then the request is answered 408. A client that sends a byte now and then would hold its place for ever.
         max_items: Texts in one request, at most ``MOST_TEXTS``. OpenAI's clients send up to 2,048.
         max_text_chars: Characters of one text, before tokenising. 8,192 tokens are about 40,000
             characters; what is beyond the token limit is only tokenised to be thrown away.
+        max_request_tokens: Tokens of all texts of a request together, after each was cut to its model's limit. The
+            default is 2,048 texts of 2,048 tokens, which take minutes on most devices.
         max_candidates: Candidates of one rerank request, likewise.
         max_colbert_floats: Numbers of all ColBERT vectors in one reply: 4 KB a token with 1,024 dimensions, and
             three times that as JSON. The default is one text of 8,192 tokens.
@@ -28,8 +32,10 @@ class Limits:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     max_body_bytes: int = 32 * 1024 * 1024
+    body_timeout_s: float = 20.0
     max_items: int = 2048
     max_text_chars: int = 200_000
+    max_request_tokens: int = 2048 * 2048
     max_candidates: int = 2048
     max_colbert_floats: int = 8192 * 1024
     request_timeout_s: float = 120.0

@@ -93,7 +93,11 @@ def tei_router(gateway: Gateway, limits: Limits) -> APIRouter:
                 "max_client_batch_size": limits.max_items,
                 "auto_truncate": False,
                 "version": __version__,
-                "limits": asdict(limits),
+                "limits": {
+                    **asdict(limits),
+                    "max_text_tokens": state.max_tokens,
+                    "max_backlog_tokens": state.max_backlog_tokens,
+                },
             }
         )
 

@@ -86,4 +86,4 @@ class TEIInfo(BaseModel):
     max_client_batch_size: int = Field(description="Texts in a request.")
     auto_truncate: bool = Field(description="Whether texts that are too long are cut without being asked to.")
     version: str
-    limits: dict[str, Any] = Field(description="Ours: all limits of a request, as configured.")
+    limits: dict[str, Any] = Field(description="Ours: all limits of a request and of the default model.")

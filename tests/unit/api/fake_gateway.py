@@ -23,7 +23,7 @@ from serve_app.domain.errors import ModelNotFoundError
 from serve_app.domain.profiles import TextRole
 from serve_app.domain.tokens import Token
 
-STATE = ModelState("my-e5", "e5", 4, 512, "cpu", "float32", ("dense",), ("embed",))
+STATE = ModelState("my-e5", "e5", 4, 512, "cpu", "float32", ("dense",), ("embed",), max_backlog_tokens=9000)
 M3 = ModelState("me/my-m3", "bge-m3", 4, 8192, None, None, ("dense", "sparse", "colbert"), ("embed", "rerank"))
 
 

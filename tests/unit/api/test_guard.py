@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -123,6 +125,51 @@ async def test_a_body_in_many_chunks_is_put_together(app: FastAPI, gateway: Fake
     await connection.through(app)
     assert connection.status == 200
     assert gateway.asked[0].texts == ["cats"]
+
+
+class Dribble(Connection):
+    """A client that sends a piece of its body now and then."""
+
+    def __init__(self, chunks: list[bytes], pause_s: float) -> None:
+        super().__init__(chunks)
+        self._pause_s = pause_s
+
+    async def _receive(self) -> Message:
+        await asyncio.sleep(self._pause_s)
+        return await super()._receive()
+
+
+async def read_all(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that reads the body, waits for the client to leave if it was told to, and answers."""
+    while (await receive()).get("more_body"):
+        pass
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+async def test_a_body_that_dribbles_is_refused_when_its_time_is_over() -> None:
+    connection = Dribble([b"x"] * 1000, pause_s=0.02)
+    began = time.monotonic()
+    await connection.through(Guard(read_all, max_body_bytes=10_000, body_timeout_s=0.1))
+    assert time.monotonic() - began < 1
+    assert (connection.status, connection.body["code"]) == (408, "deadline_passed")
+    assert connection.body["detail"].startswith("the body comes too slowly (")
+    assert connection.headers["connection"] == "close"
+    assert connection.taken < 10
+
+
+async def test_a_large_body_over_a_slow_line_has_the_time_it_needs() -> None:
+    connection = Dribble([b"x" * 8192] * 8, pause_s=0.03)  # 270 kB a second
+    await connection.through(Guard(read_all, max_body_bytes=100_000, body_timeout_s=0.1))
+    assert connection.taken == 8
+    assert connection.status == 200
+
+
+async def test_after_the_body_a_client_may_be_silent_as_long_as_it_likes() -> None:
+    connection = Dribble([], pause_s=0.08)  # twice: for the empty body, and for what comes after it
+    await connection.through(Guard(read_all, max_body_bytes=10, body_timeout_s=0.1))
+    assert connection.status == 200
 
 
 async def test_a_reply_that_breaks_after_its_start_is_broken_off_not_completed() -> None:

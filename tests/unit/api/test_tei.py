@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import httpx
@@ -98,7 +99,10 @@ async def test_info_names_the_default_model_and_the_limits(client: httpx.AsyncCl
     told = (await client.get("/info")).json()
     assert (told["model_id"], told["max_input_length"], told["model_dtype"]) == ("my-e5", 512, "float32")
     assert (told["max_client_batch_size"], told["version"]) == (LIMITS.max_items, __version__)
-    assert told["limits"]["max_body_bytes"] == LIMITS.max_body_bytes
+    ours = {"max_text_tokens": 512, "max_backlog_tokens": 9000}
+    assert told["limits"] == asdict(LIMITS) | ours
+    assert told["limits"].keys() > {"max_body_bytes", "max_items", "max_text_chars", "max_candidates"}
+    assert told["limits"].keys() > {"max_request_tokens", "request_timeout_s", "body_timeout_s"}
 
 
 # ------------------------------------------------------------------ /rerank

@@ -27,6 +27,7 @@ from serve_app.models.tokenizer import TextTokenizer
 from serve_app.models.vocabulary import Vocabulary
 
 OPTIONS = CallOptions(None, truncate=False, timeout_s=5)
+MOST_TOKENS = 1000
 
 
 class FakeEncoder:
@@ -58,7 +59,7 @@ def gateway_of(encoder: FakeEncoder) -> Callable[[Path, str], ServeGateway]:
         rankers = SimpleNamespace(models=Catalogue({}, folder), rerank=None, explain=None)
         metrics = SimpleNamespace(texts=0, tokens=0, truncated=0, observe=lambda *_: None)
         models = Catalogue({"tiny": served}, folder)
-        return ServeGateway(models, rankers, folder, Limits(), metrics)  # type: ignore[arg-type]
+        return ServeGateway(models, rankers, folder, Limits(max_request_tokens=MOST_TOKENS), metrics)  # type: ignore[arg-type]
 
     return build
 
@@ -97,6 +98,18 @@ async def test_ids_are_cut_or_refused_as_texts_are(gateway_of: Gateways, encoder
     assert caught.value.item == 1
     embedded = await gateway.embed_ids([[5], [6] * 600], CallOptions("tiny", truncate=True, timeout_s=5))
     assert (embedded.truncated, embedded.tokens) == ([1], 513)
+
+
+async def test_texts_with_too_many_tokens_together_are_refused_before_the_call(
+    gateway_of: Gateways, encoder: FakeEncoder, e5_tiny: Path
+) -> None:
+    gateway = gateway_of(e5_tiny, "e5")
+    half = [5] * (MOST_TOKENS // 2)
+    assert (await gateway.embed_ids([half, half], OPTIONS)).tokens == MOST_TOKENS
+    encoder.rows = []
+    with pytest.raises(InvalidInputError, match="1001 tokens together, the limit is 1000; send several requests"):
+        await gateway.embed_ids([half, half, [5]], OPTIONS)
+    assert encoder.rows == []
 
 
 async def test_sparse_vectors_have_no_special_tokens_and_ask_for_no_colbert(

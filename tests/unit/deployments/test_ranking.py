@@ -42,6 +42,7 @@ ASKED = "how do I read a file?"
 CANDIDATES = ["open it", "close it", "open it", "a file is a name", "close it", "open it"]
 DISTINCT = ["open it", "close it", "a file is a name"]
 LIMIT = 24
+MOST_TOKENS = 500
 LONG = "a sentence that is longer than the limit " * 5
 
 
@@ -71,6 +72,7 @@ class Ingress:
         self.rerankers = Rerankers(
             Catalogue(self.served, models_dir),  # type: ignore[arg-type]
             EMBEDDERS,
+            MOST_TOKENS,
             self.metrics,  # type: ignore[arg-type]
         )
 
@@ -108,6 +110,17 @@ def model(name: str, **more: Any) -> CallOptions:
 
 
 both = pytest.mark.parametrize("name", [COLBERT, CROSS])
+
+
+@both
+async def test_candidates_with_too_many_tokens_together_are_refused_before_the_call(
+    ingress: Ingress, name: str
+) -> None:
+    candidates = [f"{i} {LONG}" for i in range(MOST_TOKENS // LIMIT + 1)]
+    with pytest.raises(InvalidInputError, match=rf"\d+ tokens together, the limit is {MOST_TOKENS}; send several"):
+        await ingress.rerank(candidates, options=model(name))
+    assert ingress.requests(name) == []
+    assert len((await ingress.rerank(candidates[: len(candidates) // 2], options=model(name))).scores) == 10
 
 
 # ------------------------------------------------------------------ scores
@@ -255,7 +268,7 @@ async def test_a_name_that_is_no_reranker_says_so(ingress: Ingress) -> None:
 
 
 async def test_without_a_reranker_there_is_no_reranking(tmp_path: Path) -> None:
-    none = Rerankers(Catalogue({}, tmp_path), EMBEDDERS, SimpleNamespace())  # type: ignore[arg-type]
+    none = Rerankers(Catalogue({}, tmp_path), EMBEDDERS, MOST_TOKENS, SimpleNamespace())  # type: ignore[arg-type]
     with pytest.raises(CapabilityError, match="none of the served models does reranking"):
         await none.rerank(ASKED, CANDIDATES, OPTIONS, batch_size=12, normalize=True)
 
