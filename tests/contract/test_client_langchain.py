@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import openai
 import pytest
+import tiktoken
 from langchain_cohere import CohereEmbeddings, CohereRerank
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
@@ -27,6 +29,18 @@ def cohere_embeddings(service: Service) -> CohereEmbeddings:
 def test_openais_embeddings_are_the_native_ones_in_several_requests(service: Service, native: Native) -> None:
     assert same(openai_embeddings(service).embed_documents(MANY), native.vectors(MANY))
     assert same(openai_embeddings(service, chunk_size=10).embed_documents(MANY), native.vectors(MANY))
+
+
+def test_with_openais_defaults_it_sends_token_ids_which_are_refused_and_not_read_as_something_else(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_bytes = tiktoken.Encoding(
+        "bytes", pat_str=".", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={}
+    )
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda _: by_bytes)  # its own has to be downloaded
+    embeddings = OpenAIEmbeddings(model=STARTER, base_url=f"{service.url}/v1", api_key="any")
+    with pytest.raises(openai.UnprocessableEntityError, match="another vocabulary"):
+        embeddings.embed_documents(PASSAGES)
 
 
 async def test_openais_asynchronous_embeddings_are_the_same(service: Service, native: Native) -> None:

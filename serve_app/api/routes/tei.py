@@ -74,7 +74,7 @@ def tei_router(gateway: Gateway, limits: Limits) -> APIRouter:
     @router.post("/similarity", response_model=list[float], summary="Cosines of a text with others")
     async def similarity(request: TEISimilarityRequest, wanted_timeout: TimeoutHeader = None) -> Response:
         """One for each sentence, in their order; `X-Truncated` counts the source sentence as the first text."""
-        parameters = request.parameters or SimilarityParameters()
+        parameters = request.parameters or SimilarityParameters.model_validate({})
         texts = compared_texts(request.inputs.source_sentence, request.inputs.sentences, limits)
         options = options_of(parameters, wanted_timeout, limits)
         with naming(texts):
