@@ -58,9 +58,9 @@ def test_token_ids_of_the_models_own_are_the_text(client: openai.OpenAI, native:
 
 
 def test_token_ids_of_another_vocabulary_are_refused_and_not_read_as_something_else(client: openai.OpenAI) -> None:
-    of_cl100k = [4719, 16837, 1501, 4661, 1515, 3626, 13]
+    without_special_tokens = [4719, 16837, 1501, 4661, 1515, 3626, 13]
     with pytest.raises(openai.UnprocessableEntityError, match="another vocabulary") as caught:
-        client.embeddings.create(model=STARTER, input=[of_cl100k])
+        client.embeddings.create(model=STARTER, input=[without_special_tokens])
     assert caught.value.param == "input[0]"
 
 
