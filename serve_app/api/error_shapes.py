@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-_TEI_PATHS = frozenset({"/", "/embed", "/embed_sparse", "/tokenize", "/info"})
+_TEI_PATHS = frozenset({"/", "/embed", "/embed_sparse", "/similarity", "/tokenize", "/info"})
 _FIELD = re.compile(r"([a-z][a-z0-9_]*)(\[[^\]]*\]|\.\w+)*(?=: )")
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 408: "timeout_error", 429: "rate_limit_error"}
 _TEI_TYPES = {408: "Backend", 429: "Overloaded", 500: "Backend", 503: "Unhealthy"}

@@ -79,6 +79,20 @@ def listed_texts(texts: str | Sequence[str], limits: Limits, *, field: str) -> T
     return _proven(Texts(texts, None, lambda i: f"{field}[{i}]"), limits)
 
 
+def compared_texts(source: str, sentences: Sequence[str], limits: Limits) -> Texts:
+    """Proves a text and those that it is compared with; the text is the first of the result.
+
+    Raises:
+        InvalidInputError: None or too many, or a text that is blank, broken or over a limit.
+    """
+    field = "inputs.sentences"
+    if not sentences:
+        raise InvalidInputError(f"{field}: must not be empty")
+    refuse_many(sentences, limits.max_items - 1, field)
+    names = Texts([source, *sentences], None, lambda i: f"{field}[{i - 1}]" if i else "inputs.source_sentence")
+    return _proven(names, limits)
+
+
 def refuse_many(texts: Sized, limit: int, field: str) -> None:
     """Raises ``InvalidInputError`` if a field has more texts than a request may have."""
     if len(texts) > limit:

@@ -57,7 +57,7 @@ class TextTokenizer:
         self.max_tokens = max_tokens
         self.vocabulary = load_vocabulary(folder)
         self._tokenizer = self.vocabulary.tokenizer
-        self._suffix = self._ids_after_text()
+        self._prefix, self._suffix = self._around_text()
 
     def __call__(self, texts: Sequence[str]) -> Tokenised:
         """Token ids of the texts, in order, each at most ``max_tokens`` long.
@@ -95,13 +95,22 @@ class TextTokenizer:
     def of_ids(self, rows: Sequence[Sequence[int]]) -> Tokenised:
         """Texts that a client has tokenised itself: nothing is added, and one that is too long loses its end.
 
+        The special tokens around a text must be there: ids without them are those of another vocabulary, most of
+        which a large one has too, or would give another vector than the text.
+
         Raises:
-            InvalidInputError: An id is not in the vocabulary; ``item`` is the row.
+            InvalidInputError: An id is not in the vocabulary, or the special tokens are missing; ``item`` is the row.
         """
         for i, row in enumerate(rows):
             if (largest := max(row)) >= self.vocabulary.size:
                 raise InvalidInputError(
                     f"token id {largest} is not in the model's vocabulary of {self.vocabulary.size}", item=i
+                )
+            if not self._has_special_tokens(row):
+                raise InvalidInputError(
+                    f"the model's token ids begin with {self._prefix} and end with {self._suffix}, these do not; "
+                    f"send the text where they come from another vocabulary",
+                    item=i,
                 )
         full_lengths = np.fromiter(map(len, rows), np.int32, len(rows))
         return _tokenised([row[: self.max_tokens] for row in rows], full_lengths)
@@ -116,14 +125,20 @@ class TextTokenizer:
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
         return [_tokens(encoding, text) for encoding, text in zip(encodings, texts, strict=True)]
 
-    def _ids_after_text(self) -> list[int]:
-        """The special tokens that the post-processor puts behind a text."""
+    def _has_special_tokens(self, row: Sequence[int]) -> bool:
+        before, after = len(self._prefix), len(self._suffix)
+        if len(row) < before + after:
+            return False
+        return [*row[:before]] == self._prefix and [*row[len(row) - after :]] == self._suffix
+
+    def _around_text(self) -> tuple[list[int], list[int]]:
+        """The special tokens that the post-processor puts before and behind a text."""
         bare = self._tokenizer.encode("a", add_special_tokens=False).ids
         full = self._tokenizer.encode("a").ids
         for start in range(len(full) - len(bare) + 1):
             if full[start : start + len(bare)] == bare:
-                return list(full[start + len(bare) :])
-        return []
+                return list(full[:start]), list(full[start + len(bare) :])
+        return [], []
 
     @cached_property
     def _around_pair(self) -> tuple[list[int], list[int], list[int]]:

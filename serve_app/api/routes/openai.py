@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header
 from fastapi.responses import Response, StreamingResponse
 
 from serve_app.api.binary import BINARY, AcceptHeader, binary_dtype, binary_reply
@@ -18,13 +18,18 @@ from serve_app.api.options import TimeoutHeader, options_of, prove_dimensions
 from serve_app.api.problems import OPENAI_ERRORS
 from serve_app.api.quantised import as_base64, shortened
 from serve_app.api.replies import dumps, json_reply, piece_rows, truncation_headers
-from serve_app.api.schemas.openai import EmbeddingsReply, EmbeddingsRequest, OpenAIModel, OpenAIModels
+from serve_app.api.schemas.openai import EmbeddingsReply, EmbeddingsRequest, InputType, OpenAIModel, OpenAIModels
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import InvalidInputError, ModelNotFoundError
 from serve_app.domain.limits import Limits
 from serve_app.domain.profiles import TextRole
 
 _OWNER = "retrieval-model-server"
+
+InputTypeHeader = Annotated[
+    InputType | None,
+    Header(alias="X-Input-Type", description="As `input_type`, for clients that can not add a field to the body."),
+]
 
 
 def openai_router(gateway: Gateway, limits: Limits) -> APIRouter:
@@ -38,13 +43,17 @@ def openai_router(gateway: Gateway, limits: Limits) -> APIRouter:
         summary="Vectors as OpenAI's clients ask for them",
     )
     async def embeddings(
-        request: EmbeddingsRequest, wanted_timeout: TimeoutHeader = None, accept: AcceptHeader = ""
+        request: EmbeddingsRequest,
+        wanted_timeout: TimeoutHeader = None,
+        accept: AcceptHeader = "",
+        header_type: InputTypeHeader = None,
     ) -> Response:
         """Embeds one or many texts, by default as passages."""
         dtype = binary_dtype(accept)
-        if request.input_type is not None and are_ids(request.input):
+        input_type = request.input_type or header_type
+        if input_type is not None and are_ids(request.input):
             raise InvalidInputError("input_type: token ids are taken as they are; leave it out")
-        role, options = TextRole(request.input_type or TextRole.PASSAGE), options_of(request, wanted_timeout, limits)
+        role, options = TextRole(input_type or TextRole.PASSAGE), options_of(request, wanted_timeout, limits)
         await prove_dimensions(gateway, options, request.dimensions)
         embedded = await embed_inputs(gateway, request.input, role, options, limits, field="input")
         vectors = shortened(embedded.vectors, request.dimensions)

@@ -1,4 +1,6 @@
-"""/embed, /embed_sparse, /tokenize and /info, as clients of text-embeddings-inference speak; /rerank is in ``rerank``.
+"""/embed, /embed_sparse, /similarity, /tokenize and /info, as clients of text-embeddings-inference speak.
+
+/rerank is in ``rerank``.
 
 The contract is TEI's, where it differs from that of our own routes: texts are read as they are unless ``prompt_name``
 says what they are for, so that an index built there goes on working, and what is too long is refused unless the
@@ -24,14 +26,16 @@ from serve_app.api.quantised import shortened
 from serve_app.api.replies import dumps, json_reply, matrix_reply, truncation_headers
 from serve_app.api.schemas.tei import (
     PromptName,
+    SimilarityParameters,
     SparseValue,
     TEIEmbedRequest,
     TEIInfo,
+    TEISimilarityRequest,
     TEISparseRequest,
     TEIToken,
     TEITokenizeRequest,
 )
-from serve_app.api.texts import listed_texts, naming
+from serve_app.api.texts import compared_texts, listed_texts, naming
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.limits import Limits
 from serve_app.domain.profiles import TextRole
@@ -66,6 +70,16 @@ def tei_router(gateway: Gateway, limits: Limits) -> APIRouter:
             embedded = await gateway.encode_sparse(texts.values, _role(request.prompt_name), options)
         headers = truncation_headers(embedded.truncated)
         return StreamingResponse(_sparse_pieces(embedded.weights), headers=headers, media_type="application/json")
+
+    @router.post("/similarity", response_model=list[float], summary="Cosines of a text with others")
+    async def similarity(request: TEISimilarityRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+        """One for each sentence, in their order; `X-Truncated` counts the source sentence as the first text."""
+        parameters = request.parameters or SimilarityParameters.model_validate({})
+        texts = compared_texts(request.inputs.source_sentence, request.inputs.sentences, limits)
+        options = options_of(parameters, wanted_timeout, limits)
+        with naming(texts):
+            embedded = await gateway.embed(texts.values, _role(parameters.prompt_name), options)
+        return json_reply(embedded.vectors[1:] @ embedded.vectors[0], truncated=embedded.truncated)
 
     @router.post("/tokenize", response_model=list[list[TEIToken]], summary="The tokens of texts")
     async def tokenize(request: TEITokenizeRequest) -> Response:

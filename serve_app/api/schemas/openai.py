@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from serve_app.api.schemas.inputs import Inputs
 from serve_app.api.schemas.native import EncodingOptions
 
+InputType = Literal["query", "passage"]
+
 
 class EmbeddingsRequest(EncodingOptions):
     """One text or several, as text or as token ids of the model's own vocabulary."""
@@ -19,7 +21,7 @@ class EmbeddingsRequest(EncodingOptions):
 
     input: Inputs = Field(
         description="A text, a list of texts, a list of token ids or a list of such lists. Token ids are taken as "
-        "they are: the client has put prefix and special tokens there."
+        "they are: the client has put prefix and special tokens there, and without the latter they are refused."
     )
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="Numbers, or the base64 text of little-endian float32."
@@ -27,7 +29,7 @@ class EmbeddingsRequest(EncodingOptions):
     dimensions: int | None = Field(
         None, ge=1, description="Give only the first so many numbers of each vector, L2-normalised again."
     )
-    input_type: Literal["query", "passage"] | None = Field(
+    input_type: InputType | None = Field(
         None, description="Ours: what the texts are for; passage if absent. Not for token ids."
     )
     user: str | None = Field(None, description="Taken from OpenAI's clients and not needed.")

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.api.schemas.inputs import Inputs, TextInputs
-from serve_app.api.schemas.native import EncodingOptions, Request
+from serve_app.api.schemas.native import EncodingOptions, Request, Text
+from serve_app.domain.limits import MOST_TEXTS
 
 _PROMPT = (
     "What the texts are for. If absent they are read as they are, and a prefix that the model needs is yours to put."
@@ -43,6 +44,32 @@ class TEISparseRequest(TEIOptions):
 
     inputs: TextInputs = Field(description="A text or a list of texts.")
     prompt_name: PromptName | None = Field(None, description=_PROMPT)
+
+
+class Sentences(Request):
+    """A text and those that it is compared with."""
+
+    source_sentence: Text
+    sentences: list[Text] = Field(max_length=MOST_TEXTS - 1, json_schema_extra={"minItems": 1})
+
+
+class SimilarityParameters(TEIOptions):
+    """How the texts are read."""
+
+    prompt_name: PromptName | None = Field(None, description=_PROMPT)
+
+
+class TEISimilarityRequest(Request):
+    """A text and others, to be compared."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"inputs": {"source_sentence": "rotate logs", "sentences": ["logrotate rotates log files."]}}]
+        }
+    )
+
+    inputs: Sentences
+    parameters: SimilarityParameters | None = None
 
 
 class TEITokenizeRequest(Request):

@@ -1,4 +1,4 @@
-"""/v2/embed: what Cohere's v2 clients send and read."""
+"""/v1/embed and /v2/embed: what Cohere's clients send and read."""
 
 from __future__ import annotations
 
@@ -99,3 +99,41 @@ async def test_what_breaks_the_schema_or_a_limit_is_named(
 async def test_cut_texts_are_named_in_a_header(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
     gateway.truncated = [1]
     assert (await embed(client)).headers["x-truncated"] == "1"
+
+
+async def test_v1_gives_a_plain_list_of_passages_unless_it_is_told_otherwise(
+    client: httpx.AsyncClient, gateway: FakeGateway
+) -> None:
+    told = (await client.post("/v1/embed", json={"texts": TEXTS})).json()
+    assert told.pop("id")
+    assert told == {
+        "response_type": "embeddings_floats",
+        "model": "my-e5",
+        "embeddings": [[float(str(x)) for x in vector_of(text)] for text in TEXTS],
+        "texts": TEXTS,
+        "meta": {"api_version": {"version": "1"}, "billed_units": {"input_tokens": 7}},
+    }
+    assert gateway.asked == [Asked(TEXTS, TextRole.PASSAGE, None, True, LIMITS.request_timeout_s)]
+
+
+async def test_v1_takes_null_for_what_is_left_out(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    empty = dict.fromkeys(["model", "input_type", "embedding_types", "truncate"])
+    assert (await client.post("/v1/embed", json={"texts": TEXTS, **empty})).status_code == 200
+    assert (gateway.asked[0].role, gateway.asked[0].truncate) == (TextRole.PASSAGE, True)
+
+
+async def test_v1_gives_the_types_that_are_named(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    body = {"texts": TEXTS, "embedding_types": ["int8"], "input_type": "search_query", "truncate": "NONE"}
+    told = (await client.post("/v1/embed", json=body)).json()
+    assert told["response_type"] == "embeddings_by_type"
+    assert told["embeddings"] == {"int8": as_int8(np.stack([vector_of(text) for text in TEXTS])).tolist()}
+    assert (gateway.asked[0].role, gateway.asked[0].truncate) == (TextRole.QUERY, False)
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [({"texts": []}, "texts"), ({"embedding_types": []}, "embedding_types"), ({"truncate": "START"}, "truncate")],
+)
+async def test_v1_names_what_breaks_the_schema(client: httpx.AsyncClient, more: dict[str, Any], param: str) -> None:
+    reply = await client.post("/v1/embed", json={"texts": TEXTS, **more})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (422, param)

@@ -19,6 +19,7 @@ CALLS = {
     "/vectorize": ({"text": "cats"}, NATIVE),
     "/rerank": ({"query": "a", "texts": ["b"]}, NATIVE),
     "/v1/embeddings": ({"input": "cats"}, OPENAI),
+    "/v1/embed": ({"texts": ["cats"]}, OPENAI),
     "/v2/embed": ({"texts": ["cats"], "input_type": "search_query"}, OPENAI),
     "/v2/rerank": ({"query": "a", "documents": ["b"]}, OPENAI),
     "/embed": ({"inputs": "cats"}, TEI),

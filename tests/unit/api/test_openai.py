@@ -41,6 +41,24 @@ async def test_one_text_is_a_list_of_one(client: httpx.AsyncClient, gateway: Fak
     assert gateway.asked[0].role is TextRole.QUERY
 
 
+@pytest.mark.parametrize(
+    ("more", "role"),
+    [({}, TextRole.QUERY), ({"input_type": "passage"}, TextRole.PASSAGE), ({"input_type": None}, TextRole.QUERY)],
+)
+async def test_the_type_may_come_in_a_header_and_the_field_wins(
+    client: httpx.AsyncClient, gateway: FakeGateway, more: dict[str, Any], role: TextRole
+) -> None:
+    headers = {"X-Input-Type": "query"}
+    vectors_in(await client.post("/v1/embeddings", json={"input": "cats", **more}, headers=headers))
+    assert gateway.asked[0].role is role
+
+
+async def test_a_header_with_another_type_is_refused(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    reply = await client.post("/v1/embeddings", json={"input": "cats"}, headers={"X-Input-Type": "image"})
+    assert (reply.status_code, gateway.asked) == (422, [])
+    assert "X-Input-Type: input should be 'query' or 'passage'" in reply.json()["error"]["message"]
+
+
 async def test_base64_is_the_same_numbers(client: httpx.AsyncClient) -> None:
     body = {"input": ["cats", "dogs"]}
     numbers = vectors_in(await client.post("/v1/embeddings", json=body))

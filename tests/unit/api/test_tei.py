@@ -1,4 +1,4 @@
-"""/embed, /embed_sparse, /tokenize, /info and TEI's form of /rerank."""
+"""/embed, /embed_sparse, /similarity, /tokenize, /info and TEI's form of /rerank."""
 
 from __future__ import annotations
 
@@ -71,6 +71,28 @@ async def test_sparse_vectors_are_weights_by_token_id(client: httpx.AsyncClient,
     assert (await client.post("/embed_sparse", json={"inputs": "a"})).status_code == 400
 
 
+async def test_similarities_are_dot_products_with_the_source_sentence_from_one_call(
+    client: httpx.AsyncClient, gateway: FakeGateway
+) -> None:
+    inputs, gateway.truncated = {"source_sentence": "cats", "sentences": ["dogs", "cats"]}, [2]
+    reply = await client.post("/similarity", json={"inputs": inputs})
+    source, other = vector_of("cats"), vector_of("dogs")
+    assert reply.json() == pytest.approx([float(other @ source), float(source @ source)], rel=1e-5)
+    assert reply.headers["x-truncated"] == "2"
+    assert gateway.asked == [Asked(["cats", "dogs", "cats"], None, None, False, LIMITS.request_timeout_s)]
+
+
+@pytest.mark.parametrize("parameters", [None, {}, {"prompt_name": "query", "truncate": True, "model": "my-e5"}])
+async def test_similarity_has_its_options_in_parameters(
+    client: httpx.AsyncClient, gateway: FakeGateway, parameters: dict[str, Any] | None
+) -> None:
+    inputs = {"source_sentence": "cats", "sentences": ["dogs"]}
+    await client.post("/similarity", json={"inputs": inputs, "parameters": parameters})
+    asked = gateway.asked[0]
+    wanted = (TextRole.QUERY, True, "my-e5") if parameters else (None, False, None)
+    assert (asked.role, asked.truncate, asked.model) == wanted
+
+
 @pytest.mark.parametrize("piece", [1, 4096])
 @pytest.mark.parametrize("special", [True, False])
 async def test_tokens_have_teis_fields(
@@ -135,6 +157,11 @@ async def test_no_texts_get_no_scores_without_any_work(client: httpx.AsyncClient
         ("/embed", {"inputs": "a", "prompt_name": "s2s"}, "prompt_name: input should be"),
         ("/embed", {"inputs": [5], "prompt_name": "query"}, "prompt_name: token ids are taken as they are"),
         ("/embed_sparse", {"inputs": [5]}, "inputs[0]: input should be a valid string"),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, "inputs.sentences: must not be empty"),
+        ("/similarity", {"inputs": {"source_sentence": " ", "sentences": ["a"]}}, "inputs.source_sentence: must not"),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b", ""]}}, "inputs.sentences[1]: must not"),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"] * 5}}, "inputs.sentences: 5 texts"),
+        ("/similarity", {"inputs": "a"}, "inputs: input should be"),
         ("/tokenize", {"inputs": 5}, "inputs: input should be a string or a list of strings"),
     ],
 )

@@ -15,8 +15,8 @@ TEXTS = ["How do I read a file?", "Übermütige Füchse 素早い", "a", "  two 
 
 def test_ids_are_taken_as_they_are(e5_tiny: Path) -> None:
     tokenizer = TextTokenizer(e5_tiny, 512)
-    out = tokenizer.of_ids([[7, 8, 9], [5], [0, 0]])
-    assert [row.tolist() for row in out.batch().rows()] == [[7, 8, 9], [5], [0, 0]]
+    out = tokenizer.of_ids([[0, 7, 8, 9, 2], [0, 5, 2], [0, 0, 2]])
+    assert [row.tolist() for row in out.batch().rows()] == [[0, 7, 8, 9, 2], [0, 5, 2], [0, 0, 2]]
     assert out.truncated == []
 
 
@@ -27,19 +27,28 @@ def test_the_ids_of_a_text_are_the_text(e5_tiny: Path) -> None:
 
 
 def test_too_many_ids_lose_their_end_and_are_reported(e5_tiny: Path) -> None:
-    out = TextTokenizer(e5_tiny, 3).of_ids([[5], [5, 6, 7, 8]])
-    assert [row.tolist() for row in out.batch().rows()] == [[5], [5, 6, 7]]
-    assert (out.truncated, out.full_lengths.tolist()) == ([1], [1, 4])
+    out = TextTokenizer(e5_tiny, 3).of_ids([[0, 5, 2], [0, 6, 7, 2]])
+    assert [row.tolist() for row in out.batch().rows()] == [[0, 5, 2], [0, 6, 7]]
+    assert (out.truncated, out.full_lengths.tolist()) == ([1], [3, 4])
 
 
 def test_an_id_outside_the_vocabulary_is_refused_and_its_text_named(e5_tiny: Path) -> None:
     tokenizer = TextTokenizer(e5_tiny, 512)
     size = tokenizer.vocabulary.size
-    assert tokenizer.of_ids([[size - 1]]).ids.tolist() == [size - 1]
+    assert tokenizer.of_ids([[0, size - 1, 2]]).ids.tolist() == [0, size - 1, 2]
     with pytest.raises(
         InvalidInputError, match=f"token id {size} is not in the model's vocabulary of {size}"
     ) as caught:
-        tokenizer.of_ids([[5], [6, size, 7]])
+        tokenizer.of_ids([[0, 5, 2], [0, size, 2]])
+    assert caught.value.item == 1
+
+
+@pytest.mark.parametrize("ids", [[5], [0], [2], [0, 5], [5, 2], [2, 5, 0], [15, 16, 17, 18]])
+def test_ids_of_another_vocabulary_are_refused_because_no_special_tokens_are_around_them(
+    e5_tiny: Path, ids: list[int]
+) -> None:
+    with pytest.raises(InvalidInputError, match=r"begin with \[0\] and end with \[2\], these do not") as caught:
+        TextTokenizer(e5_tiny, 512).of_ids([[0, 5, 2], ids])
     assert caught.value.item == 1
 
 
