@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import UploadFile
 from pydantic import BaseModel, Field
@@ -10,11 +10,17 @@ from pydantic import BaseModel, Field
 from serve_app.api.schemas.native import Request
 
 
+def _without_type(schema: dict[str, Any]) -> None:
+    """As OpenAPI 3.1 describes raw bytes: the parts of a form have no types, so no value is of a wrong one."""
+    schema.pop("type", None)
+
+
 class UploadForm(Request):
     """A form with a file; the data is looked at when a job is made from it."""
 
     file: UploadFile = Field(
-        description='JSON lines `{"query": ..., "pos": [...], "neg": [...]}`, or lines of query, tab, passage; UTF-8.'
+        description='JSON lines `{"query": ..., "pos": [...], "neg": [...]}`, or lines of query, tab, passage; UTF-8.',
+        json_schema_extra=_without_type,
     )
     purpose: Literal["fine-tune"] = Field(description="There is no other one here.")
 
