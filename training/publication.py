@@ -85,7 +85,7 @@ def published_by(spec: TrainingSpec) -> Path | None:
 
 def manifest(spec: TrainingSpec, metrics: Mapping[str, Mapping[str, float]], data: Mapping[str, int]) -> dict[str, Any]:
     """What the result says of itself, so that nothing has to be guessed from its name."""
-    described = {"job_id", "model_name", "base_model", "base_folder", "models_dir", "family", "kind"}
+    described = {"job_id", "model_name", "base_model", "base_folder", "models_dir", "family", "kind", "origin"}
     settings = {name: value for name, value in asdict(spec).items() if name not in described}
     return {
         "name": spec.model_name,

@@ -24,6 +24,8 @@ from serve_app.api.routes.jobs import jobs_router
 from serve_app.api.routes.models import models_router
 from serve_app.api.routes.native import native_router
 from serve_app.api.routes.openai import openai_router
+from serve_app.api.routes.openai_files import openai_files_router
+from serve_app.api.routes.openai_fine_tuning import openai_fine_tuning_router
 from serve_app.api.routes.rerank import rerank_router
 from serve_app.api.routes.tei import tei_router
 from serve_app.domain.limits import FineTuneLimits, Limits
@@ -84,6 +86,8 @@ def create_app(
     app.include_router(models_router(gateway, jobs))
     app.include_router(fine_tuning_router(jobs, fine_tune_limits))
     app.include_router(jobs_router(jobs))
+    app.include_router(openai_files_router(jobs))
+    app.include_router(openai_fine_tuning_router(jobs, fine_tune_limits))
     app.include_router(health_router(gateway))
 
     @app.get("/", include_in_schema=False)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
-from serve_app.domain.fine_tuning import LoraSettings, TrainingKind
+from serve_app.domain.fine_tuning import LoraSettings, Origin, TrainingKind, TrainingSpec
 from serve_app.domain.job_notes import JobNote
 from serve_app.domain.jobs import JobRecord
 from serve_app.domain.pairs import Example
+from serve_app.domain.uploads import Upload
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class FineTuneOrder:
         max_seq_length: Tokens.
         eval_fraction: 0 to 0.5.
         seed: Of the split, the order and the adapters.
+        origin: What a client of OpenAI's routes said, for its replies.
     """
 
     model_name: str
@@ -45,6 +47,34 @@ class FineTuneOrder:
     max_seq_length: int | None = None
     eval_fraction: float = 0.1
     seed: int | None = None
+    origin: Origin | None = None
+
+
+class Uploads(Protocol):
+    """The uploaded files. Every method blocks on the disk, so it is called in a thread, and may raise ``StorageError``.
+
+    Methods that take a file's id raise ``UploadNotFoundError`` if there is no such file.
+    """
+
+    def create(self, source: BinaryIO, filename: str) -> Upload:
+        """Keeps a file with the data of another one."""
+        ...
+
+    def get(self, file_id: str) -> Upload:
+        """What is known of a file."""
+        ...
+
+    def page(self, *, limit: int, after: str | None, newest_first: bool) -> Sequence[Upload]:
+        """At most ``limit`` files in the order of their creation, those behind the file ``after``."""
+        ...
+
+    def open(self, file_id: str) -> BinaryIO:
+        """A file's data, to be closed."""
+        ...
+
+    def delete(self, file_id: str) -> None:
+        """Removes a file; whoever has it open reads it to its end."""
+        ...
 
 
 class JobsGateway(Protocol):
@@ -52,6 +82,11 @@ class JobsGateway(Protocol):
 
     Methods that take a job's id raise ``JobNotFoundError`` if there is no such job.
     """
+
+    @property
+    def uploads(self) -> Uploads:
+        """Files that jobs can be made from."""
+        ...
 
     async def submit(self, order: FineTuneOrder) -> JobRecord:
         """Stores a job; it is started as soon as there is room.
@@ -68,6 +103,10 @@ class JobsGateway(Protocol):
 
     async def get(self, job_id: str) -> JobRecord:
         """The job as it is now."""
+        ...
+
+    async def specs(self, job_ids: Sequence[str]) -> Mapping[str, TrainingSpec]:
+        """What jobs were asked to do, by id; without those that are gone or whose spec can not be read."""
         ...
 
     async def page(self, *, limit: int, after: str | None) -> Sequence[JobRecord]:

@@ -26,8 +26,17 @@ async def order_of(request: FineTuneRequest, limits: FineTuneLimits) -> tuple[Fi
     Raises:
         InvalidInputError: A number over a limit, no data or two kinds of it, or nothing to learn from or measure on.
     """
-    _refuse_numbers(request, limits)
+    prove_numbers(request, limits)
     pairs, held_out = await asyncio.to_thread(_read_all, request, limits)
+    return order_with(request, pairs, held_out)
+
+
+def order_with(request: FineTuneRequest, pairs: Pairs, held_out: Pairs) -> tuple[FineTuneOrder, Sequence[Ignored]]:
+    """The order for a request whose numbers were proved, and for data that was, wherever it came from.
+
+    Returns:
+        The order, and what was left out of the data.
+    """
     ignored = [*pairs.ignored, *held_out.ignored]
     lora = None
     kind = TrainingKind.FULL
@@ -72,6 +81,25 @@ def prove_pairs(pairs: Pairs, field: str) -> Pairs:
     return pairs
 
 
+def prove_held_out(held_out: Pairs, pairs: Pairs, field: str) -> Pairs:
+    """Makes sure that there is something to measure on, and that something to learn from is left without it.
+
+    Args:
+        held_out: What was read.
+        pairs: What is learnt from; proved.
+        field: The field that the held-out pairs came from, for messages; lines that were left out name it from now on.
+
+    Raises:
+        InvalidInputError: It is not so.
+    """
+    _refuse_none(held_out, field)
+    asked = {example.query for example in held_out.accepted}
+    rest = [example for example in pairs.accepted if example.query not in asked]
+    if len(rest) < 2 or not Pairs(rest, ()).has_negatives:
+        raise InvalidInputError(f"{field}: its queries are not trained on, and without them nothing to learn is left")
+    return Pairs(held_out.accepted, [Ignored(line, f"{field}: {reason}") for line, reason in held_out.ignored])
+
+
 def _read_all(request: FineTuneRequest, limits: FineTuneLimits) -> tuple[Pairs, Pairs]:
     pairs = _read(request, limits)
     return pairs, _read_held_out(request, limits, pairs)
@@ -81,25 +109,19 @@ def _read_held_out(request: FineTuneRequest, limits: FineTuneLimits, pairs: Pair
     field, text = "eval_text_content", request.eval_text_content
     if text is None:
         return Pairs((), ())
-    _refuse_many(field, text.count("\n"), limits)
-    held_out = parse_lines(text, max_text_chars=limits.max_text_chars)
-    _refuse_none(held_out, field)
-    asked = {example.query for example in held_out.accepted}
-    rest = [example for example in pairs.accepted if example.query not in asked]
-    if len(rest) < 2 or not Pairs(rest, ()).has_negatives:
-        raise InvalidInputError(f"{field}: its queries are not trained on, and without them nothing to learn is left")
-    return Pairs(held_out.accepted, [Ignored(line, f"{field}: {reason}") for line, reason in held_out.ignored])
+    refuse_many(field, text.count("\n"), limits)
+    return prove_held_out(parse_lines(text, max_text_chars=limits.max_text_chars), pairs, field)
 
 
 def _read(request: FineTuneRequest, limits: FineTuneLimits) -> Pairs:
     if (request.text_content is None) == (request.examples is None):
         raise InvalidInputError("text_content: send either text_content or examples")
     if request.text_content is not None:
-        _refuse_many("text_content", request.text_content.count("\n"), limits)
+        refuse_many("text_content", request.text_content.count("\n"), limits)
         pairs = parse_lines(request.text_content, max_text_chars=limits.max_text_chars)
         return prove_pairs(pairs, "text_content")
     given = request.examples or []
-    _refuse_many("examples", len(given), limits)
+    refuse_many("examples", len(given), limits)
     checked = (vars(_checked(i, example)) for i, example in enumerate(given))
     return prove_pairs(parse_examples(checked, max_text_chars=limits.max_text_chars), "examples")
 
@@ -117,12 +139,14 @@ def _refuse_none(pairs: Pairs, field: str) -> None:
         raise InvalidInputError(f"{field}: not one usable pair of query and passage{first}")
 
 
-def _refuse_many(field: str, count: int, limits: FineTuneLimits) -> None:
+def refuse_many(field: str, count: int, limits: FineTuneLimits) -> None:
+    """Raises ``InvalidInputError`` for more lines or examples than are read."""
     if count > limits.max_examples:
         raise InvalidInputError(f"{field}: {count} examples, the limit is {limits.max_examples}")
 
 
-def _refuse_numbers(request: FineTuneRequest, limits: FineTuneLimits) -> None:
+def prove_numbers(request: FineTuneRequest, limits: FineTuneLimits) -> None:
+    """Raises ``InvalidInputError`` for a number over its limit, or a batch without negatives."""
     if request.batch_size < 2:
         raise InvalidInputError("batch_size: must be 2 or more; a batch of one has no negatives, so nothing is learnt")
     bounds = [

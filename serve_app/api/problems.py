@@ -130,11 +130,11 @@ def install(app: FastAPI) -> None:
         return problem(422, "invalid_input", _wrong_type(request, errors) or describe_violations(errors))
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> Response:
+    async def _http(request: Request, error: HTTPException) -> Response:
         if isinstance(error.__cause__, ServiceError):  # raised while the body was read; FastAPI makes it a 400
             return of_service_error(error.__cause__)
-        if error.status_code == 400:  # FastAPI's word for a body that is no JSON at all
-            return problem(422, "invalid_input", "body: not valid JSON in UTF-8, or nested too deeply")
+        if error.status_code == 400:  # FastAPI's word for a body that is no JSON at all, or no form
+            return problem(422, "invalid_input", _unreadable(request, error))
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
         response = problem(error.status_code, code, str(error.detail))
         response.headers.update(error.headers or {})
@@ -147,6 +147,12 @@ def _wrong_type(request: Request, errors: Sequence[Any]) -> str | None:
     if "json" not in content_type and any(tuple(e["loc"]) == ("body",) for e in errors):
         return f"body: send JSON with the header Content-Type: application/json (it was {content_type or 'absent'!r})"
     return None
+
+
+def _unreadable(request: Request, error: HTTPException) -> str:
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        return f"body: not a valid multipart form ({_lower_first(str(error.detail)).rstrip('.')})"
+    return "body: not valid JSON in UTF-8, or nested too deeply"
 
 
 def describe_violations(errors: Sequence[Any], *, within: tuple[int | str, ...] = ()) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from ray.exceptions import RayActorError, RayTaskError
 from serve_app.api.jobs_gateway import FineTuneOrder
 from serve_app.deployments.orders import BaseModels, data_of, refuse_impossible, spec_of
 from serve_app.domain.errors import ServiceError, UnavailableError
+from serve_app.domain.fine_tuning import TrainingSpec
 from serve_app.domain.job_notes import JobNote
 from serve_app.domain.jobs import JobRecord
 from serve_app.jobs.supervision import Rules
 from serve_app.jobs.tracker import TrackerConfig, ensure_tracker
+from serve_app.jobs.uploads import UploadStore
 from serve_app.settings import ModelSettings
 from serve_app.training_settings import TrainingSettings
 
@@ -47,6 +49,7 @@ class TrackerJobs:
             models_dir: Where results appear.
             connect: Makes the tracker's handle.
         """
+        self.uploads = UploadStore(settings.jobs_dir)
         self._settings = settings
         self._bases = BaseModels(models, models_dir)
         self._models_dir = models_dir
@@ -84,6 +87,11 @@ class TrackerJobs:
         """See ``JobsGateway.get``."""
         record: JobRecord = await self._ask("get", job_id)
         return record
+
+    async def specs(self, job_ids: Sequence[str]) -> Mapping[str, TrainingSpec]:
+        """See ``JobsGateway.specs``."""
+        specs: Mapping[str, TrainingSpec] = await self._ask("specs", job_ids)
+        return specs
 
     async def page(self, *, limit: int, after: str | None) -> Sequence[JobRecord]:
         """See ``JobsGateway.page``."""

@@ -75,7 +75,7 @@ def refuse_impossible(order: FineTuneOrder, base: ModelSource) -> None:
                 )
     if order.kind is not TrainingKind.QLORA:
         return
-    instead = "send use_qlora: false for LoRA on unquantised weights"
+    instead = "take LoRA on unquantised weights (use_qlora: false; in OpenAI's form the method lora)"
     if find_spec("bitsandbytes") is None:
         raise CapabilityError(f"use_qlora: bitsandbytes is not installed here; {instead}")
     if base.dimension % NARROWEST_IN_FOUR_BITS:
@@ -120,6 +120,7 @@ def spec_of(
         cpus_per_worker=settings.cpus_per_worker,
         gpus_per_worker=0.0 if settings.device == "cpu" else per_worker,
         device=settings.device,
+        origin=order.origin,
     )
 
 

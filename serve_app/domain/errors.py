@@ -10,7 +10,7 @@ Where each one is raised, along the way of a request::
       │
     model name, capability ─────────────────────── ModelNotFoundError 404, CapabilityError 400
       │
-    fine-tune: id, name or state ───────────────── JobNotFoundError 404, ConflictError 409
+    fine-tune: id, name or state ───────────────── JobNotFoundError 404, UploadNotFoundError 404, ConflictError 409
       │
     fine-tune: its folder can not be written ───── StorageError              503
       │
@@ -109,6 +109,13 @@ class JobNotFoundError(ServiceError):
     code = "job_not_found"
 
 
+class UploadNotFoundError(ServiceError):
+    """No uploaded file has this id."""
+
+    status = 404
+    code = "file_not_found"
+
+
 class ConflictError(ServiceError):
     """The name is taken, or the state of the thing does not allow the action."""
 
@@ -185,9 +192,9 @@ class ModelLoadError(ServiceError):
 _BY_CODE = {
     cls.code: cls
     for cls in (UnauthenticatedError, ForbiddenError, RateLimitError, InvalidInputError, PayloadTooLargeError,
-                ModelNotFoundError, CapabilityError, JobNotFoundError, ConflictError, IllegalTransitionError,
-                StorageError, QueueFullError, DeadlineError, UnavailableError, NonFiniteError, OutOfMemoryError,
-                InternalError, ConfigurationError, ModelLoadError)
+                ModelNotFoundError, CapabilityError, JobNotFoundError, UploadNotFoundError, ConflictError,
+                IllegalTransitionError, StorageError, QueueFullError, DeadlineError, UnavailableError, NonFiniteError,
+                OutOfMemoryError, InternalError, ConfigurationError, ModelLoadError)
 }  # fmt: skip
 
 

@@ -66,6 +66,21 @@ class LoraSettings:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a client of OpenAI's routes sent with its job and wants to be told again; nothing is trained by it.
+
+    Attributes:
+        training_file: Id of the uploaded file that the examples are from. It may be deleted: the job has a copy.
+        validation_file: The same of the held-out examples.
+        metadata: The client's own words.
+    """
+
+    training_file: str
+    validation_file: str | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
 class TrainingSpec:
     """A fine-tune with every default resolved.
 
@@ -97,6 +112,7 @@ class TrainingSpec:
         cpus_per_worker: CPUs reserved for each.
         gpus_per_worker: GPUs reserved for each; 0 trains on the CPU.
         device: ``auto``, ``cpu`` or ``cuda``.
+        origin: Of a job that came by OpenAI's routes.
     """
 
     job_id: str
@@ -124,6 +140,7 @@ class TrainingSpec:
     cpus_per_worker: float = 0.5
     gpus_per_worker: float = 0.0
     device: str = "auto"
+    origin: Origin | None = None
 
     def to_json(self) -> str:
         """The text of ``spec.json``."""
@@ -139,7 +156,9 @@ class TrainingSpec:
         values = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError("a training spec is a JSON object")
-        return cls(**{**_known(cls, values), "kind": TrainingKind(values.get("kind", "full")), "lora": _lora(values)})
+        given = _known(cls, values)
+        parts = {name: _part(part, values.get(name)) for name, part in (("lora", LoraSettings), ("origin", Origin))}
+        return cls(**{**given, **parts, "kind": TrainingKind(values.get("kind", "full"))})
 
 
 def staging_folder(spec: TrainingSpec) -> Path:
@@ -147,9 +166,8 @@ def staging_folder(spec: TrainingSpec) -> Path:
     return Path(spec.models_dir) / ".staging" / spec.job_id
 
 
-def _lora(values: Mapping[str, Any]) -> LoraSettings | None:
-    given = values.get("lora")
-    return None if given is None else LoraSettings(**_known(LoraSettings, given))
+def _part(cls: type, given: Any) -> Any:
+    return None if given is None else cls(**_known(cls, given))
 
 
 def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

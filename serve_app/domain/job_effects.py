@@ -84,7 +84,9 @@ def _progress(record: JobRecord, event: JobEvent) -> JobRecord:
 
 def _checkpoint(record: JobRecord, event: JobEvent) -> JobRecord:
     step = event.count("step") or 0
-    return replace(record, checkpoint=step, fruitless=0) if step > record.checkpoint else record
+    if step <= record.checkpoint:
+        return record
+    return replace(record, checkpoint=step, checkpoint_at=event.time, fruitless=0)
 
 
 def _metrics(record: JobRecord, event: JobEvent) -> JobRecord:

@@ -53,6 +53,7 @@ class JobRecord:
         attempts: Ray Jobs started so far, this one included.
         fruitless: Attempts in a row that were lost without reaching a new checkpoint.
         checkpoint: Last step that can be resumed from.
+        checkpoint_at: When it was there.
         steps: Optimiser steps done.
         total_steps: Steps there will be; known once training has started.
         epoch: Passes over the data, with decimals.
@@ -89,6 +90,7 @@ class JobRecord:
     attempts: int = 0
     fruitless: int = 0
     checkpoint: int = 0
+    checkpoint_at: float | None = None
     steps: int = 0
     total_steps: int | None = None
     epoch: float = 0.0

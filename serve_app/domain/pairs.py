@@ -107,12 +107,28 @@ def parse_examples(examples: Iterable[Mapping[str, Any]], *, max_text_chars: int
         examples: Their types were checked.
         max_text_chars: An example with a longer text is left out.
     """
+    return gather(map(example_of, examples), max_text_chars=max_text_chars)
+
+
+def example_of(given: Mapping[str, Any]) -> Example:
+    """The example of an object whose types were checked; each passage once."""
+    return Example(given["query"], _distinct(given["pos"]), _distinct(given.get("neg", ())))
+
+
+def gather(found: Iterable[Example | str], *, max_text_chars: int) -> Pairs:
+    """Keeps what can be learnt from.
+
+    Args:
+        found: Examples; and of what is none, the reason.
+        max_text_chars: An example with a longer text is left out.
+    """
     accepted: list[Example] = []
     ignored: list[Ignored] = []
     numbers: dict[Example, int] = {}
-    for number, given in enumerate(examples, start=1):
-        example = Example(given["query"], _distinct(given["pos"]), _distinct(given.get("neg", ())))
-        if reason := _example_fault(example, max_text_chars):
+    for number, example in enumerate(found, start=1):
+        if isinstance(example, str):
+            ignored.append(Ignored(number, example))
+        elif reason := _example_fault(example, max_text_chars):
             ignored.append(Ignored(number, reason))
         elif (first := numbers.setdefault(example, number)) != number:
             ignored.append(Ignored(number, f"the same example as number {first}"))

@@ -86,6 +86,10 @@ class Jobs:
         """
         return self._ledger.get(job_id)
 
+    async def specs(self, job_ids: Sequence[str]) -> Mapping[str, TrainingSpec]:
+        """What jobs were asked to do, by id; without those that are gone or whose spec can not be read."""
+        return self._ledger.specs(job_ids)
+
     async def page(self, *, limit: int, after: str | None = None) -> Sequence[JobRecord]:
         """Jobs, newest first; ``after`` is the id of the last one of the page before.
 

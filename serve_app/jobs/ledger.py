@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +58,10 @@ class Ledger:
     def spec(self, job_id: str) -> TrainingSpec:
         """What the job was asked to do; there for every job that has not ended."""
         return self._specs[job_id]
+
+    def specs(self, job_ids: Iterable[str]) -> dict[str, TrainingSpec]:
+        """What jobs were asked to do, by id; without those that are gone or whose spec can not be read."""
+        return {job_id: self._specs[job_id] for job_id in job_ids if job_id in self._specs}
 
     def live(self) -> list[JobRecord]:
         """Jobs that have not ended, oldest first."""

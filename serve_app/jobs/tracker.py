@@ -80,6 +80,10 @@ class JobTracker:
         """See ``Jobs.get``."""
         return await self._jobs.get(job_id)
 
+    async def specs(self, job_ids: Sequence[str]) -> Mapping[str, TrainingSpec]:
+        """See ``Jobs.specs``."""
+        return await self._jobs.specs(job_ids)
+
     async def page(self, *, limit: int, after: str | None = None) -> Sequence[JobRecord]:
         """See ``Jobs.page``."""
         return await self._jobs.page(limit=limit, after=after)

@@ -15,13 +15,15 @@ CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
 EXAMPLES = [part.split("\n", 1) for block in CONSOLE for part in re.split(r"^\$ ", block, flags=re.MULTILINE) if part]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+LEARNT = {"JOB": r'"(?:job_id|id)":"([0-9a-f-]{36})"', "FILE": r'"id":"(file-[^"]+)"'}
+TIME = re.compile(r'(?<="created_at":)\d+')
 NUMBER = re.compile(r"-?\d+\.\d+")
 MODELS = re.compile(r'(these are|these models do): [^"]*?(?=, and|")')  # more are served here than the config names
 
 
 @pytest.fixture(scope="module")
 def variables() -> dict[str, str]:
-    """What examples learn from those before them: the id of the job that one started."""
+    """What examples learn from those before them: the ids of the file and the job that they have made."""
     return {}
 
 
@@ -33,9 +35,10 @@ def test_a_command_prints_what_the_readme_says(
     bash = ["bash", "-c", local]
     env = {**os.environ, **variables}
     out = subprocess.run(bash, capture_output=True, text=True, timeout=60, check=True, env=env).stdout
-    if job := re.search(r'"job_id":"([^"]+)"', out):
-        variables["JOB"] = job[1]
-    out, wanted = (UUID.sub("ID", MODELS.sub(r"\1: ...", text.strip())) for text in (out, printed))
+    for name, pattern in LEARNT.items():
+        if found := re.search(pattern, out):
+            variables[name] = found[1]
+    out, wanted = (UUID.sub("ID", TIME.sub("TIME", MODELS.sub(r"\1: ...", text.strip()))) for text in (out, printed))
     assert skeleton(out) == skeleton(wanted)
     # the last number may be cut; the digits beyond the fifth depend on the CPU
     for got, expected in list(zip(NUMBER.findall(out), NUMBER.findall(wanted), strict=False))[:-1]:
@@ -74,6 +77,7 @@ def test_the_readme_shows_every_route_of_the_service() -> None:
     shown = " ".join(command for command, _ in EXAMPLES)
     for example, template in (
         ("$JOB", "{job_id}"),
+        ("$FILE", "{file_id}"),
         ("/v1/models/bge-m3-small", "/v1/models/{id}"),
         ("/models/bge-m3-small", "/models/{name}"),
         ('?limit=1"', ""),

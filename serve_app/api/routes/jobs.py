@@ -25,7 +25,9 @@ _ENDED: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description"
 _INVALID: dict[int | str, dict[str, Any]] = {
     422: {"model": Problem, "description": "A parameter is out of its bounds."}
 }
-_HIDDEN = frozenset({"id", "submission_id", "fruitless", "checkpoint", "published", "heard_at", "read_bytes", "events"})
+_HIDDEN = frozenset(
+    {"id", "submission_id", "fruitless", "checkpoint", "checkpoint_at", "published", "heard_at", "read_bytes", "events"}
+)
 
 
 def job_body(record: JobRecord) -> dict[str, Any]:

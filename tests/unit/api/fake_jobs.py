@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from serve_app.api.jobs_gateway import FineTuneOrder
 from serve_app.domain.errors import ConflictError, JobNotFoundError
+from serve_app.domain.fine_tuning import TrainingSpec, default_learning_rate
 from serve_app.domain.job_notes import JobNote
 from serve_app.domain.jobs import JobRecord, JobStatus
+from serve_app.jobs.uploads import UploadStore
 
 
 class FakeJobs:
     """Implements ``api.jobs_gateway.JobsGateway``.
 
     Attributes:
+        uploads: The real store, in a folder of the test's; by default in one that can not be.
         error: Raised by every call while it is set.
         script: What becomes of a job each time somebody asks for it; then it stays.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path = Path("/dev/null")) -> None:
+        self.uploads = UploadStore(folder)
+        self.asked: dict[str, TrainingSpec] = {}
         self.orders: list[FineTuneOrder] = []
         self.records: dict[str, JobRecord] = {}
         self.diary: list[JobNote] = []
@@ -35,12 +41,21 @@ class FakeJobs:
             accepted=len(order.examples), ignored=order.ignored,
         )  # fmt: skip
         self.records[record.id] = record
+        self.asked[record.id] = TrainingSpec(
+            record.id, order.model_name, record.base_model, "/models/base", "/models", "e5", order.kind, order.lora,
+            order.epochs, order.batch_size, order.learning_rate or default_learning_rate(order.kind),
+            origin=order.origin,
+        )  # fmt: skip
         return record
 
     async def get(self, job_id: str) -> JobRecord:
         if self.script:
             self.records[job_id] = self.script.pop(0)
         return self._find(job_id)
+
+    async def specs(self, job_ids: Sequence[str]) -> Mapping[str, TrainingSpec]:
+        self._answer()
+        return {job_id: self.asked[job_id] for job_id in job_ids if job_id in self.asked}
 
     async def page(self, *, limit: int, after: str | None) -> Sequence[JobRecord]:
         newest_first = list(reversed(self.records.values()))

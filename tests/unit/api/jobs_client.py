@@ -11,6 +11,8 @@ from fastapi import FastAPI
 from serve_app.api import problems
 from serve_app.api.routes.fine_tuning import fine_tuning_router
 from serve_app.api.routes.jobs import jobs_router
+from serve_app.api.routes.openai_files import openai_files_router
+from serve_app.api.routes.openai_fine_tuning import openai_fine_tuning_router
 from serve_app.domain.limits import FineTuneLimits
 from tests.unit.api.fake_jobs import FakeJobs
 
@@ -26,5 +28,7 @@ async def serving(jobs: FakeJobs) -> AsyncIterator[httpx.AsyncClient]:
     problems.install(app)
     app.include_router(fine_tuning_router(jobs, LIMITS))
     app.include_router(jobs_router(jobs))
+    app.include_router(openai_files_router(jobs))
+    app.include_router(openai_fine_tuning_router(jobs, LIMITS))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
         yield client

@@ -14,7 +14,7 @@ from serve_app.api.jobs_gateway import FineTuneOrder
 from serve_app.deployments import orders as module
 from serve_app.deployments.orders import BaseModels, data_of, refuse_impossible, spec_of
 from serve_app.domain.errors import CapabilityError, InvalidInputError, ModelNotFoundError, UnavailableError
-from serve_app.domain.fine_tuning import LoraSettings, TrainingKind, TrainingSpec, default_learning_rate
+from serve_app.domain.fine_tuning import LoraSettings, Origin, TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.domain.pairs import Example
 from serve_app.models.source import describe
 from serve_app.settings import ModelSettings
@@ -129,10 +129,11 @@ def test_what_the_client_says_holds(models_dir: Path) -> None:
     lora = LoraSettings(8, 8, 0.0)
     made = spec(
         models_dir, kind=TrainingKind.LORA, lora=lora, epochs=3, batch_size=8, learning_rate=1e-5, max_seq_length=100,
-        eval_fraction=0.0, seed=0,
+        eval_fraction=0.0, seed=0, origin=Origin("file-1"),
     )  # fmt: skip
     assert (made.lora, made.epochs, made.batch_size, made.learning_rate) == (lora, 3, 8, 1e-5)
     assert (made.max_seq_length, made.eval_fraction, made.seed) == (100, 0.0, 0)
+    assert made.origin == Origin("file-1")
 
 
 def test_no_text_is_longer_than_the_base_can_read(models_dir: Path) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from serve_app.domain.fine_tuning import LoraSettings, TrainingKind, TrainingSpec, default_learning_rate
+from serve_app.domain.fine_tuning import LoraSettings, Origin, TrainingKind, TrainingSpec, default_learning_rate
 
 NEEDED = {
     "job_id": "j", "model_name": "m", "base_model": "b", "base_folder": "/f", "models_dir": "/d", "family": "e5",
@@ -22,12 +22,20 @@ def test_a_spec_reads_back_as_it_was_written(kind: TrainingKind, lora: LoraSetti
     assert isinstance(again.kind, TrainingKind)
 
 
+@pytest.mark.parametrize("origin", [Origin("file-1"), Origin("file-1", "file-2", {"team": "search"})])
+def test_what_a_client_said_of_its_job_stays_with_it(origin: Origin) -> None:
+    spec = TrainingSpec(**NEEDED, origin=origin)
+    assert TrainingSpec.from_json(spec.to_json()) == spec
+
+
 def test_what_a_spec_does_not_say_has_its_default() -> None:
     assert TrainingSpec.from_json(json.dumps(NEEDED)) == TrainingSpec(**NEEDED)
 
 
 @pytest.mark.parametrize(
-    "change", [{"surprise": 1}, {"kind": "half"}, {"lora": {"rank": 3}}], ids=["field", "kind", "lora"]
+    "change",
+    [{"surprise": 1}, {"kind": "half"}, {"lora": {"rank": 3}}, {"origin": {"by": "me"}}],
+    ids=["field", "kind", "lora", "origin"],
 )
 def test_what_nobody_knows_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError):

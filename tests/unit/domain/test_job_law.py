@@ -136,6 +136,12 @@ def test_lost_attempts_are_counted_until_one_gets_further() -> None:
     assert folded(SUBMITTED, STARTED, event(EventType.CHECKPOINT, step=51), record=twice).fruitless == 0
 
 
+def test_a_checkpoint_has_the_time_at_which_it_was_first_there() -> None:
+    first, again = event(EventType.CHECKPOINT, 210.0, step=50), event(EventType.CHECKPOINT, 300.0, step=50)
+    record = folded(first, again, record=RUNNING)
+    assert (record.checkpoint, record.checkpoint_at) == (50, 210.0)
+
+
 def test_what_a_pending_job_waits_for_is_told_until_it_runs() -> None:
     waiting = folded(event(EventType.WAITING, reason="waits for 1 GPU"))
     assert waiting.status is JobStatus.PENDING

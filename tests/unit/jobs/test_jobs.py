@@ -287,3 +287,14 @@ async def test_logs_are_those_of_the_folder_and_of_the_ray_job_that_runs(world: 
     assert await world.jobs.logs("a") == "==> driver <==\nfrom the driver\n==> ray-1 <==\nprinted by a-1\n"
     world.cluster.is_down = True
     assert "does not answer" in await world.jobs.logs("a")
+
+
+async def test_what_jobs_were_asked_to_do_is_known_after_a_restart_and_missing_where_it_can_not_be_read(
+    world: World,
+) -> None:
+    for job_id in ("a", "b"):
+        await world.submit(job_id, job_id)
+    (world.root / "b" / "spec.json").write_text("{")
+    world.restart_tracker()
+    specs = await world.jobs.specs(["a", "b", "nobody"])
+    assert {job_id: spec.model_name for job_id, spec in specs.items()} == {"a": "a"}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.domain.fine_tuning import LoraSettings, TrainingKind, TrainingSpec, staging_folder
+from serve_app.domain.fine_tuning import LoraSettings, Origin, TrainingKind, TrainingSpec, staging_folder
 from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.models.catalogue import find_fine_tune
 from training.errors import TrainingError
-from training.publication import publish, published_by, tidy
+from training.publication import manifest, publish, published_by, tidy
 
 BEFORE_AFTER = {"before": {"ndcg@10": 0.5}, "after": {"ndcg@10": 0.75}}
 
@@ -55,6 +55,12 @@ def test_a_published_result_is_found_by_the_service(
     assert found.manifest["data"] == {"train_pairs": 9, "eval_pairs": 1}
     assert found.manifest["settings"]["lora"]["r"] == 8
     assert "elsewhere" not in json.dumps(found.manifest)  # a path of the training machine is nobody's business
+
+
+def test_a_client_s_own_words_do_not_become_part_of_a_model(spec: TrainingSpec) -> None:
+    told = manifest(replace(spec, origin=Origin("file-1", None, {"team": "secret"})), BEFORE_AFTER, {})
+    assert "secret" not in json.dumps(told)
+    assert told == {**manifest(spec, BEFORE_AFTER, {}), "created": told["created"]}
 
 
 def test_everybody_may_read_it(spec: TrainingSpec, staged: Path, job_dir: Path) -> None:
