@@ -7,7 +7,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
 
 from serve_app import __version__
@@ -24,6 +23,7 @@ from serve_app.api.routes.jobs import jobs_router
 from serve_app.api.routes.models import models_router
 from serve_app.api.routes.native import native_router
 from serve_app.api.routes.openai import openai_router
+from serve_app.api.routes.playground import playground_router
 from serve_app.api.routes.rerank import rerank_router
 from serve_app.api.routes.tei import tei_router
 from serve_app.domain.limits import FineTuneLimits, Limits
@@ -83,9 +83,5 @@ def create_app(
     app.include_router(fine_tuning_router(jobs, fine_tune_limits))
     app.include_router(jobs_router(jobs))
     app.include_router(health_router(gateway))
-
-    @app.get("/", include_in_schema=False)
-    async def root() -> Response:
-        return RedirectResponse("/docs")
-
+    app.include_router(playground_router())
     return app
