@@ -9,16 +9,18 @@ function lossCurve(points, totalSteps) {
   const x = (step) => LEFT + ((WIDE - LEFT - RIGHT) * step) / last;
   const y = (loss) => BASE_LINE - ((BASE_LINE - TOP) * loss) / ceiling;
   const path = points.map(([step, loss]) => `${x(step).toFixed(1)},${y(loss).toFixed(1)}`).join(" ");
-  const label = points.length ? `Loss: ${points[0][1].toFixed(3)} at step ${points[0][0]}, ${points.at(-1)[1].toFixed(3)} at step ${points.at(-1)[0]}` : "Loss: no step yet";
-  return svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": label }, ...axes(last, ceiling, x, y), ...marks(points, path, x, y));
+  const said = points.map(([step, loss]) => `${loss.toFixed(3)} at step ${step}`);
+  const label = points.length ? `Loss: from ${said[0]} to ${said.at(-1)}` : "Loss: no step yet";
+  const frame = { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": label };
+  return svg("svg", frame, ...axes(last, ceiling, x, y), ...marks(points, path, x, y));
 }
 
 function axes(last, ceiling, x, y) {
   const across = [0, 0.5, 1].map((part) => ceiling * part);
   const lines = across.map((loss) => svg("line", { x1: LEFT, x2: WIDE - RIGHT, y1: y(loss), y2: y(loss) }));
-  const losses = across.map((loss) => svg("text", { x: LEFT - 8, y: y(loss) + 4, "text-anchor": "end" }, loss.toPrecision(2)));
-  const steps = [0, last].map((step, i) => svg("text", { x: x(step), y: HIGH - 10, "text-anchor": i ? "end" : "start" }, i ? `step ${step}` : "0"));
-  return [...lines, ...losses, ...steps];
+  const text = (x, y, anchor, words) => svg("text", { x, y, "text-anchor": anchor }, words);
+  const losses = across.map((loss) => text(LEFT - 8, y(loss) + 4, "end", loss.toPrecision(2)));
+  return [...lines, ...losses, text(LEFT, HIGH - 10, "start", "0"), text(x(last), HIGH - 10, "end", `step ${last}`)];
 }
 
 function marks(points, path, x, y) {

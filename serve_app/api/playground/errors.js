@@ -5,9 +5,10 @@ const FIELD = /(^|; )([a-z_]+)((?:\[\d+\]|\.\w+)*): /g;
 /** Shows an error in a form's box; fields are found by their names. */
 function showError(form, error) {
   const box = form.querySelector(".error");
+  if (!(error instanceof Refusal)) error = new Refusal(0, { detail: String(error), code: "a fault of this page" });
   const title = [error.status || "", error.code.replaceAll("_", " ")].join(" ").trim();
   box.replaceChildren(el("strong", {}, title), el("span", {}, ...withFields(form, error.message)));
-  if (error.retryAfter) box.append(el("span", {}, `Come back in ${error.retryAfter} s.`));
+  if (error.retryAfter) box.append(span(`Come back in ${error.retryAfter} s.`));
   if (error.errorId) box.append(el("span", {}, "The log has more under ", el("code", {}, error.errorId)));
   box.hidden = false;
 }
@@ -43,8 +44,7 @@ function onSubmit(form, work) {
     try {
       await work();
     } catch (error) {
-      if (!(error instanceof Refusal)) console.error(error);
-      showError(form, error instanceof Refusal ? error : new Refusal(0, { detail: String(error), code: "a fault of this page" }));
+      showError(form, error);
     } finally {
       button.setAttribute("aria-busy", "false");
     }

@@ -10,7 +10,7 @@ const EXAMPLE_PAIRS = [
   ["find files changed today", "find with -mtime -1 lists what was modified in the last 24 hours."],
   ["search a word in many files", "grep -r reads every file below a folder and prints the matching lines."],
   ["keep a program running after logout", "tmux holds a session that one can leave and come back to."],
-  ["undo the last commit but keep my work", "git reset --soft moves the branch back by one and leaves the files alone."],
+  ["undo the last commit but keep my work", "git reset --soft moves the branch back by one; the files stay."],
   ["log in without a password", "ssh-copy-id puts a public key on the server, which then knows its owner."],
   ["follow what a service prints", "journalctl -fu shows the journal of one unit and waits for new lines."],
   ["replace text in a file from a script", "sed rewrites each line that matches an expression."],

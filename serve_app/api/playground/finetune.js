@@ -1,13 +1,17 @@
 // Orders a fine-tune; job.js shows what becomes of it.
 
 const tuneForm = byId("tune-form");
-const FORMS_OF = { full: ["fine-tune", {}], lora: ["fine-tune-lora", { use_qlora: false }], qlora: ["fine-tune-lora", { use_qlora: true }] };
+const ROUTES = {
+  full: ["fine-tune", {}],
+  lora: ["fine-tune-lora", { use_qlora: false }],
+  qlora: ["fine-tune-lora", { use_qlora: true }],
+};
 
 function tuneRequest() {
   const { text_content, model_name, kind } = tuneForm.elements;
-  const [path, more] = FORMS_OF[kind.value];
-  const body = { model_name: model_name.value.trim(), text_content: text_content.value };
-  return [path, { ...body, ...modelField(byId("base-model"), "base_model"), ...number("epochs"), ...number("batch_size"), ...more }];
+  const [path, more] = ROUTES[kind.value];
+  const body = { model_name: model_name.value.trim(), ...modelField(byId("base-model"), "base_model"), ...more };
+  return [path, { ...body, ...number("epochs"), ...number("batch_size"), text_content: text_content.value }];
 }
 
 /** A field that holds a number; left out while it is empty, then the service takes its default. */
@@ -24,7 +28,8 @@ async function order() {
 
 function showAccepted({ accepted, ignored, ignored_lines: lines }) {
   const box = byId("tune-accepted");
-  box.replaceChildren(el("p", {}, `${accepted} pairs are used${ignored ? `, ${ignored} ${ignored === 1 ? "line was" : "lines were"} ignored:` : "."}`));
+  const left = ignored ? `, ${ignored} ${ignored === 1 ? "line was" : "lines were"} ignored:` : ".";
+  box.replaceChildren(el("p", {}, `${accepted} pairs are used${left}`));
   if (ignored) box.append(el("ul", {}, ...lines.map(({ line, reason }) => el("li", {}, `line ${line}: ${reason}`))));
   if (ignored > lines.length) box.append(el("p", {}, `and ${ignored - lines.length} more.`));
   box.hidden = false;

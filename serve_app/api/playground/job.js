@@ -20,7 +20,16 @@ async function watch(jobId) {
 /** The parts that change while a job goes on; they stay where they are. */
 function jobView(jobId) {
   const part = (tag, name) => el(tag, { class: name });
-  const view = { title: el("h3"), bar: el("progress", { max: 100, value: 0, "aria-label": "Progress" }), message: part("p", "message"), facts: part("p", "hint"), curve: part("div", "frame"), metrics: el("div"), actions: part("p", "actions"), diary: part("ol", "diary") };
+  const view = {
+    title: el("h3"),
+    bar: el("progress", { max: 100, value: 0, "aria-label": "Progress" }),
+    message: part("p", "message"),
+    facts: part("p", "hint"),
+    curve: part("div", "frame"),
+    metrics: el("div"),
+    actions: part("p", "actions"),
+    diary: part("ol", "diary"),
+  };
   const { diary, ...above } = view;
   byId("job").dataset.job = jobId;
   byId("job").replaceChildren(...Object.values(above), el("details", {}, el("summary", {}, "What happened"), diary));
@@ -29,7 +38,7 @@ function jobView(jobId) {
 
 function addEntry({ diary }, { time, level, message }) {
   const clock = new Date(time * 1000).toLocaleTimeString();
-  diary.append(el("li", { class: `level-${level}` }, el("time", {}, clock), el("span", {}, message)));
+  diary.append(el("li", { class: `level-${level}` }, el("time", {}, clock), span(message)));
   announce(message);
 }
 
@@ -49,7 +58,7 @@ async function showJob(view, job, losses) {
   if (hasEnded(job)) ended(job);
 }
 
-const pill = (status) => el("span", { class: `pill ${status}` }, status);
+const pill = (status) => span(status, `pill ${status}`);
 
 function facts(job) {
   const known = [
@@ -75,7 +84,8 @@ async function curveOf(job, points) {
 }
 
 function actions(job) {
-  const button = (text, act) => el("button", { type: "button", class: "quiet", click: () => act().catch((error) => showError(tuneForm, error)) }, text);
+  const safely = (act) => () => act().catch((error) => showError(tuneForm, error));
+  const button = (text, act) => el("button", { type: "button", class: "quiet", click: safely(act) }, text);
   if (!hasEnded(job)) return [button("Cancel", () => ask(`jobs/${job.job_id}/cancel`, {}))];
   return job.status === "completed" ? [button("Try it", () => loadModels().then(() => tryModel(job.model_name)))] : [];
 }

@@ -12,7 +12,7 @@ async function loadJobs() {
 function jobLine(job) {
   const when = new Date(job.created_at * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" });
   const button = el("button", { type: "button", class: "job-line", click: () => watch(job.job_id) });
-  button.append(el("span", {}, job.model_name), pill(job.status), el("time", {}, when));
+  button.append(span(job.model_name), pill(job.status), el("time", {}, when));
   return el("li", {}, button);
 }
 

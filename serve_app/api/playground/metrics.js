@@ -5,18 +5,19 @@ const FEW_QUERIES = 30; // below it a single query moves the numbers by more tha
 
 function metricsTable({ metrics_before: before, metrics_after: after }) {
   if (!before) return [];
-  const head = ["", "before", "after", "change"].map((name) => el("th", { scope: "col" }, name));
-  const rows = Object.keys(MEASURES).filter((name) => name in before).map((name) => metricRow(name, before[name], after?.[name]));
+  const known = Object.keys(MEASURES).filter((name) => name in before);
+  const rows = known.map((name) => metricRow(name, before[name], after?.[name]));
   const size = `On ${before.queries} held-out queries among ${before.documents} passages.`;
   const doubt = before.queries < FEW_QUERIES ? " So few queries show that it works, not how well." : "";
-  return [el("table", { class: "metrics" }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)), el("p", { class: "hint" }, size + doubt)];
+  return [table("metrics", ["measure", "before", "after", "change"], rows), hint(size + doubt)];
 }
 
 function metricRow(name, before, after) {
   const change = after === undefined ? undefined : after - before;
   const mood = change > 0 ? "better" : change < 0 ? "worse" : undefined;
   const cells = [before.toFixed(3), after === undefined ? "…" : after.toFixed(3)].map((text) => el("td", {}, text));
-  return el("tr", {}, el("th", { scope: "row" }, MEASURES[name]), ...cells, el("td", { class: mood }, change === undefined ? "" : signed(change)));
+  cells.push(el("td", { class: mood }, change === undefined ? "" : signed(change)));
+  return el("tr", {}, el("th", { scope: "row" }, MEASURES[name]), ...cells);
 }
 
 const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "±") + Math.abs(value).toFixed(3);

@@ -23,6 +23,9 @@ function fill(picker, choices) {
   picker.disabled = !choices.length;
 }
 
+/** How many of what, and by which model if that is known. */
+const counted = (what, model) => [what, model].filter(Boolean).join(", ");
+
 const modelNamed = (name) => models.find((model) => model.name === name);
 
 /** The field of a request; left out while the list is unknown, then the service takes its default. */

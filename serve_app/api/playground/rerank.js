@@ -15,16 +15,17 @@ async function rerank() {
   const order = scores.map((_, i) => i).sort((a, b) => scores[b] - scores[a]);
   const explains = modelNamed(body.model)?.capabilities.includes("colbert") ?? true;
   const list = el("ol", { class: "ranks" }, ...order.map((i) => rank(body, body.candidates[i], scores[i], explains)));
-  byId("rerank-said").textContent = `${order.length} candidates${body.model ? `, ${body.model}` : ""}.${truncation(reply)}`;
-  byId("rerank-result").replaceChildren(el("p", { class: "hint" }, explains ? EXPLAINS : READS_TOGETHER), list);
+  byId("rerank-said").textContent = `${counted(`${order.length} candidates`, body.model)}.${truncation(reply)}`;
+  byId("rerank-result").replaceChildren(hint(explains ? EXPLAINS : READS_TOGETHER), list);
 }
 
 const EXPLAINS = "Choose a candidate to see where its score comes from.";
 const READS_TOGETHER =
-  "This model is a cross-encoder: it reads query and candidate together and gives a probability, so there are no token matches to show.";
+  "This model is a cross-encoder: it reads query and candidate together and gives a probability. " +
+  "There are no matches of tokens to show.";
 
 function rank({ query, model }, text, score, explains) {
-  const content = [el("span", { class: "score" }, score.toFixed(3)), share(el("i", { class: "bar" }), "--share", score), el("span", { class: "text" }, text)];
+  const content = [span(score.toFixed(3), "score"), bar(score), span(text, "text")];
   if (!explains) return el("li", {}, el("div", { class: "rank" }, ...content));
   const panel = el("div", { class: "explanation", hidden: true });
   const button = el("button", { type: "button", class: "rank", "aria-expanded": "false" }, ...content);
@@ -37,7 +38,7 @@ async function toggle(button, panel, request) {
   button.setAttribute("aria-expanded", String(open));
   panel.hidden = !open;
   if (!open || panel.hasChildNodes()) return;
-  panel.append(el("p", { class: "hint" }, "Asking…"));
+  panel.append(hint("Asking…"));
   try {
     const found = await ask("rerank/explain", request);
     panel.replaceChildren(...explanation(found));

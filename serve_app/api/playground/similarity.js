@@ -31,18 +31,21 @@ function verdict({ items, model }, cosines) {
   let best = [0, 1];
   cosines.forEach((row, i) => row.forEach((value, j) => i < j && value > cosines[best[0]][best[1]] && (best = [i, j])));
   const [first, second] = best.map((i) => `“${clip(items[i], 30)}”`);
-  return `${items.length} texts${model ? `, ${model}` : ""}. Closest: ${first} and ${second}, ${cosines[best[0]][best[1]].toFixed(3)}.`;
+  const value = cosines[best[0]][best[1]].toFixed(3);
+  return `${counted(`${items.length} texts`, model)}. Closest: ${first} and ${second}, ${value}.`;
 }
 
 const clip = (text, length) => (text.length > length ? `${text.slice(0, length - 1).trimEnd()}…` : text);
 
 function heatMap(texts, cosines, range) {
-  const head = texts.map((text) => el("th", { scope: "col", title: text }, el("span", {}, text)));
-  const rows = cosines.map((row, i) =>
-    el("tr", {}, el("th", { scope: "row", title: texts[i] }, el("span", {}, texts[i])), ...row.map((value, j) => cell(texts, i, j, value, range))),
-  );
+  const head = (text, scope) => el("th", { scope, title: text }, span(text));
+  const columns = el("tr", {}, el("td"), ...texts.map((text) => head(text, "col")));
+  const rows = cosines.map((row, i) => {
+    const cells = row.map((value, j) => cell(texts, i, j, value, range));
+    return el("tr", {}, head(texts[i], "row"), ...cells);
+  });
   const caption = el("caption", { class: "hidden" }, "Cosine of each text with each other");
-  return el("table", { class: "heat" }, caption, el("thead", {}, el("tr", {}, el("td"), ...head)), el("tbody", {}, ...rows));
+  return el("table", { class: "heat" }, caption, el("thead", {}, columns), el("tbody", {}, ...rows));
 }
 
 function cell(texts, i, j, value, [least, most]) {
@@ -51,10 +54,11 @@ function cell(texts, i, j, value, [least, most]) {
   return share(node, "--share", most > least ? (value - least) / (most - least) : 0.5);
 }
 
-const scrolling = (table) => el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Cosines" }, table);
+const scrolling = (content) =>
+  el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Cosines" }, content);
 
 const legend = ([least, most]) =>
-  el("p", { class: "legend" }, el("span", {}, least.toFixed(2)), el("i"), el("span", {}, most.toFixed(2)), el("span", {}, "cosine"));
+  el("p", { class: "legend" }, span(least.toFixed(2)), el("i"), span(most.toFixed(2)), span("cosine"));
 
 onSubmit(similarityForm, compare);
 offerCommand(similarityForm, similarityRequest);
