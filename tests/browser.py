@@ -76,7 +76,9 @@ def opened(browser: Browser, url: str, **context: Any) -> Iterator[tuple[Page, N
         page.goto(url)
         yield page, noticed
     assert noticed.faults == []
-    assert [address for address in noticed.requests if not address.startswith((f"{url}/", "data:", f"blob:{url}"))] == []
+    assert [
+        address for address in noticed.requests if not address.startswith((f"{url}/", "data:", f"blob:{url}"))
+    ] == []
 
 
 LEAST_CONTRAST = """() => {

@@ -17,7 +17,7 @@ from tests.service import STARTER, Service
 
 TEXTS = ["how do I rotate a log file?", "logrotate rotates log files.", "bread is made with yeast."]
 CANDIDATES = ["bread is made with yeast.", "logrotate rotates log files.", "cron runs jobs."]
-HOSTILE = "<img src=x onerror=\"window.hurt = 1\"><script>window.hurt = 1</script>'\"&amp;"
+HOSTILE = '<img src=x onerror="window.hurt = 1"><script>window.hurt = 1</script>\'"&amp;'
 TABS = ("Similarity", "Rerank", "Fine-tune")
 READABLE = 4.5  # WCAG 2.2, 1.4.3 (AA)
 
@@ -97,9 +97,7 @@ def test_texts_are_compared_in_a_table_of_their_cosines(
     assert colours[1] == colours[3] != colours[2]
 
 
-def test_candidates_are_sorted_and_the_keyboard_reaches_what_explains_a_score(
-    page: Page, client: httpx.Client
-) -> None:
+def test_candidates_are_sorted_and_the_keyboard_reaches_what_explains_a_score(page: Page, client: httpx.Client) -> None:
     rerank(page, TEXTS[0], CANDIDATES, M3)
     scores = client.post("/rerank", json={"query": TEXTS[0], "candidates": CANDIDATES, "model": M3}).json()["scores"]
     best = CANDIDATES[int(np.argmax(scores))]
@@ -157,9 +155,7 @@ def test_a_refused_fine_tune_names_the_field_and_marks_it(opening: tuple[Page, N
     assert len(noticed.refusals) == 2
 
 
-def test_a_fine_tune_is_followed_to_its_end_and_its_result_is_used(
-    page: Page, client: httpx.Client
-) -> None:
+def test_a_fine_tune_is_followed_to_its_end_and_its_result_is_used(page: Page, client: httpx.Client) -> None:
     order(page, "from-the-page", epochs=30)
     expect(page.locator("#tune-accepted")).to_contain_text("16 pairs are used")
     points = page.locator("#job polyline")
@@ -181,9 +177,7 @@ def test_a_fine_tune_is_followed_to_its_end_and_its_result_is_used(
     forget(client, "from-the-page", job_id(page))
 
 
-def test_a_page_that_is_loaded_again_finds_the_running_job_and_can_cancel_it(
-    page: Page, client: httpx.Client
-) -> None:
+def test_a_page_that_is_loaded_again_finds_the_running_job_and_can_cancel_it(page: Page, client: httpx.Client) -> None:
     order(page, "not-to-be", epochs=100)
     page.reload()
     expect(page.locator("#job h3")).to_contain_text("not-to-be")
