@@ -7,7 +7,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
 
 from serve_app import __version__
@@ -26,6 +25,7 @@ from serve_app.api.routes.native import native_router
 from serve_app.api.routes.openai import openai_router
 from serve_app.api.routes.openai_files import openai_files_router
 from serve_app.api.routes.openai_fine_tuning import openai_fine_tuning_router
+from serve_app.api.routes.playground import playground_router
 from serve_app.api.routes.rerank import rerank_router
 from serve_app.api.routes.tei import tei_router
 from serve_app.domain.limits import FineTuneLimits, Limits
@@ -89,9 +89,5 @@ def create_app(
     app.include_router(openai_files_router(jobs))
     app.include_router(openai_fine_tuning_router(jobs, fine_tune_limits))
     app.include_router(health_router(gateway))
-
-    @app.get("/", include_in_schema=False)
-    async def root() -> Response:
-        return RedirectResponse("/docs")
-
+    app.include_router(playground_router())
     return app

@@ -20,7 +20,7 @@ CHECKS = [
     "negative_data_rejection",
     "unsupported_method",
 ]
-# The health routes run a forward each, a valid fine-tune would be trained, and `/` also leads to the documentation.
+# The health routes run a forward each, a valid fine-tune would be trained, and `/` is also a page for people.
 EXCLUDED = "^/(livez|readyz|health|fine-tune|fine-tune-lora)?$"
 
 

@@ -39,11 +39,6 @@ def test_an_address_of_another_host_would_be_found() -> None:
     assert fetched_by(page) == ["https://cdn.x/a.js", "//fonts.x/b", "/c", "d"]
 
 
-async def test_the_root_leads_to_the_documentation(client: httpx.AsyncClient) -> None:
-    reply = await client.get("/")
-    assert (reply.status_code, reply.headers["location"]) == (307, "/docs")
-
-
 async def test_the_schema_has_the_routes_and_their_errors(client: httpx.AsyncClient) -> None:
     schema = (await client.get("/openapi.json")).json()
     assert {"/vectorize", "/vectorize-batch", "/health", "/livez", "/readyz"} <= set(schema["paths"])

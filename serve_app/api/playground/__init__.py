@@ -1,0 +1,1 @@
+"""The playground: the page that people see at the service's address."""
