@@ -3,7 +3,7 @@
     python -m benchmarks.long_texts --url http://localhost:8000
 
 For each request the peak memory of the process that computes it, above what it had before: of the encoder for one text
-with all representations, of the reranker for one candidate and for eight, which should need no more than one. Reads
+with all representations, of the reranker for one candidate and for four, which should need no more than one. Reads
 ``/proc``, so it runs on the service's machine, as the service's user or root. Prints a table.
 """
 
@@ -37,7 +37,7 @@ def main() -> None:
         _row(service, encoder, "dense + sparse", "/vectorize-hybrid", {"text": text, **model})
         colbert = {"text": text, "return_colbert": True, **model}
         _row(service, encoder, "dense + sparse + ColBERT", "/vectorize-hybrid", colbert)
-        for count in (1, 8):
+        for count in (1, 4):
             candidates = [f"{number} {text}" for number in range(count)]
             body = {"query": text[:100], "candidates": candidates, **model}
             _row(service, reranker, f"rerank {count}", "/rerank", body)

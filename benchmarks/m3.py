@@ -58,7 +58,7 @@ def main() -> int:
         "date": machine.today(), "machine": machine.describe_machine(), "model": card, "threads": options.threads,
         "rounds": found, "medians": values,
     }  # fmt: skip
-    path = _RESULTS / f"m3-{saved['date']}-{machine.slug(saved['machine']['cpu'])}.json"
+    path = _RESULTS / f"{saved['date']}-{machine.slug(saved['machine']['cpu'])}-m3.json"
     path.write_text(json.dumps(saved, indent=1) + "\n")
     print(f"\nwritten to {path}")
     return 0

@@ -26,6 +26,7 @@ class Adapters:
         self._model: Any = model
         self._numbers = itertools.count()
         self._active: str | None = None
+        self._layers: list[Any] = []  # that have adapters
 
     def load(self, folder: Path) -> str:
         """Loads an adapter beside the others; the base or whatever is at work stays at work.
@@ -52,6 +53,7 @@ class Adapters:
             raise ModelLoadError(f"the adapter in {folder} can not be loaded ({reason})") from error
         finally:
             self._model.eval().requires_grad_(False)
+            self._layers = _layers_with_adapters(self._model)
             self._put_to_work(self._active)  # loading, and forgetting, put another one to work
         return handle
 
@@ -60,6 +62,7 @@ class Adapters:
         if self._active == handle:
             self.use(None)
         self._forget(handle)
+        self._layers = _layers_with_adapters(self._model)
 
     def use(self, handle: str | None) -> None:
         """Puts one adapter to work, or none; costs nothing if it is at work already."""
@@ -71,16 +74,25 @@ class Adapters:
         return sum(p.numel() * p.element_size() for name, p in self._model.named_parameters() if _is_of(name, handle))
 
     def _put_to_work(self, handle: str | None) -> None:
-        if handle is not None:
-            self._model.enable_adapters()
-            self._model.set_adapter(handle)
-        elif getattr(self._model, "peft_config", None):
-            self._model.disable_adapters()
+        """What peft's ``set_adapter`` and ``disable_adapters`` do, less the gradients, of which there are none here.
+
+        Those walk over all modules and parameters: 13 ms of a request's 40 on a small model.
+        """
+        for layer in self._layers:
+            layer._disable_adapters = handle is None
+            if handle is not None:
+                layer._active_adapter = [handle]
         self._active = handle
 
     def _forget(self, handle: str) -> None:
         if handle in getattr(self._model, "peft_config", {}):
             self._model.delete_adapter(handle)
+
+
+def _layers_with_adapters(model: torch.nn.Module) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer  # seconds to import, and loaded with the first adapter anyway
+
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
 
 
 def _misfits(report: Any, handle: str) -> list[str]:

@@ -306,6 +306,7 @@ async def test_memory_is_given_back_after_the_model_is_gone(tmp_path: Path) -> N
     workshop.full("b", 100)
     async with using(workshop, "a") as models:
         old = weakref.ref(models.pop())
+    await asyncio.sleep(0.1)  # the thread that has loaded it lets go of it a moment after it has answered
     found: list[Any] = []
     transformer_of(workshop.home).released.append(lambda: found.append(old()))
     await use(workshop, "b")
