@@ -68,10 +68,7 @@ class TextTokenizer:
         encodings = self._tokenizer.encode_batch_fast(list(texts))
         rows = [encoding.ids for encoding in encodings]
         full_lengths = np.fromiter(map(len, rows), np.int32, len(rows))
-        limit = self.max_tokens
-        for i in np.flatnonzero(full_lengths > limit).tolist():
-            rows[i] = rows[i][: limit - len(self._suffix)] + self._suffix
-        return _tokenised(rows, full_lengths)
+        return _tokenised([self._cut(row) for row in rows], full_lengths)
 
     def pairs(self, query: str, candidates: Sequence[str]) -> Tokenised:
         """Token ids of the pairs of one query with each candidate, as a cross-encoder reads them.
@@ -93,7 +90,8 @@ class TextTokenizer:
         return _tokenised(rows, np.array(full_lengths, np.int32))
 
     def of_ids(self, rows: Sequence[Sequence[int]]) -> Tokenised:
-        """Texts that a client has tokenised itself: nothing is added, and one that is too long loses its end.
+        """Texts that a client has tokenised itself: nothing is added, and one that is too long is cut as
+        a text is.
 
         The special tokens around a text must be there: ids without them are those of another vocabulary, most of
         which a large one has too, or would give another vector than the text.
@@ -113,7 +111,7 @@ class TextTokenizer:
                     item=i,
                 )
         full_lengths = np.fromiter(map(len, rows), np.int32, len(rows))
-        return _tokenised([row[: self.max_tokens] for row in rows], full_lengths)
+        return _tokenised([self._cut(row) for row in rows], full_lengths)
 
     def tokens(self, texts: Sequence[str], *, special: bool = True) -> list[list[Token]]:
         """The tokens of each text, uncut, with their places in it.
@@ -124,6 +122,10 @@ class TextTokenizer:
         """
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
         return [_tokens(encoding, text) for encoding, text in zip(encodings, texts, strict=True)]
+
+    def _cut(self, row: Sequence[int]) -> Sequence[int]:
+        limit = self.max_tokens
+        return row if len(row) <= limit else [*row[: limit - len(self._suffix)], *self._suffix]
 
     def _has_special_tokens(self, row: Sequence[int]) -> bool:
         before, after = len(self._prefix), len(self._suffix)

@@ -15,6 +15,7 @@ from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.problems import Problem
 from serve_app.api.replies import dumps, json_reply
 from serve_app.api.schemas.fine_tuning import Job, JobDeleted, JobEvents, JobList
+from serve_app.domain.errors import UnavailableError
 from serve_app.domain.jobs import JobRecord
 
 _STREAM = "text/event-stream"
@@ -108,8 +109,14 @@ async def _stream(jobs: JobsGateway, job_id: str, after: int) -> AsyncIterator[b
     """Server-sent events: ``event`` with an entry of the diary, ``job`` with the job whenever it has changed."""
     told: dict[str, Any] | None = None
     while True:
-        record = await jobs.get(job_id)  # before the diary: what ends the job is in it then
-        for note in await jobs.notes(job_id, after=after):
+        try:
+            record = await jobs.get(job_id)  # before the diary: what ends the job is in it then
+            notes = await jobs.notes(job_id, after=after)
+        except UnavailableError:  # the tracker is being restarted; its jobs go on, and so does this
+            yield b": waits for the tracker\n\n"
+            await asyncio.sleep(_STREAM_S)
+            continue
+        for note in notes:
             after = note.id
             yield b"id: %d\nevent: event\ndata: %s\n\n" % (note.id, dumps(asdict(note)))
         if (body := job_body(record)) != told:

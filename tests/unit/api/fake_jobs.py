@@ -29,7 +29,7 @@ class FakeJobs:
         self.orders: list[FineTuneOrder] = []
         self.records: dict[str, JobRecord] = {}
         self.diary: list[JobNote] = []
-        self.script: list[JobRecord] = []
+        self.script: list[JobRecord | Exception] = []
         self.picture: str | None = None
         self.error: Exception | None = None
 
@@ -50,7 +50,9 @@ class FakeJobs:
 
     async def get(self, job_id: str) -> JobRecord:
         if self.script:
-            self.records[job_id] = self.script.pop(0)
+            if isinstance(answer := self.script.pop(0), Exception):
+                raise answer
+            self.records[job_id] = answer
         return self._find(job_id)
 
     async def specs(self, job_ids: Sequence[str]) -> Mapping[str, TrainingSpec]:

@@ -12,6 +12,7 @@ import pytest
 
 from serve_app.api.routes import jobs as routes
 from serve_app.api.schemas.fine_tuning import Job
+from serve_app.domain.errors import UnavailableError
 from serve_app.domain.fine_tuning import TrainingKind
 from serve_app.domain.job_notes import JobNote
 from serve_app.domain.jobs import JobRecord, JobStatus
@@ -134,6 +135,12 @@ async def test_a_stream_tells_entries_and_changes_until_the_job_has_ended(
         ("running", 6),
         ("completed", 5),
     ]
+
+
+async def test_a_stream_outlives_a_tracker_that_is_restarted(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
+    jobs.script = [RUNNING, RUNNING, UnavailableError("restarting"), UnavailableError("restarting"), DONE]
+    reply = await client.get("/jobs/a/events", headers=STREAM)
+    assert [data["status"] for kind, data in events_of(reply.text) if kind == "job"] == ["running", "completed"]
 
 
 @pytest.mark.parametrize(("header", "ids"), [("2", [3]), ("", [2, 3]), ("soon", [2, 3]), ("9" * 5000, [2, 3])])

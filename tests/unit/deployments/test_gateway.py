@@ -94,21 +94,22 @@ async def test_tokens_put_back_as_ids_are_the_text_that_they_came_from(
 async def test_ids_are_cut_or_refused_as_texts_are(gateway_of: Gateways, encoder: FakeEncoder, e5_tiny: Path) -> None:
     gateway = gateway_of(e5_tiny, "e5")
     with pytest.raises(InvalidInputError, match="600 tokens, the model's limit is 512") as caught:
-        await gateway.embed_ids([[5], [6] * 600], OPTIONS)
+        await gateway.embed_ids([[0, 5, 2], [0, *[6] * 598, 2]], OPTIONS)
     assert caught.value.item == 1
-    embedded = await gateway.embed_ids([[5], [6] * 600], CallOptions("tiny", truncate=True, timeout_s=5))
-    assert (embedded.truncated, embedded.tokens) == ([1], 513)
+    options = CallOptions("tiny", truncate=True, timeout_s=5)
+    embedded = await gateway.embed_ids([[0, 5, 2], [0, *[6] * 598, 2]], options)
+    assert (embedded.truncated, embedded.tokens) == ([1], 515)
 
 
 async def test_texts_with_too_many_tokens_together_are_refused_before_the_call(
     gateway_of: Gateways, encoder: FakeEncoder, e5_tiny: Path
 ) -> None:
     gateway = gateway_of(e5_tiny, "e5")
-    half = [5] * (MOST_TOKENS // 2)
+    half = [0, *[5] * (MOST_TOKENS // 2 - 2), 2]
     assert (await gateway.embed_ids([half, half], OPTIONS)).tokens == MOST_TOKENS
     encoder.rows = []
-    with pytest.raises(InvalidInputError, match="1001 tokens together, the limit is 1000; send several requests"):
-        await gateway.embed_ids([half, half, [5]], OPTIONS)
+    with pytest.raises(InvalidInputError, match="1003 tokens together, the limit is 1000; send several requests"):
+        await gateway.embed_ids([half, half, [0, 5, 2]], OPTIONS)
     assert encoder.rows == []
 
 
@@ -141,7 +142,7 @@ async def test_many_tokens_are_worked_on_beside_the_event_loop(
     gateway = gateway_of(bge_m3_tiny, "bge-m3")
     hybrid = await gateway.encode(["read a file"], OPTIONS, colbert=False)
     sparse = await gateway.encode_sparse(["read a file"], TextRole.PASSAGE, OPTIONS)
-    await gateway.embed_ids([[5, 6], [7, 8]], OPTIONS)
+    await gateway.embed_ids([[0, 5, 2], [0, 7, 2]], OPTIONS)
     assert len(hybrid.sparse[0]) == len(sparse.weights[0]) > 0
     assert [worker != threading.get_ident() for worker in workers] == [aside] * 3
 
