@@ -1,3 +1,3 @@
 """A retrieval-model server: text to vectors, on Ray Serve."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

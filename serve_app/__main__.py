@@ -65,8 +65,8 @@ def _refuse_taken_port(arguments: Sequence[str]) -> None:
     if serve.status().proxies:  # we have joined a cluster that serves already; the port is its own
         return
     http = http_options(arguments)
-    host, port = str(http.get("host", "")), int(http.get("port", 8000))
-    if not is_free(port, "" if host == "0.0.0.0" else host):
+    host, port = str(http.get("host") or "127.0.0.1"), int(http.get("port") or 8000)
+    if ":" not in host and not is_free(port, "" if host == "0.0.0.0" else host):
         sys.exit(
             f"port {port} is used by another program, perhaps by another copy of this service: "
             "stop that, or choose another port in the config (http_options: {port: ...})"

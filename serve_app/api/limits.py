@@ -67,6 +67,8 @@ class Guard:
         try:
             await self._app(scope, self._bounded(scope, receive), counted_send)
         except _Refused as refused:
+            if started:  # a reply that has begun can not become another one
+                return
             response = problems.of_service_error(refused.error)
             response.headers["Connection"] = "close"  # the rest of the body is not read
             await response(scope, receive, counted_send)

@@ -47,13 +47,14 @@ class Starter:
         for waiting in live:
             if waiting.submission_id is not None or self._locks[waiting.id].locked():
                 continue
+            free = await resources_left()  # not under the lock: a cluster that is slow to tell holds up nobody
             async with self._locks[waiting.id]:
                 try:
                     record = self._ledger.get(waiting.id)  # it may have been cancelled while another was started
                     if record.status.is_terminal:
                         continue
                     if room > 0:
-                        await self._start(record, await resources_left())
+                        await self._start(record, free)
                         room -= 1
                     else:
                         self._ledger.wait(record, "waits for another job to end")

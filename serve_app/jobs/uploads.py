@@ -59,7 +59,7 @@ class UploadStore:
                 upload = Upload(file_id, filename, size, self._clock())
                 write(unfinished / _CARD, upload.to_json().encode())
                 unfinished.rename(self._root / file_id)
-            except OSError:
+            except BaseException:  # a client that leaves closes the file under the copy: a ValueError
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
             sync_folder(self._root)

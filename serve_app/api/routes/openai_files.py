@@ -15,6 +15,7 @@ from serve_app.api.problems import OpenAIProblem, Responses
 from serve_app.api.replies import json_reply
 from serve_app.api.schemas.openai_files import OpenAIFile, OpenAIFileDeleted, OpenAIFiles, UploadForm
 from serve_app.domain.errors import InvalidInputError
+from serve_app.domain.unicode import is_unicode
 from serve_app.domain.uploads import FINE_TUNE, Upload
 
 _MOST = 10_000  # of a page, and OpenAI's default
@@ -46,6 +47,8 @@ def openai_files_router(jobs: JobsGateway) -> APIRouter:
         name = form.file.filename or ""
         if len(name) > _LONGEST_NAME:
             raise InvalidInputError(f"file: its name has {len(name)} characters, the limit is {_LONGEST_NAME}")
+        if not is_unicode(name):  # no reply could tell it, and so none that lists files
+            raise InvalidInputError("file: its name is no Unicode text")
         return json_reply(_body(await asyncio.to_thread(jobs.uploads.create, form.file.file, name)))
 
     @router.get("/v1/files", response_model=OpenAIFiles, responses=_NOT_FOUND, summary="All uploaded files")

@@ -23,7 +23,7 @@ from serve_app.api.schemas.openai_jobs import (
     FineTuningJobs,
     NewFineTuningJob,
 )
-from serve_app.domain.errors import InvalidInputError
+from serve_app.domain.errors import InvalidInputError, UnavailableError
 from serve_app.domain.jobs import JobRecord
 from serve_app.domain.limits import FineTuneLimits
 
@@ -63,8 +63,12 @@ def openai_fine_tuning_router(jobs: JobsGateway, limits: FineTuneLimits) -> APIR
         with under_their_names(request):
             order, ignored = await openai_order_of(request, jobs.uploads, limits)
             record = await jobs.submit(order)
+            try:
+                body = await body_of(record)
+            except UnavailableError:  # the job is stored; a client that hears of a failure would send it again
+                body = openai_job(record, None)
         told = [{"line": line.line, "reason": line.reason} for line in ignored[: limits.max_listed]]
-        return json_reply({**await body_of(record), "ignored_lines": told})
+        return json_reply({**body, "ignored_lines": told})
 
     @router.get(_JOBS, response_model=FineTuningJobs, responses=_NOT_FOUND, summary="All jobs, as OpenAI lists them")
     async def page(

@@ -160,15 +160,15 @@ async def test_a_body_that_dribbles_is_refused_when_its_time_is_over() -> None:
 
 
 async def test_a_large_body_over_a_slow_line_has_the_time_it_needs() -> None:
-    connection = Dribble([b"x" * 8192] * 8, pause_s=0.03)  # 270 kB a second
-    await connection.through(Guard(read_all, max_body_bytes=100_000, body_timeout_s=0.1))
+    connection = Dribble([b"x" * 8192] * 8, pause_s=0.15)  # 55 kB a second, for longer than the bare time-out
+    await connection.through(Guard(read_all, max_body_bytes=100_000, body_timeout_s=1.0))
     assert connection.taken == 8
     assert connection.status == 200
 
 
 async def test_after_the_body_a_client_may_be_silent_as_long_as_it_likes() -> None:
-    connection = Dribble([], pause_s=0.08)  # twice: for the empty body, and for what comes after it
-    await connection.through(Guard(read_all, max_body_bytes=10, body_timeout_s=0.1))
+    connection = Dribble([], pause_s=0.6)  # twice: for the empty body, and for what comes after it
+    await connection.through(Guard(read_all, max_body_bytes=10, body_timeout_s=1.0))
     assert connection.status == 200
 
 

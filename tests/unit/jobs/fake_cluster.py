@@ -29,6 +29,7 @@ class FakeCluster:
         is_stubborn: Its Ray Jobs ignore that they should stop.
         is_slow: A Ray Job that is asked for appears when ``late`` is called, and nobody waits for that.
         is_hanging: Whoever asks for a Ray Job gets no answer, and the Ray Job appears when ``late`` is called.
+        was_asked: Set when one was asked for that is slow or hangs.
         last_words: What a Ray Job's training writes when it is stopped.
         folders: Where the Ray Jobs write.
     """
@@ -42,12 +43,14 @@ class FakeCluster:
         self.is_slow = False
         self.is_hanging = False
         self._asked_for: dict[str, Path] = {}
+        self.was_asked = asyncio.Event()
         self.last_words: list[dict[str, Any]] = []
 
     async def submit(self, submission_id: str, folder: Path) -> None:
         self._answer()
         if self.is_slow or self.is_hanging:
             self._asked_for[submission_id] = folder
+            self.was_asked.set()
         if self.is_hanging:
             await asyncio.Event().wait()
         if self.is_slow:
