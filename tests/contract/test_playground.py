@@ -215,7 +215,9 @@ def test_the_command_to_take_away_does_what_the_page_did(page: Page, client: htt
     texts = ["it's a log", 'she said "rotate"']
     compare(page, texts, STARTER)
     page.locator("#similarity-form summary").click()
-    command = page.locator("#similarity-form pre").inner_text()
+    shown = page.locator("#similarity-form pre")
+    expect(shown).to_contain_text("curl ")  # written when the page hears that it was opened
+    command = shown.inner_text()
     body = re.search(r"-d '(.*)'$", command, re.DOTALL)
     assert body
     assert client.post("/vectorize-batch", content=body[1].replace("'\\''", "'")).status_code == 422  # no content type
