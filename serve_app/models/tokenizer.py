@@ -90,8 +90,7 @@ class TextTokenizer:
         return _tokenised(rows, np.array(full_lengths, np.int32))
 
     def of_ids(self, rows: Sequence[Sequence[int]]) -> Tokenised:
-        """Texts that a client has tokenised itself: nothing is added, and one that is too long is cut as
-        a text is.
+        """Texts that a client has tokenised itself: nothing is added, and a long one is cut as a text is.
 
         The special tokens around a text must be there: ids without them are those of another vocabulary, most of
         which a large one has too, or would give another vector than the text.
