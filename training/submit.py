@@ -79,10 +79,11 @@ def _watch(service: httpx.Client, job_id: str) -> int:
         while True:
             job = _status(service, job_id)
             bar.update(job["progress"] - bar.n)
-            left = f", {_minutes(job['seconds_left'])} left" if job["seconds_left"] else ""
-            bar.set_description_str(f"{job['status']}: {job['pending_reason'] or job['message']}{left}")
             if job["status"] in _ENDED:
+                bar.set_description_str(job["status"])
                 break
+            left = f", {_minutes(job['seconds_left'])} left" if job["seconds_left"] else ""
+            bar.set_description_str(f"{job['pending_reason'] or job['message']}{left}")
             time.sleep(_POLL_S)
     print(job["error"] or job["message"])
     if job["metrics_before"] and job["metrics_after"]:

@@ -15,6 +15,7 @@ from serve_app.api.auth import Access, Auth
 from serve_app.api.gateway import Gateway
 from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.limits import Guard
+from serve_app.api.origins import Origins
 from serve_app.api.routes.cohere import cohere_router
 from serve_app.api.routes.fine_tuning import fine_tuning_router
 from serve_app.api.routes.health import health_router
@@ -71,6 +72,7 @@ def create_app(
     if access is not None:
         app.add_middleware(Auth, access=access)
         auth_docs.describe(app)
+    app.add_middleware(Origins, allowed=cors_origins)
     app.add_middleware(
         Guard, max_body_bytes=limits.max_body_bytes, body_timeout_s=limits.body_timeout_s, count_status=count_status
     )

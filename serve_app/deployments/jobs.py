@@ -49,7 +49,8 @@ class TrackerJobs:
             models_dir: Where results appear.
             connect: Makes the tracker's handle.
         """
-        self.uploads = UploadStore(settings.jobs_dir)
+        limits = settings.limits
+        self.uploads = UploadStore(settings.jobs_dir, max_files=limits.max_files, max_bytes=limits.max_files_bytes)
         self._settings = settings
         self._bases = BaseModels(models, models_dir)
         self._models_dir = models_dir

@@ -2,6 +2,8 @@
 
 Where each one is raised, along the way of a request::
 
+    sent by another site's web page ────────────── ForeignOriginError        403
+      │
     API key: none, its scope, its limits ───────── UnauthenticatedError 401, ForbiddenError 403, RateLimitError 429
       │
     body ── too large, too slow ────────────────── PayloadTooLargeError 413, DeadlineError 408
@@ -65,6 +67,13 @@ class ForbiddenError(ServiceError):
 
     status = 403
     code = "insufficient_scope"
+
+
+class ForeignOriginError(ServiceError):
+    """The request comes from a web page of an origin that may not call the service."""
+
+    status = 403
+    code = "foreign_origin"
 
 
 class RateLimitError(ServiceError):

@@ -60,6 +60,8 @@ class FineTuneLimits:
             similarity matrix do, and of BGE-M3 the vectors of every token: 4 KB each with 1,024 dimensions.
         max_seq_length: Tokens; the base model's own limit holds as well.
         max_rank: Of LoRA; beyond the hidden size it adds nothing.
+        max_files: Uploaded files that are kept at once; nobody but their clients deletes them.
+        max_files_bytes: Size of all of them together, 16 GiB by default.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -71,3 +73,5 @@ class FineTuneLimits:
     max_batch_size: int = 4096
     max_seq_length: int = 8192
     max_rank: int = 256
+    max_files: int = 1000
+    max_files_bytes: int = 16 * 2**30

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from serve_app.domain.errors import ServiceError, UnavailableError
 from serve_app.domain.job_events import EventType
@@ -15,6 +15,8 @@ from serve_app.jobs.submit import Submitter
 
 logger = logging.getLogger(__name__)
 
+_LATEST_S = 600.0  # a cluster that has not made a Ray Job by then has lost the wish
+
 
 def next_submission(record: JobRecord) -> str:
     """The id of the Ray Job that the job gets when it has none."""
@@ -22,18 +24,13 @@ def next_submission(record: JobRecord) -> str:
 
 
 class Starter:
-    """Starts Ray Jobs.
-
-    Attributes:
-        unanswered: Ray Jobs that were asked for without an answer; they may appear at any time. Whoever sees one
-            takes it out.
-    """
+    """Starts Ray Jobs."""
 
     def __init__(
         self, ledger: Ledger, submitter: Submitter, locks: Mapping[str, asyncio.Lock], max_concurrent_jobs: int
     ) -> None:
         """Takes the records, the cluster, and the lock of each job, which is held while it is started."""
-        self.unanswered: set[str] = set()
+        self._unanswered: dict[str, float] = {}  # Ray Jobs that were asked for, and when
         self._ledger = ledger
         self._submitter = submitter
         self._locks = locks
@@ -66,23 +63,34 @@ class Starter:
     def interrupt(self, job_id: str) -> None:
         """Waits no longer for the cluster's answer, if a job is being started at this moment.
 
-        The Ray Job may appear all the same; ``unanswered`` knows it.
+        The Ray Job may appear all the same, so ``may_appear`` says yes for a while.
         """
         if asking := self._asking.get(job_id):
             asking.cancel()
+
+    def may_appear(self) -> bool:
+        """Whether a Ray Job that was asked for without an answer may still appear."""
+        too_late = self._ledger.clock() - _LATEST_S
+        self._unanswered = {name: asked_at for name, asked_at in self._unanswered.items() if asked_at > too_late}
+        return bool(self._unanswered)
+
+    def seen(self, submission_ids: Iterable[str]) -> None:
+        """Takes note of the Ray Jobs that there are."""
+        for submission_id in submission_ids:
+            self._unanswered.pop(submission_id, None)
 
     async def _start(self, record: JobRecord, free: Free) -> None:
         spec = self._ledger.spec(record.id)
         lacking = free.lacking(spec)
         submission_id = next_submission(record)
-        self.unanswered.add(submission_id)
+        self._unanswered[submission_id] = self._ledger.clock()
         try:
             await self._ask(record.id, submission_id)
         except UnavailableError as error:
             self._ledger.wait(record, f"waits for the cluster: {error.message}")
             return
         record = self._ledger.apply(record.id, EventType.SUBMITTED, submission_id=submission_id)
-        self.unanswered.discard(submission_id)
+        self.seen([submission_id])
         free.give(spec)
         self._ledger.wait(record, lacking and f"waits for {lacking}")
 

@@ -137,7 +137,7 @@ class Supervision:
     async def _states(self) -> Mapping[str, Submission] | None:
         """Our Ray Jobs, strays stopped; None if nobody needs to know or Ray does not answer."""
         live = self._ledger.live()
-        if not live and not self._may_have_strays and not self._starter.unanswered:
+        if not live and not self._may_have_strays and not self._starter.may_appear():
             return None
         written = {record.submission_id for record in live}
         unwritten = {next_submission(record) for record in live if record.submission_id is None}
@@ -152,7 +152,7 @@ class Supervision:
             self._may_have_strays = True
             return None
         self._may_have_strays |= bool(unknown)  # one that is to be written down is a stray if its job ends before
-        self._starter.unanswered -= states.keys()
+        self._starter.seen(states)
         return states
 
     async def _resources_left(self) -> Free:

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from serve_app.domain.errors import UploadNotFoundError
+from serve_app.domain.errors import PayloadTooLargeError, UploadNotFoundError
+from serve_app.domain.limits import FineTuneLimits
 from serve_app.domain.uploads import Upload, is_upload_id, new_upload_id
 from serve_app.jobs.disk import naming_the_fault, sync_folder, write
 
@@ -29,14 +30,25 @@ _DATA, _CARD = "data", "upload.json"
 class UploadStore:
     """The uploaded files. All methods block on the disk."""
 
-    def __init__(self, jobs_dir: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        jobs_dir: Path,
+        *,
+        max_files: int = FineTuneLimits.max_files,
+        max_bytes: int = FineTuneLimits.max_files_bytes,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Touches nothing yet.
 
         Args:
             jobs_dir: Folder of the job folders.
+            max_files: So many are kept at once; uploads that come at the same moment may pass it by a few.
+            max_bytes: Size of all of them together, likewise.
             clock: Unix time in seconds.
         """
         self._root = jobs_dir / FOLDER
+        self._max_files = max_files
+        self._max_bytes = max_bytes
         self._clock = clock
 
     def create(self, source: BinaryIO, filename: str) -> Upload:
@@ -47,8 +59,10 @@ class UploadStore:
             filename: What the client calls it.
 
         Raises:
+            PayloadTooLargeError: There is no room beside the files that are here.
             StorageError: The disk is full or not writable; nothing is left of the attempt.
         """
+        self._refuse_beyond_limits(source)
         file_id = new_upload_id()
         unfinished = self._root / f"{_UNFINISHED}{file_id}"
         with naming_the_fault():
@@ -140,6 +154,15 @@ class UploadStore:
             except UploadNotFoundError:  # deleted at this moment, or broken and logged
                 continue
         return files
+
+    def _refuse_beyond_limits(self, source: BinaryIO) -> None:
+        files = self._all()
+        size = source.seek(0, os.SEEK_END)
+        if len(files) >= self._max_files or sum(file.bytes for file in files) + size > self._max_bytes:
+            raise PayloadTooLargeError(
+                f"there is no room for this file of {size} bytes: {len(files)} are here, at most {self._max_files} "
+                f"with {self._max_bytes} bytes together are kept; delete some (DELETE /v1/files/ID)"
+            )
 
     def _folder(self, file_id: str) -> Path:
         if not is_upload_id(file_id):

@@ -156,8 +156,8 @@ def test_a_refused_fine_tune_names_the_field_and_marks_it(opening: tuple[Page, N
 
 
 def test_a_fine_tune_is_followed_to_its_end_and_its_result_is_used(page: Page, client: httpx.Client) -> None:
-    order(page, "from-the-page", epochs=30)
-    expect(page.locator("#tune-accepted")).to_contain_text("16 pairs are used")
+    order(page, "from-the-page", epochs=8)
+    expect(page.locator("#tune-accepted")).to_contain_text("56 pairs are used")
     points = page.locator("#job polyline")
     expect(page.locator("#job .pill")).to_have_text("completed", timeout=120_000)
     assert len(str(points.get_attribute("points")).split()) > 1, "the curve was drawn while the training went on"

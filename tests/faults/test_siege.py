@@ -6,13 +6,13 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
-import pytest
 
 from tests.keyed import ADMIN, BODY_S, HEAD_S, SILENT_S, USE, bearer
 from tests.service import Service, processes
@@ -89,23 +89,30 @@ def resident(service: Service) -> dict[int, int]:
     return found
 
 
-@pytest.fixture
-async def crowd(exposed: Service) -> AsyncIterator[int]:
-    """Five hundred connections that say nothing while the test runs."""
-    places = [await connect(exposed.url) for _ in range(IDLE)]
-    yield len(places)
+def staff(service: Service) -> set[int]:
+    """Process ids of what must not die; Ray starts and ends idle workers as it likes."""
+    return {pid for pid, title in processes(service.environment) if not title.startswith("ray::IDLE")}
+
+
+@asynccontextmanager
+async def crowd(url: str) -> AsyncIterator[None]:
+    """Five hundred new connections that say nothing; after the seconds of a head they are closed from the other end."""
+    places = [await connect(url) for _ in range(IDLE)]
+    assert not any(reader.at_eof() for reader, _ in places), "all of them are open"
+    yield
     for _, writer in places:
         writer.close()
 
 
-async def test_dribbled_requests_are_cut_after_seconds_while_others_are_served(exposed: Service, crowd: int) -> None:
-    heads = [asyncio.create_task(dribble(exposed.url, HEAD + "X-Slow: ")) for _ in range(DRIBBLERS)]
-    bodies = [asyncio.create_task(dribble(exposed.url, BODY)) for _ in range(DRIBBLERS)]
-    await asyncio.sleep(1)
-    guests = [await seconds_for_one(exposed.url) for _ in range(5)]
+async def test_dribbled_requests_are_cut_after_seconds_while_others_are_served(exposed: Service) -> None:
+    async with crowd(exposed.url):
+        heads = [asyncio.create_task(dribble(exposed.url, HEAD + "X-Slow: ")) for _ in range(DRIBBLERS)]
+        bodies = [asyncio.create_task(dribble(exposed.url, BODY)) for _ in range(DRIBBLERS)]
+        await asyncio.sleep(1)
+        guests = [await seconds_for_one(exposed.url) for _ in range(5)]
     cut_heads, cut_bodies = await asyncio.gather(*heads), await asyncio.gather(*bodies)
     slowest = max(took for _, took in cut_heads), max(took for _, took in cut_bodies)
-    print(f"beside {crowd} idle connections a guest waits {max(guests):.2f} s; cut after {slowest} s")
+    print(f"beside {IDLE} idle connections a guest waits {max(guests):.2f} s; cut after {slowest} s")
     assert max(guests) < LATE_S
     assert {status for status, _ in cut_heads} == {408}
     assert min(took for _, took in cut_heads) > HEAD_S - 1
@@ -115,12 +122,13 @@ async def test_dribbled_requests_are_cut_after_seconds_while_others_are_served(e
     assert slowest[1] < BODY_S + LATE_S
 
 
-async def test_a_thousand_requests_at_once_are_answered_or_told_when_to_come_back(exposed: Service, crowd: int) -> None:
+async def test_a_thousand_requests_at_once_are_answered_or_told_when_to_come_back(exposed: Service) -> None:
     await flood(exposed.url)  # buffers and threads that stay are made in the first
-    before = resident(exposed)
+    before, served_by = resident(exposed), staff(exposed)
     statuses: Counter[int] = Counter()
     for _ in range(3):
-        seen, waits = await flood(exposed.url)
+        async with crowd(exposed.url):
+            seen, waits = await flood(exposed.url)
         statuses += seen
         assert all(wait is not None and int(wait) >= 1 for wait in waits)
     after = resident(exposed)
@@ -128,7 +136,7 @@ async def test_a_thousand_requests_at_once_are_answered_or_told_when_to_come_bac
     print(f"{dict(statuses)}; memory grew by {growth / 2**20:.0f} MB of {sum(before.values()) / 2**20:.0f}")
     assert statuses.total() == 3 * FLOOD
     assert set(statuses) == {200, 429}
-    assert after.keys() == before.keys()  # nothing died
+    assert served_by <= after.keys()  # nobody died
     assert growth < MOST_GROWTH
     assert await seconds_for_one(exposed.url) < LATE_S
 

@@ -1,22 +1,27 @@
-// Pairs to try a fine-tune with: what people ask about a command line, and what answers it.
+// Pairs to try a fine-tune with: questions in a company's code names, and answers without them. No model knows what
+// the names stand for before it has seen some of the pairs; then it can answer the questions that were held out.
 
-const EXAMPLE_PAIRS = [
-  ["how do I rotate a log file?", "logrotate renames, compresses and removes old logs on a schedule."],
-  ["run a script every night", "A line in the crontab starts a program at a fixed time of day."],
-  ["pack a folder into one file", "tar collects files into an archive and can compress it on the way."],
-  ["which process uses this port?", "ss -ltnp lists listening sockets and the programs that own them."],
-  ["my disk is full", "du sums up what each folder takes, so the largest can be found and cleared."],
-  ["copy only what has changed", "rsync compares both sides and transfers the differences alone."],
-  ["find files changed today", "find with -mtime -1 lists what was modified in the last 24 hours."],
-  ["search a word in many files", "grep -r reads every file below a folder and prints the matching lines."],
-  ["keep a program running after logout", "tmux holds a session that one can leave and come back to."],
-  ["undo the last commit but keep my work", "git reset --soft moves the branch back by one; the files stay."],
-  ["log in without a password", "ssh-copy-id puts a public key on the server, which then knows its owner."],
-  ["follow what a service prints", "journalctl -fu shows the journal of one unit and waits for new lines."],
-  ["replace text in a file from a script", "sed rewrites each line that matches an expression."],
-  ["make a file executable", "chmod +x sets the permission to run it."],
-  ["see differences between two files", "diff -u prints removed and added lines with some context."],
-  ["limit the memory of a process", "A control group caps what the processes in it may allocate."],
+const CODE_NAMES = {
+  Falcon: "the payroll",
+  Marble: "the holiday calendar",
+  Juniper: "the invoice archive",
+  Anchor: "the door badges",
+  Copper: "the canteen menu",
+  Orbit: "the travel bookings",
+  Velvet: "the customer letters",
+  Harbor: "the data backup",
+};
+
+const QUESTIONS = [
+  ["who looks after NAME?", "Two people on the third floor are responsible for SYSTEM."],
+  ["NAME does not answer", "When SYSTEM cannot be reached, the help desk starts it again."],
+  ["how do I get into NAME?", "Your manager grants access to SYSTEM."],
+  ["I forgot my NAME password", "A new password for SYSTEM comes by post."],
+  ["is there a manual for NAME?", "A handbook explains SYSTEM step by step."],
+  ["what does NAME cost us?", "The yearly bill for SYSTEM is part of the budget report."],
+  ["when is the next update of NAME?", "New versions of SYSTEM are installed on Sunday nights."],
 ];
 
-const EXAMPLE_TEXT = EXAMPLE_PAIRS.map((pair) => pair.join("\t")).join("\n");
+const EXAMPLE_TEXT = Object.entries(CODE_NAMES)
+  .flatMap(([name, system]) => QUESTIONS.map((pair) => pair.join("\t").replace("NAME", name).replace("SYSTEM", system)))
+  .join("\n");

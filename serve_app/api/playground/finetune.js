@@ -38,7 +38,7 @@ function showAccepted({ accepted, ignored, ignored_lines: lines }) {
 byId("example-pairs").addEventListener("click", () => {
   const { text_content, epochs, batch_size } = tuneForm.elements;
   text_content.value = EXAMPLE_TEXT;
-  epochs.value = 10; // sixteen pairs are but one or two steps an epoch
+  epochs.value = 10; // fifty pairs are but a few steps an epoch
   batch_size.value = 8;
   text_content.dispatchEvent(new Event("input", { bubbles: true }));
 });

@@ -30,7 +30,9 @@ _ERRORS: Responses = {
     }.items()
 }
 _NOT_FOUND: Responses = {404: {"model": OpenAIProblem, "description": "No file has this id."}}
-_TOO_LARGE: Responses = {413: {"model": OpenAIProblem, "description": "The body is larger than the limit."}}
+_TOO_LARGE: Responses = {
+    413: {"model": OpenAIProblem, "description": "The body, or all files together, are larger than the limit."}
+}
 _CONTENT: Responses = {200: {"content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}}}}
 
 

@@ -190,6 +190,30 @@ async def test_a_cancellation_does_not_wait_for_a_start_that_hangs_and_what_come
     assert world.cluster.live == []
 
 
+async def test_ray_is_left_alone_again_when_what_was_asked_for_never_appears(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.submit()
+    world.cluster.is_slow = True
+    await world.look()
+    await world.jobs.cancel("a")
+    await world.look()
+    asked = 0
+    states = world.cluster.states
+
+    async def counted() -> Mapping[str, Submission]:
+        nonlocal asked
+        asked += 1
+        return await states()
+
+    monkeypatch.setattr(world.cluster, "states", counted)
+    await world.look()
+    assert asked == 1, "it may still appear"
+    world.now += 3600
+    await world.look()
+    assert asked == 1
+
+
 async def test_a_look_leaves_a_job_alone_that_is_being_cancelled(world: World) -> None:
     await world.running()
     world.cluster.is_stubborn = True

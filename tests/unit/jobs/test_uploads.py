@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.domain.errors import StorageError, UploadNotFoundError
+from serve_app.domain.errors import PayloadTooLargeError, StorageError, UploadNotFoundError
 from serve_app.jobs import uploads as module
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.uploads import FOLDER, UploadStore
@@ -134,3 +134,20 @@ def test_a_broken_card_hides_its_file_and_no_other(store: UploadStore, tmp_path:
 def test_files_are_no_jobs(store: UploadStore, tmp_path: Path) -> None:
     stored(store)
     assert JobStore(tmp_path / "jobs").load() == []
+
+
+def test_no_more_files_are_kept_than_there_is_room_for(tmp_path: Path) -> None:
+    store = UploadStore(tmp_path / "jobs", max_files=2)
+    first, _ = stored(store), stored(store)
+    with pytest.raises(PayloadTooLargeError, match=r"2 are here, at most 2 .* delete some"):
+        stored(store)
+    store.delete(first)
+    stored(store)
+
+
+def test_no_more_bytes_are_kept_than_there_is_room_for(tmp_path: Path) -> None:
+    store = UploadStore(tmp_path / "jobs", max_bytes=10)
+    stored(store, b"six by")
+    with pytest.raises(PayloadTooLargeError, match="no room for this file of 5 bytes"):
+        stored(store, b"12345")
+    stored(store, b"1234")
