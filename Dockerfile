@@ -59,6 +59,7 @@ ENV OMP_WAIT_POLICY=PASSIVE \
 # volume. MODEL_NAME wins over the first model of a YAML file; set it empty to let the file decide.
 ENV MODEL_NAME=intfloat/multilingual-e5-large \
     MODELS_DIR=/app/models \
+    JOBS_DIR=/app/models/.jobs \
     HF_HOME=/app/models/.hub
 VOLUME /app/models
 

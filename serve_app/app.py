@@ -31,9 +31,12 @@ def build(settings: Settings) -> Application:
 
 
 def _with_model(kind: type, model: ModelSettings, settings: Settings) -> Application:
+    gpus = _gpus(model)
+    if not gpus and model.device == "auto":  # Ray would let it see GPUs that others have reserved
+        model = model.model_copy(update={"device": "cpu"})
     deployment = serve.deployment()(kind).options(
         name=f"{kind.__name__}-" + re.sub(r"[^A-Za-z0-9._-]", "-", model.name),
-        ray_actor_options={"num_cpus": model.num_cpus, "num_gpus": _gpus(model)},
+        ray_actor_options={"num_cpus": model.num_cpus, "num_gpus": gpus},
         health_check_period_s=5,
         graceful_shutdown_timeout_s=20,
         **_replicas(model),

@@ -19,12 +19,15 @@ from serve_app.training_settings import TrainingSettings
 
 Auto = Literal["auto"]
 
+_MISSING: Mapping[str, Any] = {"models": [{}], "training": {}}  # what they are where the YAML says nothing of them
+
 ENVIRONMENT: Mapping[str, str] = {
     "MODEL_NAME": "models.0.name",
     "MODEL_FAMILY": "models.0.family",
     "MODEL_DEVICE": "models.0.device",
     "MODEL_DTYPE": "models.0.dtype",
     "MODELS_DIR": "models_dir",
+    "JOBS_DIR": "training.jobs_dir",
 }
 
 
@@ -86,10 +89,11 @@ class ModelSettings(DeploymentSettings):
     Attributes:
         name: The folder ``models_dir/name`` if it exists, else that name on the model hub.
         family: ``e5`` or ``bge-m3``, where the name and the manifest do not tell.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:0``.
+        device: ``auto``, ``cpu`` or ``cuda``. A replica sees only the GPU that it has a share of.
         dtype: ``auto`` is bfloat16 where the hardware computes in it, else float32.
         num_gpus: GPUs of each replica, fractions allowed. ``auto``: ``gpu_share`` if the cluster has
-            GPUs when the application is built, else none. Give a number where GPU nodes join later.
+            GPUs when the application is built, else none. Give a number where GPU nodes join later. Without a share
+            the device ``auto`` is the CPU.
         gpu_share: What ``auto`` takes.
         threads: Torch threads of each replica. ``auto``: from its CPUs.
         batching: Bounds of micro-batches and backlog.
@@ -192,18 +196,20 @@ def overlay(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[s
 
     Values that are no settings at all are left as they are: whoever validates them says what is wrong.
     """
-    merged = dict(values)
-    models = merged.get("models", [{}])
-    if not (isinstance(models, Sequence) and models and isinstance(models[0], Mapping)):
-        return merged
-    first = dict(models[0])
+    merged: Any = dict(values)
     for variable, path in ENVIRONMENT.items():
-        if not (value := environment.get(variable)):
-            continue
-        if path.startswith("models.0."):
-            first[path.removeprefix("models.0.")] = value
-        else:
-            merged[path] = value
-    if first != {}:
-        merged["models"] = [first, *models[1:]]
-    return merged
+        if value := environment.get(variable):
+            merged = _with(merged, path.split("."), value)
+    return dict(merged)
+
+
+def _with(values: Any, path: Sequence[str], value: str) -> Any:
+    """A copy of nested values with one of them put in, unless there is no such place."""
+    if not path:
+        return value
+    first, rest = path[0], path[1:]
+    if isinstance(values, Mapping):
+        return {**values, first: _with(values.get(first, _MISSING.get(first)), rest, value)}
+    if isinstance(values, Sequence) and values and first == "0":
+        return [_with(values[0], rest, value), *values[1:]]
+    return values

@@ -22,7 +22,10 @@ class TrainingSettings(BaseModel):
         max_waiting_jobs: Beyond this many jobs that have not ended the service answers 429.
         num_workers: Ray Train workers of a job.
         cpus_per_worker: CPUs reserved for each.
-        gpus_per_worker: GPUs reserved for each. ``auto``: one if the cluster has any, else none.
+        gpus_per_worker: GPUs reserved for each, at most one: more workers train on more GPUs. ``auto``: ``gpu_share``
+            if the cluster has GPUs, else none.
+        gpu_share: What ``auto`` takes. Serving must leave so much, or a job waits; a training uses what is free of its
+            GPU's time and memory, whatever the share.
         device: ``auto`` is the GPU if the worker has one.
         max_seq_length: Tokens that are read of a text while training, unless the client says another number. Time grows
             with it; most queries and passages are shorter.
@@ -41,7 +44,8 @@ class TrainingSettings(BaseModel):
     max_waiting_jobs: int = Field(default=100, ge=1)
     num_workers: int = Field(default=1, ge=1)
     cpus_per_worker: float = Field(default=0.5, gt=0)
-    gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = "auto"
+    gpu_share: float = Field(default=0.25, gt=0, le=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_seq_length: int = Field(default=256, ge=8)
     mini_batch_size: int = Field(default=16, ge=1)

@@ -26,7 +26,7 @@ class HeldOut:
 
     Attributes:
         queries: Formatted held-out queries.
-        documents: Formatted passages: every positive of the held-out queries, and others that make it hard.
+        documents: Formatted passages: every positive and negative of the held-out queries, and others.
         relevant: For each query the positions of its positives in ``documents``.
     """
 
@@ -52,10 +52,13 @@ def held_out_task(split: Split, profile: Profile, *, seed: int) -> HeldOut | Non
     draw = random.Random(seed)
     asked = draw.sample(split.held_out, min(MAX_QUERIES, len(split.held_out)))
     answers = dict.fromkeys(text for example in asked for text in example.positives)
+    rivals = dict.fromkeys(text for example in asked for text in example.negatives)
     known = dict.fromkeys(text for part in (split.held_out, split.train) for e in part for text in e.positives)
-    others = [text for text in known if text not in answers]
-    room = max(0, MAX_DOCUMENTS - len(answers))
-    documents = [*answers, *draw.sample(others, min(room, len(others)))]
+    documents = list(answers)
+    for others in (rivals, known):  # what the client says is hard comes first
+        taken = set(documents)
+        new = [text for text in others if text not in taken]
+        documents += draw.sample(new, min(max(0, MAX_DOCUMENTS - len(documents)), len(new)))
     draw.shuffle(documents)  # among equal scores the first document wins, which must not be the answer by habit
     place = {text: i for i, text in enumerate(documents)}
     return HeldOut(

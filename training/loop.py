@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer
 from torch import distributed
 from transformers import set_seed
 
-from serve_app.models.source import ModelSource, describe
+from serve_app.models.source import ModelSource, describe, find_model
 from training import checkpoints, lora
 from training.contrastive import Heads, build_loss
 from training.data import Split, columns, largest_batch, load_split, pairs
@@ -75,7 +75,11 @@ def prepare(spec: TrainingSpec, job_dir: Path, *, world_size: int = 1, gpu: int 
         TrainingError: The examples are no good.
         ModelLoadError: The base is.
     """
-    source = describe(spec.base_model, Path(spec.base_folder), family=spec.family)
+    folder = Path(spec.base_folder)
+    if folder.is_dir():
+        source = describe(spec.base_model, folder, family=spec.family)
+    else:  # it was found by another machine, whose downloads are not ours
+        source = find_model(spec.base_model, Path(spec.models_dir), family=spec.family)
     parts = load_split(job_dir, fraction=spec.eval_fraction, seed=spec.seed)
     return Job(
         spec=spec,

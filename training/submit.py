@@ -66,7 +66,7 @@ def _post(service: httpx.Client, options: argparse.Namespace) -> Any:
     said = vars(options)
     optional = ("base_model", "epochs", "batch_size", "learning_rate", "max_seq_length", "eval_fraction", "seed")
     body = {name: said[name] for name in optional if said[name] is not None}
-    body |= {"model_name": options.model_name, "text_content": options.pairs.read_text(encoding="utf-8")}
+    body |= {"model_name": options.model_name, "text_content": options.pairs.read_bytes().decode("utf-8-sig")}
     if options.kind != "full":
         body["use_qlora"] = options.kind == "qlora"
     reply = service.post("/fine-tune" if options.kind == "full" else "/fine-tune-lora", json=body)

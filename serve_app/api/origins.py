@@ -6,7 +6,6 @@ Plain ASGI. What a page may *read* is a matter of CORS; this is about what it ma
 from __future__ import annotations
 
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -51,6 +50,6 @@ class Origins:
             return None
         if site is not None:  # the browser's own judgement; it also holds behind a proxy that changes the host
             return None if site in _OWN_SITE else origin or "another site"
-        if origin is None or urlsplit(origin).netloc == headers.get(b"host"):
+        if origin is None or origin.partition("://")[2] == headers.get(b"host"):
             return None
-        return origin
+        return origin or "another site"

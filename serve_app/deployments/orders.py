@@ -97,7 +97,8 @@ def spec_of(
         models_dir: Where the result will be.
         gpus: GPUs of the cluster, for ``auto``.
     """
-    per_worker = min(1.0, gpus) if settings.gpus_per_worker == "auto" else settings.gpus_per_worker
+    auto = min(settings.gpu_share, gpus)
+    per_worker = auto if settings.gpus_per_worker == "auto" else settings.gpus_per_worker
     return TrainingSpec(
         job_id=str(uuid.uuid4()),
         model_name=order.model_name,

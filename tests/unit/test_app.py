@@ -40,6 +40,23 @@ def test_an_encoder_gets_the_gpus_that_its_setting_and_the_cluster_say(
     assert not found["Ingress"].ray_actor_options.get("num_gpus")
 
 
+@pytest.mark.parametrize(
+    ("model", "gpus", "device"),
+    [
+        ({}, 1, "auto"),
+        ({}, 0, "cpu"),  # a GPU that joins later is not its own
+        ({"num_gpus": 0}, 1, "cpu"),
+        ({"num_gpus": 0, "device": "cuda"}, 1, "cuda"),  # whoever says so
+        ({"num_gpus": 1}, 0, "auto"),
+    ],
+)
+def test_an_encoder_without_a_share_of_a_gpu_leaves_those_of_others_alone(
+    monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], gpus: float, device: str
+) -> None:
+    bound = deployments(monkeypatch, gpus, models=[{"name": "e5-a", **model}])["Encoder-e5-a"].init_args[0]
+    assert (bound.name, bound.device) == ("e5-a", device)
+
+
 def test_every_model_gets_an_encoder_of_its_own_with_its_own_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     scaling = {"min_replicas": 1, "max_replicas": 3}
     models = [

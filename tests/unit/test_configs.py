@@ -134,6 +134,18 @@ def test_on_many_nodes_one_encoder_replica_may_die(name: str) -> None:
     assert all(least_replicas(model) >= 2 for model in settings_of(name).models)
 
 
+@pytest.mark.parametrize("name", ["serve_config.yaml", "container.yaml", "gpu.yaml"])
+def test_serving_leaves_a_fine_tune_its_share_of_one_gpu(name: str) -> None:
+    settings = settings_of(name)
+
+    def share(auto: float, said: float | str) -> float:
+        return auto if said == "auto" else float(said)
+
+    serving = sum(least_replicas(m) * share(m.gpu_share, m.num_gpus) for m in (*settings.models, *settings.rerankers))
+    training = settings.training
+    assert serving + training.num_workers * share(training.gpu_share, training.gpus_per_worker) <= 1
+
+
 @pytest.mark.parametrize("name", MANY_NODES)
 def test_where_nodes_join_later_no_share_of_a_gpu_is_guessed(name: str) -> None:
     assert all(model.num_gpus != "auto" for model in settings_of(name).models)
@@ -227,7 +239,8 @@ def test_signals_reach_the_service_and_not_a_shell() -> None:
 def test_models_and_downloads_stay_in_the_volume() -> None:
     assert arguments_of("VOLUME") == ["/app/models"]
     assert image_env()["MODELS_DIR"] == "/app/models"
-    assert Path(image_env()["HF_HOME"]).is_relative_to("/app/models")
+    for variable in ("HF_HOME", "JOBS_DIR"):
+        assert Path(image_env()[variable]).is_relative_to("/app/models")
     assert arguments_of("EXPOSE") == ["8000 8265"]
 
 

@@ -60,6 +60,14 @@ def test_the_environment_beats_yaml_for_the_models_folder(monkeypatch: pytest.Mo
     assert Settings(**YAML).models_dir == Path("/srv/env")
 
 
+@pytest.mark.parametrize("yaml", [{}, {"training": {"jobs_dir": "/srv/yaml", "seed": 7}}])
+def test_the_environment_beats_yaml_for_the_jobs_folder(monkeypatch: pytest.MonkeyPatch, yaml: dict[str, Any]) -> None:
+    monkeypatch.setenv("JOBS_DIR", "/srv/env")
+    training = Settings(**yaml).training
+    assert training.jobs_dir == Path("/srv/env")
+    assert training.seed == yaml.get("training", {}).get("seed", 42)
+
+
 def test_the_environment_beats_the_defaults_without_any_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_NAME", "env-e5")
     assert [model.name for model in Settings().models] == ["env-e5"]
@@ -67,7 +75,7 @@ def test_the_environment_beats_the_defaults_without_any_yaml(monkeypatch: pytest
 
 
 def test_every_variable_that_is_listed_is_tested() -> None:
-    assert {*WORDS, "MODELS_DIR"} == set(ENVIRONMENT)
+    assert {*WORDS, "MODELS_DIR", "JOBS_DIR"} == set(ENVIRONMENT)
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,9 +124,17 @@ def test_a_typo_is_refused_wherever_it_stands(values: dict[str, Any], where: str
         {"rerankers": [{"kind": "bm25"}]},
         {"rerankers": [{"dense_only": True}]},
         {"models": {"name": "my-e5"}},
+        {"training": None},
+        {"training": {"gpus_per_worker": 2}},
+        {"training": {"gpu_share": 0}},
     ],
 )
-def test_a_value_that_makes_no_sense_is_refused(values: dict[str, Any]) -> None:
+@pytest.mark.parametrize("environment", [{}, {"MODEL_NAME": "env-e5", "JOBS_DIR": "/srv/env"}])
+def test_a_value_that_makes_no_sense_is_refused(
+    values: dict[str, Any], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
     with pytest.raises(ValidationError):
         Settings(**values)
 

@@ -46,6 +46,8 @@ async def ask(
         {"Sec-Fetch-Site": "cross-site"},
         {"Origin": f"{FRIEND}.evil.example"},
         {"Origin": FRIEND.upper()},
+        {"Origin": "http://["},
+        {"Origin": ""},
     ],
 )
 async def test_a_page_of_another_site_sets_nothing_off(tmp_path: Path, headers: dict[str, str]) -> None:

@@ -148,14 +148,15 @@ def test_every_job_has_an_id_of_its_own(models_dir: Path) -> None:
     ("settings", "gpus", "per_worker"),
     [
         ({}, 0, 0),
-        ({}, 0.5, 0.5),
-        ({}, 8, 1),
-        ({"gpus_per_worker": 2}, 0, 2),
+        ({}, 0.1, 0.1),
+        ({}, 8, 0.25),
+        ({"gpu_share": 1}, 8, 1),
+        ({"gpus_per_worker": 1}, 0, 1),
         ({"gpus_per_worker": 0}, 8, 0),
         ({"device": "cpu"}, 8, 0),
     ],
 )
-def test_a_worker_gets_a_gpu_if_there_is_one_and_nobody_says_otherwise(
+def test_a_worker_gets_a_share_of_a_gpu_if_there_is_one_and_nobody_says_otherwise(
     models_dir: Path, settings: dict[str, Any], gpus: float, per_worker: float
 ) -> None:
     assert spec(models_dir, settings=settings, gpus=gpus).gpus_per_worker == per_worker

@@ -49,6 +49,21 @@ def test_the_answer_in_second_place_counts_as_the_textbook_says() -> None:
     assert metrics == {"ndcg@10": 0.63093, "recall@1": 0.0, "recall@10": 1.0, "mrr@10": 0.5}
 
 
+def test_hard_negatives_of_the_held_out_examples_are_documents_however_many_others_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluation, "MAX_DOCUMENTS", 6)
+    held_out = (Example("h0", ("a",), ("hard", "p3")), Example("h1", ("p3",), ("a", "harder")))
+    train = (*TRAIN, Example("t", ("p0",), ("of no question here",)))
+    for seed in range(20):
+        task = held_out_task(Split(train, held_out), E5, seed=seed)
+        assert task is not None
+        texts = {text.removeprefix(E5.format(TextRole.PASSAGE, "")) for text in task.documents}
+        assert {"a", "p3", "hard", "harder"} < texts
+        assert len(texts) == len(task.documents) == 6
+        assert texts - {"hard", "harder"} <= {"a", *(f"p{i}" for i in range(20))}
+
+
 def test_the_passages_of_the_training_examples_are_documents_too() -> None:
     task = held_out_task(Split(TRAIN, HELD_OUT), E5, seed=0)
     assert task is not None

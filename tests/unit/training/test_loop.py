@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 from torch import Tensor, nn
 
+from serve_app.domain.errors import ModelLoadError
 from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.models.source import describe
 from serve_app.models.tokenizer import TextTokenizer
@@ -23,7 +24,7 @@ from tests.unit.training.jobs import docstring_pairs, make_job, of_type
 from training.checkpoints import remember_mini_batch_size
 from training.data import Example
 from training.errors import TrainingError
-from training.loop import train
+from training.loop import prepare, train
 from training.model import build_model, choose_place
 from training.reporting import FILE_NAME, Reporter, read_lines
 from training.steps import ContrastiveTrainer
@@ -251,6 +252,14 @@ def test_what_can_not_be_trained_is_refused_with_a_reason(
     spec, job_dir = make_job(tmp_path, e5_tiny, examples=examples, eval_fraction=0.0)
     with pytest.raises(TrainingError, match=reason):
         run(replace(spec, **settings), job_dir)  # type: ignore[arg-type]
+
+
+def test_a_base_that_another_machine_has_found_is_looked_for_here(tmp_path: Path, e5_tiny: Path) -> None:
+    spec, job_dir = make_job(tmp_path, e5_tiny, base_folder="/where/another/machine/keeps/downloads")
+    with pytest.raises(ModelLoadError):
+        prepare(replace(spec, base_model="nowhere/e5-nobody-has"), job_dir)
+    (Path(spec.models_dir) / spec.base_model).symlink_to(e5_tiny)
+    assert prepare(spec, job_dir).source.folder == Path(spec.models_dir) / spec.base_model
 
 
 def test_training_reads_the_same_tokens_as_serving(e5_tiny: Path) -> None:
