@@ -30,6 +30,11 @@ dies is noticed by Ray."""
 
 _NICENESS = 19  # the system's lowest priority; Ray's own for every process is 15
 
+_QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",  # else a warning
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # a print() that datasets captures would appear in the log
+}
+
 _GAVE_UP = "gave_up.txt"  # why one of several workers sees no sense in trying again
 
 
@@ -49,7 +54,7 @@ def train_on_ray(spec: TrainingSpec, job_dir: Path) -> Path:
     """
     (job_dir / _GAVE_UP).unlink(missing_ok=True)
     worker: Any = _worker  # mypy sees the interface of Ray Train's first version
-    run: dict[str, Any] = {"worker_runtime_env": {"env_vars": {**PASSIVE, "TOKENIZERS_PARALLELISM": "false"}}}
+    run: dict[str, Any] = {"worker_runtime_env": {"env_vars": {**PASSIVE, **_QUIET}}}
     trainer = TorchTrainer(
         worker,
         train_loop_config={"spec": spec.to_json(), "job_dir": str(job_dir)},
@@ -85,6 +90,7 @@ def _resources(spec: TrainingSpec) -> dict[str, float]:
 def _worker(config: dict[str, str]) -> dict[str, str]:
     """Runs on every worker. What trying again can not cure is returned; only what it can is raised."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a package for kernels it warns, and works
     from training.checkpoints import remove_incomplete
     from training.heartbeat import heartbeat
     from training.loop import train

@@ -76,7 +76,9 @@ def probe_vector(model: SentenceTransformer, source: ModelSource, place: Place) 
     """float32 ``[dimension]``, of length 1: what a trained model makes of one text that is the same for all."""
     model.eval()
     with place.autocast():
-        vector: Float32 = model.encode([_probe(source)], convert_to_tensor=True)[0].float().cpu().numpy()
+        vector: Float32 = (
+            model.encode([_probe(source)], convert_to_tensor=True, show_progress_bar=False)[0].float().cpu().numpy()
+        )
     vector /= np.linalg.norm(vector)
     return vector
 
