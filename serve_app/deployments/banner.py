@@ -50,7 +50,7 @@ def text(
     key = " -H 'Authorization: Bearer KEY'" if needs_key else ""
     lines = [
         "The service is ready.",
-        f"  address    {base}",
+        f"  address    {base}   (in a browser: a playground)",
         *(f"  model      {_line(model)}" for model in models if model.base is None),
         *([f"  fine-tunes {', '.join(tuned)}"] if (tuned := [m.name for m in models if m.base]) else []),
         f"  docs       {base}/docs",
