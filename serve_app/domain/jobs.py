@@ -51,7 +51,8 @@ class JobRecord:
         pending_reason: What a pending job waits for.
         submission_id: Id of the Ray Job that works on it now; None while none does.
         attempts: Ray Jobs started so far, this one included.
-        fruitless: Attempts in a row that were lost without reaching a new checkpoint.
+        fruitless: Attempts in a row that were lost without reaching a new checkpoint; see ``domain.job_losses``.
+        interruptions: The same for those that were under way when the whole cluster was restarted.
         checkpoint: Last step that can be resumed from.
         checkpoint_at: When it was there.
         steps: Optimiser steps done.
@@ -89,6 +90,7 @@ class JobRecord:
     submission_id: str | None = None
     attempts: int = 0
     fruitless: int = 0
+    interruptions: int = 0
     checkpoint: int = 0
     checkpoint_at: float | None = None
     steps: int = 0

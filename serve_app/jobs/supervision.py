@@ -4,7 +4,7 @@ What a look can find, and what it does::
 
     the training has said something ─── fold it into the record
     a Ray Job has died without a word ─ start another, from the last checkpoint; fail after three that got nowhere
-    Ray does not know the Ray Job ───── the cluster was restarted: the same
+    Ray does not know the Ray Job ───── the cluster was restarted: the same, but that is hardly the job's fault
     somebody stopped the Ray Job ────── cancelled
     it is silent for an hour ────────── stop it, start another
     there is room for another job ───── start the oldest that waits
@@ -18,10 +18,11 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serve_app.domain.errors import ServiceError, UnavailableError
 from serve_app.domain.job_events import EventType
+from serve_app.domain.job_losses import Patience, why_given_up
 from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.jobs.free import Free
 from serve_app.jobs.ledger import Ledger
@@ -40,7 +41,7 @@ class Rules:
     Attributes:
         max_concurrent_jobs: Jobs that have a Ray Job at once; the others wait for their turn.
         max_waiting_jobs: With more than this the service answers 429.
-        max_fruitless_attempts: So many attempts in a row may be lost without reaching a new checkpoint.
+        patience: So much may be lost before a job is given up.
         max_silence_s: A running training that says nothing for so long is taken for dead.
         stop_s: So long a cancellation waits for the Ray Job to end; Ray itself kills after three seconds. Together with
             ``log_s`` it stays below the ten seconds in which a cancellation is answered.
@@ -51,7 +52,7 @@ class Rules:
 
     max_concurrent_jobs: int = 1
     max_waiting_jobs: int = 100
-    max_fruitless_attempts: int = 3
+    patience: Patience = field(default_factory=Patience)
     max_silence_s: float = 3600.0
     stop_s: float = 7.0
     log_s: float = 1.5
@@ -220,12 +221,13 @@ class Supervision:
         elif state is Submission.ENDED:
             self._lose(record, "the training process died")
         else:
-            self._lose(record, "the cluster was restarted")
+            self._lose(record, "the cluster was restarted", loss=EventType.INTERRUPTED)
 
-    def _lose(self, record: JobRecord, reason: str) -> None:
-        losses = record.fruitless + 1
-        if losses < self._rules.max_fruitless_attempts:
-            self._ledger.apply(record.id, EventType.LOST, reason=reason)
-            return
-        times = f"{reason}, and so {losses} attempts in a row were lost without reaching a new checkpoint"
-        self._ledger.apply(record.id, EventType.FAILED, reason=f"{times}; /jobs/{record.id}/logs tells more")
+    def _lose(self, record: JobRecord, reason: str, *, loss: EventType = EventType.LOST) -> None:
+        why = why_given_up(record, loss, self._rules.patience)
+        if why is None:
+            self._ledger.apply(record.id, loss, reason=reason)
+        else:
+            self._ledger.apply(
+                record.id, EventType.FAILED, reason=f"{reason}, {why}; /jobs/{record.id}/logs tells more"
+            )

@@ -74,6 +74,28 @@ async def test_three_attempts_that_got_nowhere_are_enough(world: World) -> None:
     assert world.cluster.started == ["a-1", "a-2", "a-3"]
 
 
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_a_job_survives_restarts_of_the_cluster_and_for_ever_if_it_only_waited(
+    world: World, has_begun: bool
+) -> None:
+    await world.submit()
+    for attempt in range(1, 11):
+        record = await world.look()
+        assert (record.submission_id, record.attempts) == (f"a-{attempt}", attempt)
+        if has_begun:
+            world.say(STARTED)
+            assert (await world.look()).status is JobStatus.RUNNING
+        world.cluster.restart()
+        world.restart_tracker()
+    record = await world.look()
+    if has_begun:
+        assert record.status is JobStatus.FAILED, "it may bring the cluster down each time"
+        assert (record.error or "").startswith("the cluster was restarted, 10 times in a row while this job was under")
+    else:
+        assert (record.status, record.attempts) == (JobStatus.PENDING, 11)
+        assert (record.fruitless, record.interruptions) == (0, 0)
+
+
 async def test_an_attempt_that_reached_a_new_checkpoint_was_not_in_vain(world: World) -> None:
     await world.running()
     for attempt in range(1, 8):
