@@ -27,7 +27,8 @@ def _submitted(record: JobRecord, event: JobEvent) -> JobRecord:
 
 def _waiting(record: JobRecord, event: JobEvent) -> JobRecord:
     reason = event.text("reason")
-    return replace(record, pending_reason=reason, message=reason or "starts")
+    heard_at = record.heard_at if reason else event.time  # silence tells something from now on
+    return replace(record, pending_reason=reason, message=reason or "starts", heard_at=heard_at)
 
 
 def _lost(record: JobRecord, event: JobEvent) -> JobRecord:

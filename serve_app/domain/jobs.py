@@ -70,7 +70,7 @@ class JobRecord:
         published: Whether the result is there, under ``model_name``.
         started_at: When training first started.
         ended_at: When the status became terminal.
-        heard_at: When the training last said something.
+        heard_at: When the training last said something, or when it could begin to.
         read_bytes: How far ``training.jsonl`` is folded into this record.
         events: Number of entries in ``events.jsonl``.
     """

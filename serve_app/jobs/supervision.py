@@ -6,7 +6,7 @@ What a look can find, and what it does::
     a Ray Job has died without a word ─ start another, from the last checkpoint; fail after three that got nowhere
     Ray does not know the Ray Job ───── the cluster was restarted: the same, but that is hardly the job's fault
     somebody stopped the Ray Job ────── cancelled
-    it is silent for an hour ────────── stop it, start another
+    it is silent for an hour ────────── stop it, start another; one that waits for resources may be silent
     there is room for another job ───── start the oldest that waits
     a Ray Job belongs to no live job ── stop it
     a Ray Job is not in its record ──── whoever started it died, or was not answered: write it down
@@ -42,7 +42,7 @@ class Rules:
         max_concurrent_jobs: Jobs that have a Ray Job at once; the others wait for their turn.
         max_waiting_jobs: With more than this the service answers 429.
         patience: So much may be lost before a job is given up.
-        max_silence_s: A running training that says nothing for so long is taken for dead.
+        max_silence_s: A training that runs, or could, and says nothing for so long is taken for dead.
         stop_s: So long a cancellation waits for the Ray Job to end; Ray itself kills after three seconds. Together with
             ``log_s`` it stays below the ten seconds in which a cancellation is answered.
         log_s: So long Ray is given to tell a log.
@@ -184,30 +184,32 @@ class Supervision:
 
     async def _check_live(self, record: JobRecord) -> None:
         if record.status is JobStatus.PENDING:
-            await self._check_place(record)
-        elif record.submission_id and self._is_silent(record) and await self.stop(record.submission_id):
+            record = await self._check_place(record)
+        if record.submission_id and self._is_silent(record) and await self.stop(record.submission_id):
             self._lose(record, self._of_silence(record))
 
-    async def _check_place(self, record: JobRecord) -> None:
+    async def _check_place(self, record: JobRecord) -> JobRecord:
         """Says what a job lacks that has a Ray Job and does not train yet.
 
         Where it is slow to start, this is a guess: what is lacking may be what its own workers have reserved.
         """
         reason = record.pending_reason
         if reason is None and self._silent_s(record) < self._rules.slow_start_s:
-            return
+            return record
         lacking = (await self._resources_left()).lacking(self._ledger.spec(record.id))
         is_guess = reason is None or reason.startswith(_MAY_WAIT)
         self._ledger.wait(record, lacking and (_MAY_WAIT if is_guess else "waits for ") + lacking)
+        return self._ledger.get(record.id)
 
     def _silent_s(self, record: JobRecord) -> float:
         return self._ledger.clock() - (record.heard_at or 0.0)
 
     def _is_silent(self, record: JobRecord) -> bool:
-        return record.status is JobStatus.RUNNING and self._silent_s(record) > self._rules.max_silence_s
+        return record.pending_reason is None and self._silent_s(record) > self._rules.max_silence_s
 
     def _of_silence(self, record: JobRecord) -> str:
-        return f"the training was silent for {self._silent_s(record):.0f} s and was stopped"
+        what = "was silent" if record.status is JobStatus.RUNNING else "lacked nothing and did not begin"
+        return f"the training {what} for {self._silent_s(record):.0f} s and was stopped"
 
     async def _bury(self, record: JobRecord, state: Submission | None) -> None:
         """Its Ray Job has ended and its last words, folded already, were not about its end."""

@@ -309,6 +309,48 @@ async def test_a_silent_training_that_does_not_stop_has_no_second_one_beside_it(
     assert any("was silent for" in note.message for note in await world.jobs.notes("a"))
 
 
+async def test_a_training_that_never_begins_although_it_could_is_started_again(world: World) -> None:
+    await world.submit()
+    await world.look()
+    world.available = {"CPU": 0.5}
+    for attempt in (1, 2):
+        world.now += world.rules.max_silence_s - 10
+        assert (await world.look()).submission_id == f"a-{attempt}"
+        world.now += 20
+        await world.look()
+        assert world.cluster.live == [f"a-{attempt + 1}"]
+    notes = [note.message for note in await world.jobs.notes("a")]
+    assert any(note.startswith("the training lacked nothing and did not begin for 361") for note in notes)
+
+
+async def test_a_training_that_waits_for_resources_may_be_silent_and_has_its_hour_when_they_are_there(
+    world: World,
+) -> None:
+    world.available = {"CPU": 0.4}
+    await world.submit()
+    for _ in range(3):
+        world.now += 2 * world.rules.max_silence_s
+        assert (await world.look()).pending_reason == "waits for 0.5 CPU"
+    world.available = {"CPU": 0.5}
+    assert (await world.look()).pending_reason is None
+    world.now += world.rules.max_silence_s - 10
+    assert (await world.look()).submission_id == "a-1"
+    world.now += 20
+    assert (await world.look()).submission_id == "a-2"
+
+
+async def test_a_job_whose_ray_job_is_stopped_from_outside_while_it_waits_is_cancelled_however_long_it_waited(
+    world: World,
+) -> None:
+    world.available = {"CPU": 0.4}
+    await world.submit()
+    world.now += 2 * world.rules.max_silence_s
+    await world.look()
+    world.now += 2 * world.rules.max_silence_s
+    world.cluster.jobs["a-1"] = Submission.STOPPED
+    assert (await world.look()).status is JobStatus.CANCELLED
+
+
 async def test_what_goes_wrong_with_one_job_stays_with_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.rules = replace(world.rules, max_concurrent_jobs=2)
     world.restart_tracker()

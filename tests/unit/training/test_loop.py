@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,6 +92,28 @@ def test_a_job_says_what_it_does(finished: dict[TrainingKind, tuple[Path, Path]]
     assert lines[-1]["type"] == "published"
     assert lines[-1]["folder"] == str(folder)
     assert (job_dir / "loss.svg").is_file()
+
+
+def test_the_work_moves_with_every_mini_batch_of_measuring_and_of_training(tmp_path: Path, e5_tiny: Path) -> None:
+    moves: Counter[str] = Counter()
+
+    class Counting(Reporter):
+        phase = "prepare"
+
+        def moves(self) -> None:
+            moves[self.phase] += 1
+
+        def event(self, level: str, message: str) -> None:
+            self.phase = message
+
+        def started(self, **_: Any) -> None:
+            self.phase = "steps"
+
+    spec, job_dir = make_job(tmp_path, e5_tiny, mini_batch_size=2, checkpoint_steps=9)
+    train(spec, job_dir, Counting(job_dir / FILE_NAME))
+    measured = 20 // 8 + 1 + 1  # passages and queries, eight at a time
+    assert moves["measuring the base"] == moves["measuring the result"] == measured
+    assert moves["steps"] >= 4 * 2 * (2 + 2)  # queries and passages of each step, twice
 
 
 def test_a_full_result_is_the_base_with_other_weights(
