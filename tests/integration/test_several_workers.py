@@ -22,7 +22,9 @@ from tests.training_worker import DIES_AFTER, take_part, workers
 from tests.unit.training.jobs import docstring_pairs, make_job, of_type
 from training.reporting import read_lines
 
-CLOSEST = 0.01  # difference of what was learned, as a share of it; without the other worker's negatives it is 0.06 and more
+CLOSEST = (
+    0.01  # difference of what was learned, as a share of it; without the other worker's negatives it is 0.06 and more
+)
 NO_GRADIENT = "key.bias"  # shifts all scores of a query alike, so its gradient is rounding, which Adam makes steps of
 BASES = {"full": "e5-tiny", "lora": "bge-m3-tiny"}
 HEADS = ("colbert_linear.pt", "sparse_linear.pt")
