@@ -38,6 +38,7 @@ _SPARSE_WEIGHT = 0.3
 _WITHOUT_RERANKING = 3  # rows of ``measure`` before it reranks
 _SEED = 0
 _QUIET_S = 20.0
+_LOOK_S = 0.5
 
 
 def run(options: argparse.Namespace, service: httpx.Client) -> dict[str, Any]:
@@ -104,19 +105,25 @@ def quality(service: httpx.Client, data: RetrievalSet, model: str) -> list[Row]:
 
 
 def train(service: httpx.Client, kind: str, pairs: Sequence[str], **body: Any) -> dict[str, Any]:
-    """One fine-tune from its submission to its end; seconds and the job's own words about it."""
+    """One fine-tune from its submission to its end; the job's own words about it, and seconds since its submission.
+
+    ``runs_s`` is when its process ran, ``first_step_s`` when the first step was taken (None if none was): between them
+    libraries and model are loaded and the base is measured. ``done_s`` is its end.
+    """
     body["text_content"] = "\n".join(pairs)
     if kind != "full":
         body["use_qlora"] = kind == "qlora"
+    began = time.monotonic()
     reply = service.post("/fine-tune" if kind == "full" else "/fine-tune-lora", json=body)
     if reply.status_code != 200:
         raise SystemExit(f"{kind}: {reply.status_code} {reply.text[:300]}")
-    job = _watch(service, reply.json()["job_id"], kind)
+    job, stepped = _watch(service, reply.json()["job_id"], kind)
     return {
         "status": job["status"],
         "message": job["message"],
-        "start_s": round((job["started_at"] or job["ended_at"]) - job["created_at"], 1),
-        "train_s": round(job["ended_at"] - (job["started_at"] or job["ended_at"]), 1),
+        "runs_s": round((job["started_at"] or job["ended_at"]) - job["created_at"], 1),
+        "first_step_s": None if stepped is None else round(stepped - began, 1),
+        "done_s": round(job["ended_at"] - job["created_at"], 1),
         "steps": job["steps"],
         "train_pairs": job["train_pairs"],
         "metrics_before": job["metrics_before"],
@@ -124,17 +131,19 @@ def train(service: httpx.Client, kind: str, pairs: Sequence[str], **body: Any) -
     }
 
 
-def _watch(service: httpx.Client, job_id: str, kind: str) -> dict[str, Any]:
-    told = ""
+def _watch(service: httpx.Client, job_id: str, kind: str) -> tuple[dict[str, Any], float | None]:
+    """The job in the end, and the monotonic time at which it had taken a step."""
+    told, stepped = "", None
     while True:
         job: dict[str, Any] = service.get(f"/train-status/{job_id}").raise_for_status().json()
+        stepped = stepped or (time.monotonic() if job["steps"] else None)
         line = f"{kind}: {job['status']}, {job['progress']:.0f} %, {job['pending_reason'] or job['message']}"
         if line != told and (sys.stderr.isatty() or job["status"] in _ENDED):
             told = line
             print(f"\r{line[:110]:110}", end="\n" if job["status"] in _ENDED else "", file=sys.stderr, flush=True)
         if job["status"] in _ENDED:
-            return job
-        time.sleep(1)
+            return job, stepped
+        time.sleep(_LOOK_S)
 
 
 def _vectors(service: httpx.Client, texts: Sequence[str], model: str, *, is_query: bool) -> np.ndarray[Any, Any]:

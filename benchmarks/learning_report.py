@@ -13,14 +13,14 @@ def markdown(saved: dict[str, Any]) -> str:
         f"{saved['date']}, {saved['machine']['cpu']}, {saved['machine']['cpu_count']} CPUs; {saved['base']} on "
         f"{data['name']}: {data['pairs']} pairs, {data['queries']} test queries, {data['documents']} documents",
         "",
-        "| kind | order by | nDCG@10 | recall@10 | starts in, s | trains, s |",
-        "|---|---|---:|---:|---:|---:|",
+        "| kind | order by | nDCG@10 | recall@10 | process runs after, s | first step after, s | done after, s |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
     for row in saved["quality"]:
-        job = jobs.get(row["kind"], {"start_s": "-", "train_s": "-"})
+        job = jobs.get(row["kind"], dict.fromkeys(("runs_s", "first_step_s", "done_s"), "-"))
         lines.append(
             f"| {row['kind']} | {row['method']} | {row['ndcg']:.3f} | {row['recall']:.3f} "
-            f"| {job['start_s']} | {job['train_s']} |"
+            f"| {job['runs_s']} | {job['first_step_s']} | {job['done_s']} |"
         )
     lines += ["", "| one quiet client | requests | failures | p50 ms | p99 ms |", "|---|---:|---:|---:|---:|"]
     for label, seen in [("nothing is trained", before)] + [(f"beside {kind}", jobs[kind]["during"]) for kind in jobs]:

@@ -1,4 +1,4 @@
-"""Signs of life: what is slow must not be taken for dead."""
+"""Signs of life: what is slow must not be taken for dead, nor what hangs for slow."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ SECONDS_BETWEEN_BEATS = 60.0
 
 @contextmanager
 def heartbeat(reporter: Reporter, *, every_s: float = SECONDS_BETWEEN_BEATS) -> Iterator[None]:
-    """Has the reporter say now and then that this process lives.
+    """Has the reporter say at once and then now and then that the work moves, if it does.
 
     Steps of a large batch on a CPU, or the measuring of a large base, take longer than the service listens to
-    silence.
+    silence. That a thread of this process lives shows nothing: the one that works may wait for a device, another worker
+    or a disk that never answers.
 
     Args:
-        reporter: Says it, unless it is that of a worker that says nothing.
+        reporter: Says it, unless it is that of a worker that says nothing; whoever works tells it.
         every_s: Seconds between two signs.
     """
     if not reporter.speaks:
@@ -31,11 +32,13 @@ def heartbeat(reporter: Reporter, *, every_s: float = SECONDS_BETWEEN_BEATS) -> 
     over = threading.Event()
 
     def beat() -> None:
-        while not over.wait(every_s):
+        while True:
             try:
                 reporter.alive()
             except OSError:  # a full disk stops the training itself, if it lasts
                 logger.warning("no sign of life could be written", exc_info=True)
+            if over.wait(every_s):
+                return
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()

@@ -136,7 +136,8 @@ def train(
     trained = probe_vector(model, job.source, job.place)
     del model, heads
     gc.collect()  # before the result is loaded
-    encode = load_result(staged, trained, spec, job.source, job.place)
+    reporter.moves()
+    encode = load_result(staged, trained, spec, job.source, job.place, reporter.moves)
     after = {}
     if job.task is not None:
         reporter.event("info", "measuring the result")
@@ -156,7 +157,7 @@ def _measure_base(job: Job, reporter: Reporter) -> dict[str, float]:
         if line.get("type") == "metrics" and line.get("when") == "before":
             return {name: value for name, value in line.items() if name not in ("time", "type", "when")}
     reporter.event("info", "measuring the base")
-    metrics = evaluate(job.task, load_base(job.spec, job.source, job.place))
+    metrics = evaluate(job.task, load_base(job.spec, job.source, job.place, reporter.moves))
     reporter.metrics("before", metrics)
     return metrics
 
@@ -168,6 +169,7 @@ def _take_steps(job: Job, reporter: Reporter, on_checkpoint: OnCheckpoint) -> tu
     total_steps = spec.epochs * (len(rows["query"]) // batch_size)
     set_seed(spec.seed)  # of the adapter's first values
     model = _build_trainable(job)
+    model.register_forward_hook(lambda *_: reporter.moves())  # runs for each mini-batch
     mini_batch_size = checkpoints.recall_mini_batch_size(job.checkpoints, spec.mini_batch_size)
     if mini_batch_size < spec.mini_batch_size:  # the worker whose memory ran out may have been one that says nothing
         reporter.event("info", f"going on with {mini_batch_size} texts at a time: memory ran out with more")

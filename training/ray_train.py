@@ -16,6 +16,7 @@ from serve_app.domain.errors import ServiceError
 from serve_app.domain.fine_tuning import TrainingSpec
 from serve_app.models.openmp import PASSIVE
 from training.errors import TrainingError, reason_of
+from training.heartbeat import heartbeat
 from training.reporting import FILE_NAME, Reporter
 
 logger = logging.getLogger(__name__)
@@ -91,10 +92,6 @@ def _worker(config: dict[str, str]) -> dict[str, str]:
     """Runs on every worker. What trying again can not cure is returned; only what it can is raised."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a package for kernels it warns, and works
-    from training.checkpoints import remove_incomplete
-    from training.heartbeat import heartbeat
-    from training.loop import train
-
     os.nice(_NICENESS)  # where serving and training share a core, serving goes first
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
@@ -107,6 +104,8 @@ def _worker(config: dict[str, str]) -> dict[str, str]:
     reporter = Reporter(job_dir / FILE_NAME if rank == 0 else None)
     try:
         with heartbeat(reporter):
+            from training.loop import train  # takes seconds, in which the job is under way already
+
             folder = train(
                 TrainingSpec.from_json(config["spec"]),
                 job_dir,
@@ -119,6 +118,8 @@ def _worker(config: dict[str, str]) -> dict[str, str]:
     except Exception as error:
         logger.exception("the training failed")
         if rank == 0:
+            from training.checkpoints import remove_incomplete
+
             remove_incomplete(job_dir / "checkpoints")  # a full disk needs the room to say what has happened
         if world_size == 1:
             return {"failed": reason_of(error)}

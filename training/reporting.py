@@ -28,6 +28,7 @@ class Reporter:
         self._path = path
         self._clock = clock
         self._lock = threading.Lock()
+        self._has_moved = True
 
     @property
     def speaks(self) -> bool:
@@ -63,9 +64,18 @@ class Reporter:
         """Something a person wants to know; ``level`` is ``info`` or ``warning``."""
         self._write("event", level=level, message=message)
 
+    def moves(self) -> None:
+        """A piece of the work is done: some texts were computed, or a model was loaded. Says nothing by itself."""
+        self._has_moved = True
+
     def alive(self) -> None:
-        """Nothing has happened, but it goes on: an event without a message, which nobody is shown."""
-        self._write("event")
+        """Nothing has happened, but it goes on: an event without a message, which nobody is shown.
+
+        Says so only if the work has moved since the last time.
+        """
+        if self._has_moved:
+            self._has_moved = False
+            self._write("event")
 
     def published(self, *, model_name: str, folder: Path) -> None:
         """The result can be served."""

@@ -27,6 +27,7 @@ from training.checkpoints import load_trained, mark_complete, remember_mini_batc
 from training.errors import TrainingError
 from training.model import Place
 from training.reporting import Reporter
+from training.saving import SavesInTime
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         """
         super().__init__(loss=loss, **options)
         self.remove_callback(PrinterCallback)
+        self.add_callback(SavesInTime())
         self._warmup_ratio = warmup_ratio
         self._objective: Any = loss
         self._folder = Path(self.args.output_dir or ".")

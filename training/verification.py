@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +26,24 @@ CLOSEST = {TrainingKind.FULL: 0.99, TrainingKind.LORA: 0.99, TrainingKind.QLORA:
 """Least cosine of the trained and the served model's vectors of a text. They round differently, and a Q-LoRA adapter
 was trained on weights of four bits and is served on the base's own."""
 
+OnBatch = Callable[[], None]
+
 _PROBE = "which texts answer this question?"
 _GPU_BATCH, _CPU_BATCH = 64, 8  # texts; on a CPU small batches of texts of one length are the fastest
 
 
-def load_base(spec: TrainingSpec, source: ModelSource, place: Place) -> Encode:
+def load_base(spec: TrainingSpec, source: ModelSource, place: Place, on_batch: OnBatch) -> Encode:
     """The base model as it is served.
 
     Raises:
         ModelLoadError: It can not be loaded.
     """
-    return _encode_with(_load(spec, source, place), source, spec, place)
+    return _encode_with(_load(spec, source, place), source, spec, place, on_batch)
 
 
-def load_result(staged: Path, trained: Float32, spec: TrainingSpec, source: ModelSource, place: Place) -> Encode:
+def load_result(
+    staged: Path, trained: Float32, spec: TrainingSpec, source: ModelSource, place: Place, on_batch: OnBatch
+) -> Encode:
     """A staged result as it is served; an adapter, that of a Q-LoRA too, on the base as it is, not quantised.
 
     Args:
@@ -48,20 +52,21 @@ def load_result(staged: Path, trained: Float32, spec: TrainingSpec, source: Mode
         spec: The job.
         source: The base.
         place: Where to compute.
+        on_batch: Called when a few texts are computed.
 
     Raises:
         TrainingError: It does not compute what was trained, or the training changed nothing.
         ModelLoadError: It can not be loaded.
     """
     base = _load(spec, source, place)
-    unchanged = _encode_with(base, source, spec, place)([_probe(source)])[0]
+    unchanged = _encode_with(base, source, spec, place, on_batch)([_probe(source)])[0]
     if spec.kind is TrainingKind.FULL:
         del base
         source = describe(spec.model_name, staged, family=spec.family)
         model = load_model(source, device=str(place.device), dtype=place.dtype_name, threads=_threads(spec))
     else:
         model = _with_adapter(base, staged, source)
-    encode = _encode_with(model, source, spec, place)
+    encode = _encode_with(model, source, spec, place, on_batch)
     found = encode([_probe(source)])[0]
     if np.array_equal(found, unchanged):
         raise TrainingError("the training has changed nothing: the result computes the same vectors as its base")
@@ -94,7 +99,9 @@ def _with_adapter(base: EmbeddingModel, staged: Path, source: ModelSource) -> Em
     return EmbeddingModel(base.transformer, source.pooling, heads, base.transformer.adapters.load(staged))
 
 
-def _encode_with(model: EmbeddingModel, source: ModelSource, spec: TrainingSpec, place: Place) -> Encode:
+def _encode_with(
+    model: EmbeddingModel, source: ModelSource, spec: TrainingSpec, place: Place, on_batch: OnBatch
+) -> Encode:
     tokenize = TextTokenizer(source.folder, min(source.max_tokens, spec.max_seq_length))
     size = _GPU_BATCH if place.device.type == "cuda" else _CPU_BATCH
 
@@ -108,6 +115,7 @@ def _encode_with(model: EmbeddingModel, source: ModelSource, spec: TrainingSpec,
                 if isinstance(encoded, ServiceError):
                     raise TrainingError(f"the model can not compute a vector: {encoded.message}")
                 vectors[i] = encoded.dense
+            on_batch()
         return vectors
 
     return encode

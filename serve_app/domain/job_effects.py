@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from serve_app.domain.job_events import EventType, JobEvent
+from serve_app.domain.job_losses import count_loss, forgive_losses
 from serve_app.domain.jobs import JobRecord
 
 MEASURE = "ndcg@10"  # what decides whether a fine-tune made its model better
@@ -26,16 +27,16 @@ def _submitted(record: JobRecord, event: JobEvent) -> JobRecord:
 
 def _waiting(record: JobRecord, event: JobEvent) -> JobRecord:
     reason = event.text("reason")
-    return replace(record, pending_reason=reason, message=reason or "starts")
+    heard_at = record.heard_at if reason else event.time  # silence tells something from now on
+    return replace(record, pending_reason=reason, message=reason or "starts", heard_at=heard_at)
 
 
 def _lost(record: JobRecord, event: JobEvent) -> JobRecord:
     reason = event.text("reason") or "the training is gone"
     resumed = f"step {record.checkpoint}" if record.checkpoint else "the start"
     return replace(
-        record,
+        count_loss(record, event.type),
         submission_id=None,
-        fruitless=record.fruitless + 1,
         seconds_left=None,
         pending_reason="waits to be started again",
         message=f"{reason}; it will go on from {resumed}",
@@ -86,7 +87,7 @@ def _checkpoint(record: JobRecord, event: JobEvent) -> JobRecord:
     step = event.count("step") or 0
     if step <= record.checkpoint:
         return record
-    return replace(record, checkpoint=step, checkpoint_at=event.time, fruitless=0)
+    return replace(forgive_losses(record), checkpoint=step, checkpoint_at=event.time)
 
 
 def _metrics(record: JobRecord, event: JobEvent) -> JobRecord:
@@ -122,6 +123,7 @@ EFFECTS: Mapping[EventType, Callable[[JobRecord, JobEvent], JobRecord]] = Mappin
         EventType.SUBMITTED: _submitted,
         EventType.WAITING: _waiting,
         EventType.LOST: _lost,
+        EventType.INTERRUPTED: _lost,
         EventType.CANCELLED: _cancelled,
         EventType.STARTED: _started,
         EventType.PROGRESS: _progress,

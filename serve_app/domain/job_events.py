@@ -14,6 +14,7 @@ class EventType(StrEnum):
     SUBMITTED = "submitted"  # a Ray Job was started for it: submission_id
     WAITING = "waiting"  # it can not go on yet: reason
     LOST = "lost"  # its Ray Job is gone without a word: reason
+    INTERRUPTED = "interrupted"  # its Ray Job is gone with the whole cluster: reason
     CANCELLED = "cancelled"  # somebody wanted it to stop: reason?
     STARTED = "started"  # total_steps, train_pairs, eval_pairs, device, resumed_step
     PROGRESS = "progress"  # step, total_steps, epoch, loss, learning_rate, tokens_per_second, seconds_left
@@ -26,7 +27,9 @@ class EventType(StrEnum):
 
 
 _LARGEST = 2**53  # of what a JSON reader must keep exactly
-OF_THE_TRACKER = frozenset({EventType.SUBMITTED, EventType.WAITING, EventType.LOST, EventType.CANCELLED})
+OF_THE_TRACKER = frozenset(
+    {EventType.SUBMITTED, EventType.WAITING, EventType.LOST, EventType.INTERRUPTED, EventType.CANCELLED}
+)
 OF_THE_TRAINING = frozenset(EventType) - OF_THE_TRACKER
 
 

@@ -33,11 +33,13 @@ TRANSITIONS: Mapping[JobStatus, Mapping[EventType, JobStatus]] = MappingProxyTyp
             EventType.SUBMITTED: JobStatus.PENDING,
             EventType.WAITING: JobStatus.PENDING,
             EventType.LOST: JobStatus.PENDING,
+            EventType.INTERRUPTED: JobStatus.PENDING,
             **_SIGNS_OF_LIFE,
             **_ENDS,
         },
         JobStatus.RUNNING: {
             EventType.LOST: JobStatus.PENDING,
+            EventType.INTERRUPTED: JobStatus.PENDING,
             **_SIGNS_OF_LIFE,
             **_ENDS,
         },

@@ -80,6 +80,7 @@ def _note(event: JobEvent, record: JobRecord) -> tuple[str, str]:
 _WORDS: Mapping[EventType, Words] = MappingProxyType(
     {
         EventType.LOST: _lost,
+        EventType.INTERRUPTED: _lost,
         EventType.FAILED: _failed,
         EventType.DONE: _done,
         EventType.CHECKPOINT: _checkpoint,

@@ -51,7 +51,8 @@ class JobRecord:
         pending_reason: What a pending job waits for.
         submission_id: Id of the Ray Job that works on it now; None while none does.
         attempts: Ray Jobs started so far, this one included.
-        fruitless: Attempts in a row that were lost without reaching a new checkpoint.
+        fruitless: Attempts in a row that were lost without reaching a new checkpoint; see ``domain.job_losses``.
+        interruptions: The same for those that were under way when the whole cluster was restarted.
         checkpoint: Last step that can be resumed from.
         checkpoint_at: When it was there.
         steps: Optimiser steps done.
@@ -69,7 +70,7 @@ class JobRecord:
         published: Whether the result is there, under ``model_name``.
         started_at: When training first started.
         ended_at: When the status became terminal.
-        heard_at: When the training last said something.
+        heard_at: When the training last said something, or when it could begin to.
         read_bytes: How far ``training.jsonl`` is folded into this record.
         events: Number of entries in ``events.jsonl``.
     """
@@ -89,6 +90,7 @@ class JobRecord:
     submission_id: str | None = None
     attempts: int = 0
     fruitless: int = 0
+    interruptions: int = 0
     checkpoint: int = 0
     checkpoint_at: float | None = None
     steps: int = 0

@@ -4,9 +4,9 @@ What a look can find, and what it does::
 
     the training has said something ─── fold it into the record
     a Ray Job has died without a word ─ start another, from the last checkpoint; fail after three that got nowhere
-    Ray does not know the Ray Job ───── the cluster was restarted: the same
+    Ray does not know the Ray Job ───── the cluster was restarted: the same, but that is hardly the job's fault
     somebody stopped the Ray Job ────── cancelled
-    it is silent for an hour ────────── stop it, start another
+    it is silent for an hour ────────── stop it, start another; one that waits for resources may be silent
     there is room for another job ───── start the oldest that waits
     a Ray Job belongs to no live job ── stop it
     a Ray Job is not in its record ──── whoever started it died, or was not answered: write it down
@@ -18,10 +18,11 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serve_app.domain.errors import ServiceError, UnavailableError
 from serve_app.domain.job_events import EventType
+from serve_app.domain.job_losses import Patience, why_given_up
 from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.jobs.free import Free
 from serve_app.jobs.ledger import Ledger
@@ -40,8 +41,8 @@ class Rules:
     Attributes:
         max_concurrent_jobs: Jobs that have a Ray Job at once; the others wait for their turn.
         max_waiting_jobs: With more than this the service answers 429.
-        max_fruitless_attempts: So many attempts in a row may be lost without reaching a new checkpoint.
-        max_silence_s: A running training that says nothing for so long is taken for dead.
+        patience: So much may be lost before a job is given up.
+        max_silence_s: A training that runs, or could, and says nothing for so long is taken for dead.
         stop_s: So long a cancellation waits for the Ray Job to end; Ray itself kills after three seconds. Together with
             ``log_s`` it stays below the ten seconds in which a cancellation is answered.
         log_s: So long Ray is given to tell a log.
@@ -51,7 +52,7 @@ class Rules:
 
     max_concurrent_jobs: int = 1
     max_waiting_jobs: int = 100
-    max_fruitless_attempts: int = 3
+    patience: Patience = field(default_factory=Patience)
     max_silence_s: float = 3600.0
     stop_s: float = 7.0
     log_s: float = 1.5
@@ -183,30 +184,32 @@ class Supervision:
 
     async def _check_live(self, record: JobRecord) -> None:
         if record.status is JobStatus.PENDING:
-            await self._check_place(record)
-        elif record.submission_id and self._is_silent(record) and await self.stop(record.submission_id):
+            record = await self._check_place(record)
+        if record.submission_id and self._is_silent(record) and await self.stop(record.submission_id):
             self._lose(record, self._of_silence(record))
 
-    async def _check_place(self, record: JobRecord) -> None:
+    async def _check_place(self, record: JobRecord) -> JobRecord:
         """Says what a job lacks that has a Ray Job and does not train yet.
 
         Where it is slow to start, this is a guess: what is lacking may be what its own workers have reserved.
         """
         reason = record.pending_reason
         if reason is None and self._silent_s(record) < self._rules.slow_start_s:
-            return
+            return record
         lacking = (await self._resources_left()).lacking(self._ledger.spec(record.id))
         is_guess = reason is None or reason.startswith(_MAY_WAIT)
         self._ledger.wait(record, lacking and (_MAY_WAIT if is_guess else "waits for ") + lacking)
+        return self._ledger.get(record.id)
 
     def _silent_s(self, record: JobRecord) -> float:
         return self._ledger.clock() - (record.heard_at or 0.0)
 
     def _is_silent(self, record: JobRecord) -> bool:
-        return record.status is JobStatus.RUNNING and self._silent_s(record) > self._rules.max_silence_s
+        return record.pending_reason is None and self._silent_s(record) > self._rules.max_silence_s
 
     def _of_silence(self, record: JobRecord) -> str:
-        return f"the training was silent for {self._silent_s(record):.0f} s and was stopped"
+        what = "was silent" if record.status is JobStatus.RUNNING else "lacked nothing and did not begin"
+        return f"the training {what} for {self._silent_s(record):.0f} s and was stopped"
 
     async def _bury(self, record: JobRecord, state: Submission | None) -> None:
         """Its Ray Job has ended and its last words, folded already, were not about its end."""
@@ -220,12 +223,13 @@ class Supervision:
         elif state is Submission.ENDED:
             self._lose(record, "the training process died")
         else:
-            self._lose(record, "the cluster was restarted")
+            self._lose(record, "the cluster was restarted", loss=EventType.INTERRUPTED)
 
-    def _lose(self, record: JobRecord, reason: str) -> None:
-        losses = record.fruitless + 1
-        if losses < self._rules.max_fruitless_attempts:
-            self._ledger.apply(record.id, EventType.LOST, reason=reason)
-            return
-        times = f"{reason}, and so {losses} attempts in a row were lost without reaching a new checkpoint"
-        self._ledger.apply(record.id, EventType.FAILED, reason=f"{times}; /jobs/{record.id}/logs tells more")
+    def _lose(self, record: JobRecord, reason: str, *, loss: EventType = EventType.LOST) -> None:
+        why = why_given_up(record, loss, self._rules.patience)
+        if why is None:
+            self._ledger.apply(record.id, loss, reason=reason)
+        else:
+            self._ledger.apply(
+                record.id, EventType.FAILED, reason=f"{reason}, {why}; /jobs/{record.id}/logs tells more"
+            )

@@ -27,8 +27,11 @@ _INVALID: dict[int | str, dict[str, Any]] = {
     422: {"model": Problem, "description": "A parameter is out of its bounds."}
 }
 _HIDDEN = frozenset(
-    {"id", "submission_id", "fruitless", "checkpoint", "checkpoint_at", "published", "heard_at", "read_bytes", "events"}
-)
+    {
+        "id", "submission_id", "fruitless", "interruptions", "checkpoint", "checkpoint_at", "published", "heard_at",
+        "read_bytes", "events",
+    }
+)  # fmt: skip
 
 
 def job_body(record: JobRecord) -> dict[str, Any]:

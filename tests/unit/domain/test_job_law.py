@@ -22,6 +22,7 @@ LAW = {  # written a second time, by hand: a change of the law must be wanted tw
     "submitted": {P: P},
     "waiting": {P: P},
     "lost": {P: P, R: P},
+    "interrupted": {P: P, R: P},
     "cancelled": {P: X, R: X},
     "started": {P: R, R: R},
     "progress": {P: R, R: R},
@@ -126,14 +127,6 @@ def test_a_lost_job_waits_to_be_started_again_and_says_from_where() -> None:
     lost = folded(event(EventType.CHECKPOINT, step=50), event(EventType.LOST, reason="the driver died"), record=RUNNING)
     assert (lost.status, lost.submission_id, lost.pending_reason) == ("pending", None, "waits to be started again")
     assert lost.message == "the driver died; it will go on from step 50"
-
-
-def test_lost_attempts_are_counted_until_one_gets_further() -> None:
-    lost, checkpoint = event(EventType.LOST), event(EventType.CHECKPOINT, step=50)
-    twice = folded(checkpoint, lost, SUBMITTED, STARTED, lost, record=RUNNING)
-    assert twice.fruitless == 2
-    assert folded(SUBMITTED, STARTED, checkpoint, record=twice).fruitless == 2, "the same checkpoint is no progress"
-    assert folded(SUBMITTED, STARTED, event(EventType.CHECKPOINT, step=51), record=twice).fruitless == 0
 
 
 def test_a_checkpoint_has_the_time_at_which_it_was_first_there() -> None:

@@ -74,6 +74,28 @@ async def test_three_attempts_that_got_nowhere_are_enough(world: World) -> None:
     assert world.cluster.started == ["a-1", "a-2", "a-3"]
 
 
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_a_job_survives_restarts_of_the_cluster_and_for_ever_if_it_only_waited(
+    world: World, has_begun: bool
+) -> None:
+    await world.submit()
+    for attempt in range(1, 11):
+        record = await world.look()
+        assert (record.submission_id, record.attempts) == (f"a-{attempt}", attempt)
+        if has_begun:
+            world.say(STARTED)
+            assert (await world.look()).status is JobStatus.RUNNING
+        world.cluster.restart()
+        world.restart_tracker()
+    record = await world.look()
+    if has_begun:
+        assert record.status is JobStatus.FAILED, "it may bring the cluster down each time"
+        assert (record.error or "").startswith("the cluster was restarted, 10 times in a row while this job was under")
+    else:
+        assert (record.status, record.attempts) == (JobStatus.PENDING, 11)
+        assert (record.fruitless, record.interruptions) == (0, 0)
+
+
 async def test_an_attempt_that_reached_a_new_checkpoint_was_not_in_vain(world: World) -> None:
     await world.running()
     for attempt in range(1, 8):
@@ -285,6 +307,48 @@ async def test_a_silent_training_that_does_not_stop_has_no_second_one_beside_it(
     record = await world.look()
     assert (record.status, record.submission_id) == (JobStatus.PENDING, "a-2")
     assert any("was silent for" in note.message for note in await world.jobs.notes("a"))
+
+
+async def test_a_training_that_never_begins_although_it_could_is_started_again(world: World) -> None:
+    await world.submit()
+    await world.look()
+    world.available = {"CPU": 0.5}
+    for attempt in (1, 2):
+        world.now += world.rules.max_silence_s - 10
+        assert (await world.look()).submission_id == f"a-{attempt}"
+        world.now += 20
+        await world.look()
+        assert world.cluster.live == [f"a-{attempt + 1}"]
+    notes = [note.message for note in await world.jobs.notes("a")]
+    assert any(note.startswith("the training lacked nothing and did not begin for 361") for note in notes)
+
+
+async def test_a_training_that_waits_for_resources_may_be_silent_and_has_its_hour_when_they_are_there(
+    world: World,
+) -> None:
+    world.available = {"CPU": 0.4}
+    await world.submit()
+    for _ in range(3):
+        world.now += 2 * world.rules.max_silence_s
+        assert (await world.look()).pending_reason == "waits for 0.5 CPU"
+    world.available = {"CPU": 0.5}
+    assert (await world.look()).pending_reason is None
+    world.now += world.rules.max_silence_s - 10
+    assert (await world.look()).submission_id == "a-1"
+    world.now += 20
+    assert (await world.look()).submission_id == "a-2"
+
+
+async def test_a_job_whose_ray_job_is_stopped_from_outside_while_it_waits_is_cancelled_however_long_it_waited(
+    world: World,
+) -> None:
+    world.available = {"CPU": 0.4}
+    await world.submit()
+    world.now += 2 * world.rules.max_silence_s
+    await world.look()
+    world.now += 2 * world.rules.max_silence_s
+    world.cluster.jobs["a-1"] = Submission.STOPPED
+    assert (await world.look()).status is JobStatus.CANCELLED
 
 
 async def test_what_goes_wrong_with_one_job_stays_with_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

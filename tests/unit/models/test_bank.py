@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
+import time
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -306,11 +308,18 @@ async def test_memory_is_given_back_after_the_model_is_gone(tmp_path: Path) -> N
     workshop.full("b", 100)
     async with using(workshop, "a") as models:
         old = weakref.ref(models.pop())
-    await asyncio.sleep(0.1)  # the thread that has loaded it lets go of it a moment after it has answered
-    found: list[Any] = []
-    transformer_of(workshop.home).released.append(lambda: found.append(old()))
+    gone: list[bool] = []
+
+    def look() -> None:
+        deadline = time.monotonic() + 5  # the thread that has loaded it lets go of it a moment after it has answered
+        while old() is not None and time.monotonic() < deadline:
+            gc.collect()
+            time.sleep(0.01)
+        gone.append(old() is None)
+
+    transformer_of(workshop.home).released.append(look)
     await use(workshop, "b")
-    assert found == [None]
+    assert gone == [True]
 
 
 # ------------------------------------------------------------------ adapters on whole fine-tunes

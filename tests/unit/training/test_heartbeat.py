@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 from serve_app.domain.job_events import EventType, JobEvent
@@ -13,29 +14,48 @@ from training.reporting import FILE_NAME, Reporter, read_lines
 
 
 class Listened(Reporter):
-    """Tells when it has said ``wanted`` times that it lives; fails the first time."""
+    """Counts how often it was to say that it lives; the disk is full the second time."""
 
-    def __init__(self, path: Path, wanted: int) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.enough = threading.Event()
-        self._wanted = wanted + 1
+        self.beats = 0
 
     def alive(self) -> None:
-        self._wanted -= 1
-        if not self._wanted:
-            self.enough.set()
-            return
+        self.beats += 1
         super().alive()
-        if self._wanted == 2:
+        if self.beats == 2:
             raise OSError("no space")
 
+    def wait_for_beats(self, count: int) -> None:
+        """Returns when there were so many more, and what the last of them said is written.
 
-def test_a_silent_training_is_heard_until_it_ends_even_if_the_disk_was_full_for_a_moment(tmp_path: Path) -> None:
-    reporter = Listened(tmp_path / FILE_NAME, wanted=3)
+        Raises:
+            TimeoutError: They take too long.
+        """
+        wanted, deadline = self.beats + count + 1, time.monotonic() + 30
+        while self.beats < wanted:
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.001)
+
+
+def test_work_that_moves_is_heard_even_if_the_disk_was_full_for_a_moment(tmp_path: Path) -> None:
+    reporter = Listened(tmp_path / FILE_NAME)
     with heartbeat(reporter, every_s=0.001):
-        assert reporter.enough.wait(30)
+        for heard in (1, 2, 3):
+            reporter.wait_for_beats(3)
+            assert [line["type"] for line in read_lines(tmp_path)] == ["event"] * heard
+            reporter.moves()
     assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
-    assert [line["type"] for line in read_lines(tmp_path)] == ["event"] * 3
+
+
+def test_work_that_hangs_is_not_heard_although_its_process_lives(tmp_path: Path) -> None:
+    reporter = Listened(tmp_path / FILE_NAME)
+    with heartbeat(reporter, every_s=0.001):
+        reporter.wait_for_beats(1)
+        said = len(read_lines(tmp_path))
+        reporter.wait_for_beats(20)
+        assert len(read_lines(tmp_path)) == said == 1
 
 
 def test_a_sign_of_life_is_heard_and_not_told(tmp_path: Path) -> None:

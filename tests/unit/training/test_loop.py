@@ -5,10 +5,14 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +31,7 @@ from training.errors import TrainingError
 from training.loop import prepare, train
 from training.model import build_model, choose_place
 from training.reporting import FILE_NAME, Reporter, read_lines
+from training.saving import SavesInTime
 from training.steps import ContrastiveTrainer
 
 KINDS = [TrainingKind.FULL, TrainingKind.LORA]
@@ -88,6 +93,28 @@ def test_a_job_says_what_it_does(finished: dict[TrainingKind, tuple[Path, Path]]
     assert lines[-1]["type"] == "published"
     assert lines[-1]["folder"] == str(folder)
     assert (job_dir / "loss.svg").is_file()
+
+
+def test_the_work_moves_with_every_mini_batch_of_measuring_and_of_training(tmp_path: Path, e5_tiny: Path) -> None:
+    moves: Counter[str] = Counter()
+
+    class Counting(Reporter):
+        phase = "prepare"
+
+        def moves(self) -> None:
+            moves[self.phase] += 1
+
+        def event(self, level: str, message: str) -> None:
+            self.phase = message
+
+        def started(self, **_: Any) -> None:
+            self.phase = "steps"
+
+    spec, job_dir = make_job(tmp_path, e5_tiny, mini_batch_size=2, checkpoint_steps=9)
+    train(spec, job_dir, Counting(job_dir / FILE_NAME))
+    measured = 20 // 8 + 1 + 1  # passages and queries, eight at a time
+    assert moves["measuring the base"] == moves["measuring the result"] == measured
+    assert moves["steps"] >= 4 * 2 * (2 + 2)  # queries and passages of each step, twice
 
 
 def test_a_full_result_is_the_base_with_other_weights(
@@ -184,6 +211,23 @@ def test_a_killed_job_goes_on_as_if_nothing_had_been(
     assert [line["when"] for line in of_type(lines, "metrics")] == ["before", "after"]  # the base is measured once
     assert not half_written.exists()
     assert same_weights(folder, finished[TrainingKind.LORA][1])
+
+
+def test_a_slow_job_has_checkpoints_before_it_has_taken_many_steps(
+    tmp_path: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = count(0, 50)  # at the start, behind each step and behind each checkpoint
+    monkeypatch.setattr("training.steps.SavesInTime", partial(SavesInTime, clock=lambda: next(ticks)))
+    spec, job_dir = make_job(
+        tmp_path, e5_tiny, kind=TrainingKind.LORA, examples=docstring_pairs(16), eval_fraction=0.0, checkpoint_steps=99,
+        max_seq_length=8,
+    )  # fmt: skip
+    with pytest.raises(Killed):
+        run(spec, job_dir, dies_after=2)
+    run(spec, job_dir)
+    lines = read_lines(job_dir)
+    assert [line["resumed_step"] for line in of_type(lines, "started")] == [0, 2]
+    assert [line["step"] for line in of_type(lines, "checkpoint")] == [2, 4]
 
 
 def test_out_of_memory_halves_the_mini_batch_and_changes_nothing_else(
