@@ -15,6 +15,7 @@ from serve_app.deployments.client import EncoderClient
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.ranking import Rerankers
 from serve_app.deployments.served import Served, count, refuse_long, refuse_many_tokens
+from serve_app.deployments.turns import look_up
 from serve_app.domain.embeddings import DENSE, EncodedBatch, Float32
 from serve_app.domain.errors import ConflictError, DeadlineError, InvalidInputError, QueueFullError
 from serve_app.domain.limits import Limits
@@ -103,7 +104,7 @@ class ServeGateway:
 
     async def models(self) -> Sequence[ModelState]:
         """See ``Gateway.models``. A model that embeds and reranks is one entry."""
-        return await asyncio.to_thread(self._states)
+        return await look_up(self._states)
 
     def _states(self) -> list[ModelState]:
         states: dict[str, ModelState] = {}

@@ -7,6 +7,7 @@ import logging
 import os
 from pathlib import Path
 
+from serve_app.deployments.turns import look_up
 from serve_app.domain.errors import ConfigurationError
 from serve_app.domain.keys import MIN_CHARS, KeyRing, keys_of_file
 from serve_app.security_settings import KEYS_VARIABLE, SecuritySettings
@@ -47,7 +48,7 @@ class Keys:
         """Looks after the file, for ever."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            await asyncio.to_thread(self.look)
+            await look_up(self.look)
 
     def look(self) -> None:
         """Reads the file again if it is another one. If that fails the old keys stay good, and the log says why."""
