@@ -149,6 +149,17 @@ class RerankerSettings(ModelSettings):
         return self
 
 
+class IngressSettings(DeploymentSettings):
+    """The HTTP replicas.
+
+    Attributes:
+        max_ongoing_requests: Requests inside at once, those that are still being read included. Above the 4,096
+            connections of HAProxy: what waits outside is kept in memory without any of our bounds.
+    """
+
+    max_ongoing_requests: int = Field(default=5000, ge=1)
+
+
 class Settings(_Frozen):
     """Everything that ``serve_app.app:build`` can be told.
 
@@ -165,7 +176,7 @@ class Settings(_Frozen):
     models_dir: Path = Field(default=Path("models"), validate_default=True)
     models: tuple[ModelSettings, ...] = (ModelSettings(),)
     rerankers: tuple[RerankerSettings, ...] = ()
-    ingress: DeploymentSettings = DeploymentSettings()
+    ingress: IngressSettings = IngressSettings()
     limits: Limits = Limits()
     training: TrainingSettings = TrainingSettings()
     security: SecuritySettings = Field(default_factory=SecuritySettings)  # when called: it reads the environment

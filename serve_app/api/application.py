@@ -74,7 +74,11 @@ def create_app(
         auth_docs.describe(app)
     app.add_middleware(Origins, allowed=cors_origins)
     app.add_middleware(
-        Guard, max_body_bytes=limits.max_body_bytes, body_timeout_s=limits.body_timeout_s, count_status=count_status
+        Guard,
+        max_body_bytes=limits.max_body_bytes,
+        max_bodies_bytes=limits.max_bodies_bytes,
+        body_timeout_s=limits.body_timeout_s,
+        count_status=count_status,
     )
     if cors_origins:  # outermost: a page may read refusals, too, and a browser asks for leave without a key
         app.add_middleware(CORSMiddleware, allow_origins=cors_origins, **_CORS)
