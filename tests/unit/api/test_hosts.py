@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cache
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from tests.unit.api.fake_jobs import FakeJobs
 PATHS = ["/models", "/livez", "/", "/docs"]
 
 
+@cache  # making one takes longer than all requests to it
 def app_of(hosts: Collection[str] | None) -> FastAPI:
     return create_app(FakeGateway(), FakeJobs(), Limits(), FineTuneLimits(), hosts=hosts)
 
