@@ -19,6 +19,7 @@ KEYS_VARIABLE = "RETRIEVAL_API_KEYS"
 FILE_VARIABLE = "RETRIEVAL_API_KEYS_FILE"
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s*]+")
+_HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 class SecuritySettings(BaseModel):
@@ -35,12 +36,16 @@ class SecuritySettings(BaseModel):
             is seen within five seconds, without a restart.
         cors_origins: Origins of web pages that may call the service from a browser, such as
             ``https://app.example.com``; ``*`` for any. None by default.
+        allowed_hosts: Names that the service may be asked for by, such as ``models.example.com``, where it listens on
+            this machine only and needs no key; ``*`` for any. By default only addresses and ``localhost``, since a web
+            page can have its own name lead to this machine. Elsewhere any name will do, whatever stands here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     api_keys_file: Path | None = None
     cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     _environment_keys: tuple[ApiKey, ...] = PrivateAttr(default=())
 
     @property
@@ -74,6 +79,14 @@ class SecuritySettings(BaseModel):
                     f"{origin!r} is no origin; write one as browsers do: https://app.example.com, no slash"
                 )
         return origins
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if host != "*" and not _HOST.fullmatch(host):
+                raise ValueError(f"{host!r} is no name of a host; write models.example.com, without scheme and port")
+        return tuple(host.lower() for host in hosts)
 
     @model_validator(mode="after")
     def _read_environment(self) -> "SecuritySettings":

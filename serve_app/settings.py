@@ -68,11 +68,15 @@ class BatchingSettings(_Frozen):
         max_padding_tokens: Padding that one text may add to a micro-batch. ``auto``: 16 on a CPU, 1,024
             on a GPU: about what a forward costs before its first token.
         max_backlog_tokens: More waiting tokens than this and the service answers 429.
+        min_tokens_per_s: A forward that is slower than this, beyond its first two minutes, is taken for hung, and its
+            replica is replaced. ``auto``: 2 on a CPU, where one text of 8,192 tokens takes a large model minutes, and
+            more where it shares the cores; 100 on a GPU.
     """
 
     max_batch_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
     max_padding_tokens: Annotated[int, Field(ge=0)] | Auto = "auto"
     max_backlog_tokens: int = Field(default=500_000, ge=1)
+    min_tokens_per_s: Annotated[float, Field(gt=0)] | Auto = "auto"
 
     def for_device(self, device: str) -> tuple[int, int]:
         """``max_batch_tokens`` and ``max_padding_tokens``, ``auto`` resolved for ``cpu`` or ``cuda``."""
@@ -81,6 +85,11 @@ class BatchingSettings(_Frozen):
             batch if self.max_batch_tokens == "auto" else self.max_batch_tokens,
             padding if self.max_padding_tokens == "auto" else self.max_padding_tokens,
         )
+
+    def slowest_for_device(self, device: str) -> float:
+        """``min_tokens_per_s``, ``auto`` resolved likewise."""
+        slowest = 100.0 if device.startswith("cuda") else 2.0
+        return slowest if self.min_tokens_per_s == "auto" else self.min_tokens_per_s
 
 
 class ModelSettings(DeploymentSettings):
@@ -144,6 +153,17 @@ class RerankerSettings(ModelSettings):
         return self
 
 
+class IngressSettings(DeploymentSettings):
+    """The HTTP replicas.
+
+    Attributes:
+        max_ongoing_requests: Requests inside at once, those that are still being read included. Above the 4,096
+            connections of HAProxy: what waits outside is kept in memory without any of our bounds.
+    """
+
+    max_ongoing_requests: int = Field(default=5000, ge=1)
+
+
 class Settings(_Frozen):
     """Everything that ``serve_app.app:build`` can be told.
 
@@ -160,7 +180,7 @@ class Settings(_Frozen):
     models_dir: Path = Field(default=Path("models"), validate_default=True)
     models: tuple[ModelSettings, ...] = (ModelSettings(),)
     rerankers: tuple[RerankerSettings, ...] = ()
-    ingress: DeploymentSettings = DeploymentSettings()
+    ingress: IngressSettings = IngressSettings()
     limits: Limits = Limits()
     training: TrainingSettings = TrainingSettings()
     security: SecuritySettings = Field(default_factory=SecuritySettings)  # when called: it reads the environment

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,6 +13,7 @@ from serve_app import __version__
 from serve_app.api import auth_docs, problems
 from serve_app.api.auth import Access, Auth
 from serve_app.api.gateway import Gateway
+from serve_app.api.hosts import Hosts
 from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.limits import Guard
 from serve_app.api.origins import Origins
@@ -56,6 +57,7 @@ def create_app(
     count_status: Callable[[str, int], None] = lambda path, status: None,
     access: Access | None = None,
     cors_origins: Sequence[str] = (),
+    hosts: Collection[str] | None = None,
 ) -> FastAPI:
     """The whole HTTP surface over two gateways.
 
@@ -67,14 +69,21 @@ def create_app(
         count_status: Called with path and status of every response, for the metrics.
         access: Who may use the service; None for everybody.
         cors_origins: Origins of web pages that may call it; ``*`` for any.
+        hosts: Names that it may be asked for by, beside addresses and ``localhost``; None where any will do.
     """
     app = FastAPIOffline(title="Retrieval model server", version=__version__, description=_DESCRIPTION)
     if access is not None:
         app.add_middleware(Auth, access=access)
         auth_docs.describe(app)
     app.add_middleware(Origins, allowed=cors_origins)
+    if hosts is not None:
+        app.add_middleware(Hosts, allowed=hosts)
     app.add_middleware(
-        Guard, max_body_bytes=limits.max_body_bytes, body_timeout_s=limits.body_timeout_s, count_status=count_status
+        Guard,
+        max_body_bytes=limits.max_body_bytes,
+        max_bodies_bytes=limits.max_bodies_bytes,
+        body_timeout_s=limits.body_timeout_s,
+        count_status=count_status,
     )
     if cors_origins:  # outermost: a page may read refusals, too, and a browser asks for leave without a key
         app.add_middleware(CORSMiddleware, allow_origins=cors_origins, **_CORS)

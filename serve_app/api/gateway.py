@@ -248,10 +248,14 @@ class Gateway(Protocol):
     async def check(self, *, timeout_s: float) -> ModelState:
         """Runs a real forward on the default model, through the whole path.
 
-        A full queue counts as working: busy is not broken, and a probe that failed for it would take a
-        replica away just when it is needed.
+        Busy is not broken, and a probe that failed for it would take a replica away just when it is needed: a full
+        queue or a forward that does not come to its turn in time counts as working, if a replica says that what it
+        computes meanwhile is not too long.
+
+        Args:
+            timeout_s: For all of it; more than two seconds.
 
         Raises:
-            ServiceError: It failed or took longer than ``timeout_s`` seconds.
+            ServiceError: It failed, or no replica answers, or its forward hangs.
         """
         ...

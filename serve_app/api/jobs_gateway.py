@@ -32,6 +32,7 @@ class FineTuneOrder:
         eval_fraction: 0 to 0.5.
         seed: Of the split, the order and the adapters.
         origin: What a client of OpenAI's routes said, for its replies.
+        is_name_made_up: The client said no name, so any will do.
     """
 
     model_name: str
@@ -48,6 +49,7 @@ class FineTuneOrder:
     eval_fraction: float = 0.1
     seed: int | None = None
     origin: Origin | None = None
+    is_name_made_up: bool = False
 
 
 class Uploads(Protocol):
@@ -89,7 +91,7 @@ class JobsGateway(Protocol):
         ...
 
     async def submit(self, order: FineTuneOrder) -> JobRecord:
-        """Stores a job; it is started as soon as there is room.
+        """Stores a job; it is started as soon as there is room. Sent again within a minute it is the same job.
 
         Raises:
             ModelNotFoundError: There is no such base model.

@@ -1,4 +1,4 @@
-"""The outermost layer of the routes: bodies that are too large or too slow, unexpected errors.
+"""The outermost layer of the routes: bodies that are too large, too slow or too many, unexpected errors.
 
 Plain ASGI, so it costs nothing.
 """
@@ -6,12 +6,13 @@ Plain ASGI, so it costs nothing.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api import problems
-from serve_app.domain.errors import DeadlineError, PayloadTooLargeError, ServiceError
+from serve_app.domain.errors import DeadlineError, PayloadTooLargeError, QueueFullError, ServiceError
 
 _SLOWEST = 16 * 1024  # bytes a second; a client below that holds a place that others need
 
@@ -25,13 +26,14 @@ class _Refused(BaseException):
 
 
 class Guard:
-    """Refuses bodies that are too large or too slow and turns anything unexpected into a 500 with an id."""
+    """Refuses bodies that are too large, too slow or too many and turns anything unexpected into a 500 with an id."""
 
     def __init__(
         self,
         app: ASGIApp,
         *,
         max_body_bytes: int,
+        max_bodies_bytes: float = math.inf,
         body_timeout_s: float = 20.0,
         count_status: Callable[[str, int], None] = lambda path, status: None,
     ) -> None:
@@ -41,12 +43,17 @@ class Guard:
             app: What to guard.
             max_body_bytes: A longer body is answered 413, by its Content-Length where there is one, else as
                 soon as that much has arrived.
+            max_bodies_bytes: A body for which there is no room beside those of all requests that have not been
+                answered yet is answered 429, likewise. What counts is what has arrived: who announces a large body
+                and sends nothing takes no room from others.
             body_timeout_s: A body that takes this many seconds and is slower than 16 KiB a second is answered 408.
             count_status: Called with path and status of every response, for the metrics; the path is the
                 route's template, or ``other`` where no route was found, so that nobody can make up labels.
         """
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._max_bodies_bytes = max_bodies_bytes
+        self._held = 0  # bytes of the bodies of all requests under way
         self._body_timeout_s = body_timeout_s
         self._count_status = count_status
 
@@ -56,6 +63,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = False
+        body = _Body(receive)
 
         async def counted_send(message: Message) -> None:
             nonlocal started
@@ -65,7 +73,7 @@ class Guard:
             await send(message)
 
         try:
-            await self._app(scope, self._bounded(scope, receive), counted_send)
+            await self._app(scope, self._bounded(scope, body), counted_send)
         except _Refused as refused:
             if started:  # a reply that has begun can not become another one
                 return
@@ -76,39 +84,52 @@ class Guard:
             if started:  # too late for another status: break the connection, so that nobody takes half for whole
                 raise
             await problems.internal(error)(scope, receive, counted_send)
+        finally:
+            self._held -= body.received
 
-    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """Reads the body, and ends the request when it becomes too large or too slow.
+    def _bounded(self, scope: Scope, body: _Body) -> Receive:
+        """Reads the body, and ends the request when it becomes too large or too slow, or when there is no room for it.
 
         Raises:
             _Refused: At once for a length that is too large.
         """
-        if _content_length(scope) > self._max_body_bytes:
-            raise _Refused(self._too_large())
+        self._refuse(_content_length(scope), more=_content_length(scope))
         began = asyncio.get_running_loop().time()
-        received = 0
-        complete = False
 
         async def bounded_receive() -> Message:
-            nonlocal received, complete
-            if complete:  # what is left to come is that the client goes, and that takes as long as it takes
-                return await receive()
+            if body.is_complete:  # what is left to come is that the client goes, and that takes as long as it takes
+                return await body.receive()
             try:
-                async with asyncio.timeout_at(began + self._body_timeout_s + received / _SLOWEST):
-                    message = await receive()
+                async with asyncio.timeout_at(began + self._body_timeout_s + body.received / _SLOWEST):
+                    message = await body.receive()
             except TimeoutError:
-                raise _Refused(_too_slow(received)) from None
+                raise _Refused(_too_slow(body.received)) from None
             if message["type"] == "http.request":
-                received += len(message.get("body", b""))
-                complete = not message.get("more_body", False)
-                if received > self._max_body_bytes:
-                    raise _Refused(self._too_large())
+                more = len(message.get("body", b""))
+                self._refuse(body.received + more, more=more)
+                body.received += more
+                self._held += more
+                body.is_complete = not message.get("more_body", False)
             return message
 
         return bounded_receive
 
-    def _too_large(self) -> PayloadTooLargeError:
-        return PayloadTooLargeError(f"the body is larger than {self._max_body_bytes} bytes; send fewer texts at once")
+    def _refuse(self, size: int, *, more: int) -> None:
+        """Raises ``_Refused`` for a body of ``size`` bytes, or where there is no room for so many ``more``."""
+        if size > self._max_body_bytes:
+            most = self._max_body_bytes
+            raise _Refused(PayloadTooLargeError(f"the body is larger than {most} bytes; send fewer texts at once"))
+        if more and self._held + more > self._max_bodies_bytes:
+            raise _Refused(QueueFullError("too many large bodies are being worked on; try again later"))
+
+
+class _Body:
+    """One body: how to go on reading it, and what has arrived of it."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive = receive
+        self.received = 0
+        self.is_complete = False
 
 
 def _too_slow(received: int) -> DeadlineError:

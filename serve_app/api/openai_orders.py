@@ -40,7 +40,8 @@ async def openai_order_of(
     prove_numbers(native, limits)
     pairs, held_out = await asyncio.to_thread(_read_all, request, uploads, limits)
     order, ignored = order_with(native, pairs, held_out)
-    return replace(order, origin=Origin(request.training_file, request.validation_file, request.metadata)), ignored
+    origin = Origin(request.training_file, request.validation_file, request.metadata)
+    return replace(order, origin=origin, is_name_made_up=not request.suffix), ignored
 
 
 @contextmanager

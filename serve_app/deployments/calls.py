@@ -59,6 +59,20 @@ class ReplicaCaller:
         if self.state is None:
             raise UnavailableError("the model is not ready: it is loading, or its replicas are restarting")
 
+    async def refuse_if_stuck(self, *, timeout_s: float) -> None:
+        """Asks a replica, whatever its device is doing, whether its work goes on.
+
+        Raises:
+            UnavailableError: None answers within ``timeout_s`` seconds, or its forward hangs.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                state: ReplicaState = await self.handle.state.remote()
+        except Exception as error:
+            raise UnavailableError("no replica of the model answers") from error
+        if state.is_stuck:
+            raise UnavailableError("a forward hangs; its replica is being replaced")
+
     async def call(self, method: str, value: Any) -> Any:
         """One handle call. All we send is idempotent, so it is sent again if the replica dies under it.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -13,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from serve_app.deployments.calls import ReplicaCaller
 from serve_app.deployments.served import Served
+from serve_app.deployments.turns import look_up
 from serve_app.domain.errors import CapabilityError, ModelLoadError, ModelNotFoundError, UnavailableError
 from serve_app.domain.profiles import Capability
 from serve_app.models.catalogue import FineTune, find_fine_tune, fine_tunes
@@ -92,9 +92,9 @@ class Catalogue(Generic[C]):
         known = self._found.get(name)
         if known and time.monotonic() - known[0] < _FRESH_S:
             return known[1]
-        found = await asyncio.to_thread(find_fine_tune, name, self._models_dir)
+        found = await look_up(find_fine_tune, name, self._models_dir)
         try:
-            served = await asyncio.to_thread(self._served, found) if found else None
+            served = await look_up(self._served, found) if found else None
         except ModelLoadError as error:
             logger.warning("the fine-tune %r can not be read: %s", name, error.message)
             raise UnavailableError(f"the fine-tune {name!r} can not be read; the log says why") from error

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
@@ -16,7 +16,8 @@ from serve_app.domain.errors import InternalError, ServiceError
 from serve_app.models.scheduler import Scheduler
 from serve_app.settings import ModelSettings
 
-_STUCK_S = 120.0  # a forward that runs longer than this will not come back
+_GRACE_S = 120.0  # no forward is called hung before that, however few tokens it has
+_LONG_S = 10.0  # a probe would wait behind such a forward, and Serve waits half a minute for the answer
 _SUSPICIOUS_FORWARDS = 5  # so many in a row without one result: is the device lost, as after a CUDA error?
 
 T = TypeVar("T")
@@ -29,11 +30,19 @@ Compute: TypeAlias = Callable[[Sequence[T]], list[R | ServiceError]]
 
 @dataclass(frozen=True)
 class ReplicaState:
-    """What a replica says of itself."""
+    """What a replica says of itself.
+
+    Attributes:
+        device: Where it computes.
+        dtype: What it computes in.
+        threads: Of torch.
+        is_stuck: Its forward has been running for so long that it will not come back.
+    """
 
     device: str
     dtype: str
     threads: int
+    is_stuck: bool = False
 
 
 class Device(Generic[T, R]):
@@ -48,7 +57,8 @@ class Device(Generic[T, R]):
             settings: Name and bounds.
             state: Where it computes.
         """
-        self.state = state
+        self._state = state
+        self._slowest = settings.batching.slowest_for_device(state.device)
         self._prober = partial(compute, [probe])
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="forward")
         max_batch_tokens, max_padding_tokens = settings.batching.for_device(state.device)
@@ -104,15 +114,31 @@ class Device(Generic[T, R]):
 
     async def check_health(self) -> None:
         """Raises if a forward hangs or the model does not compute any more; Serve then replaces the replica."""
-        began = self._scheduler.forward_began
-        if began is not None and time.monotonic() - began > _STUCK_S:
-            raise RuntimeError(f"a forward has been running for {time.monotonic() - began:.0f} s")
-        if self._without_result >= _SUSPICIOUS_FORWARDS:  # the texts may be to blame: ask for one that is known
+        if self._is_stuck:
+            raise RuntimeError(f"a forward has been running for {self._forward_s:.0f} s")
+        if self._without_result >= _SUSPICIOUS_FORWARDS and self._forward_s < _LONG_S:
+            # the texts may be to blame: ask for one that is known
             try:
                 await self._prove()
             except ServiceError as error:
                 raise RuntimeError(f"the model does not compute any more: {error.message}") from error
             self._without_result = 0
+
+    @property
+    def state(self) -> ReplicaState:
+        """As it is now."""
+        return replace(self._state, is_stuck=self._is_stuck)
+
+    @property
+    def _is_stuck(self) -> bool:
+        forward = self._scheduler.under_way
+        return forward is not None and self._forward_s > _GRACE_S + forward.padded_tokens / self._slowest
+
+    @property
+    def _forward_s(self) -> float:
+        """For how long the forward has been running; 0 if none is."""
+        forward = self._scheduler.under_way
+        return 0.0 if forward is None else time.monotonic() - forward.began
 
     async def _prove(self) -> None:
         (result,) = await self.run(self._prober)

@@ -15,8 +15,9 @@ from serve_app.deployments.client import EncoderClient
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.ranking import Rerankers
 from serve_app.deployments.served import Served, count, refuse_long, refuse_many_tokens
+from serve_app.deployments.turns import look_up
 from serve_app.domain.embeddings import DENSE, EncodedBatch, Float32
-from serve_app.domain.errors import ConflictError, InvalidInputError, QueueFullError
+from serve_app.domain.errors import ConflictError, DeadlineError, InvalidInputError, QueueFullError
 from serve_app.domain.limits import Limits
 from serve_app.domain.profiles import Capability, TextRole
 from serve_app.domain.tokens import Token
@@ -26,6 +27,7 @@ from serve_app.models.tokenizer import Tokenised
 _HYBRID = frozenset({Capability.DENSE, Capability.SPARSE, Capability.COLBERT})
 _SPARSE = frozenset({Capability.SPARSE})
 _INLINE_WEIGHTS = 4000  # about a millisecond of naming
+_STATE_S = 1.5  # of a check, for the question whether a replica that does not answer in time is busy or broken
 
 T = TypeVar("T")
 
@@ -102,7 +104,7 @@ class ServeGateway:
 
     async def models(self) -> Sequence[ModelState]:
         """See ``Gateway.models``. A model that embeds and reranks is one entry."""
-        return await asyncio.to_thread(self._states)
+        return await look_up(self._states)
 
     def _states(self) -> list[ModelState]:
         states: dict[str, ModelState] = {}
@@ -124,10 +126,12 @@ class ServeGateway:
         """See ``Gateway.check``."""
         served = await self._pick(None, DENSE, "dense vectors")
         tokens = await served.tokenise(["ready?"], TextRole.QUERY)
-        answer = await served.caller.encode(served.batch(tokens), timeout_s=timeout_s)
-        for failure in answer.failures:
-            if failure.code != QueueFullError.code:
-                raise failure.error()
+        try:
+            answer = await served.caller.encode(served.batch(tokens), timeout_s=timeout_s - _STATE_S)
+            if answer.failures:
+                raise answer.failures[0].error()
+        except (QueueFullError, DeadlineError):  # busy, or broken?
+            await served.caller.refuse_if_stuck(timeout_s=_STATE_S)
         return served.state()
 
     async def _pick(self, name: str | None, needed: frozenset[Capability], what: str) -> Served[EncoderClient]:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from serve_app.api.application import create_app
 from serve_app.api.auth import Access
-from serve_app.deployments.banner import announce
+from serve_app.deployments.banner import announce, host, is_loopback
 from serve_app.deployments.calls import ReplicaCaller
 from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.client import EncoderClient
@@ -26,6 +26,7 @@ from serve_app.deployments.ranking import Rerankers
 from serve_app.deployments.rates import SharedRates
 from serve_app.deployments.reranker import Reranker
 from serve_app.deployments.served import Served
+from serve_app.deployments.turns import look_up
 from serve_app.domain.embeddings import DENSE
 from serve_app.models.source import find_model
 from serve_app.settings import ModelSettings, Settings
@@ -71,6 +72,7 @@ class Ingress:
         )
         self._gateway = ServeGateway(embedders, rankers, settings.models_dir, settings.limits, self._metrics)
         self._jobs = TrackerJobs(settings.training, settings.models, settings.models_dir)
+        self._is_private = self._keys is None and is_loopback(await look_up(host))
         loop = asyncio.get_running_loop()
         self._tracking = loop.create_task(self._jobs.start())
         self._log_keeper = loop.create_task(keep_log_fresh())
@@ -95,6 +97,7 @@ class Ingress:
             count_status=self._metrics.count_status,
             access=self._access(),
             cors_origins=self._settings.security.cors_origins,
+            hosts=self._settings.security.allowed_hosts if self._is_private else None,
         )
 
     def _access(self) -> Access | None:

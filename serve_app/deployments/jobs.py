@@ -80,7 +80,12 @@ class TrackerJobs:
         spec = spec_of(order, base, self._settings, self._models_dir, gpus=gpus)
         data = await asyncio.to_thread(data_of, order)
         record: JobRecord = await self._ask(
-            "submit", spec, data, accepted=len(order.examples) + len(order.held_out), ignored=order.ignored
+            "submit",
+            spec,
+            data,
+            accepted=len(order.examples) + len(order.held_out),
+            ignored=order.ignored,
+            any_name=order.is_name_made_up,
         )
         return record
 

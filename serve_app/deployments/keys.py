@@ -7,13 +7,14 @@ import logging
 import os
 from pathlib import Path
 
+from serve_app.deployments.turns import look_up
 from serve_app.domain.errors import ConfigurationError
-from serve_app.domain.keys import MIN_CHARS, KeyRing, keys_of_file
+from serve_app.domain.keys import MIN_CHARS, KeyRing, keys_of_file, sound_keys_of_file
 from serve_app.security_settings import KEYS_VARIABLE, SecuritySettings
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 5.0
+_LOOK_S = 2.0  # a change counts at the second look, so within five seconds
 
 Stamp = tuple[int, int, int]
 
@@ -29,7 +30,7 @@ class Keys:
                 served then: without keys it would be open to everybody.
         """
         self._settings = settings
-        self._stamp = _stamp(settings.api_keys_file)
+        self._stamp = self._seen = _stamp(settings.api_keys_file)
         self._ring = _read(settings)
         for key in settings.environment_keys:
             if key.is_short:
@@ -47,20 +48,29 @@ class Keys:
         """Looks after the file, for ever."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            await asyncio.to_thread(self.look)
+            await look_up(self.look)
 
     def look(self) -> None:
-        """Reads the file again if it is another one. If that fails the old keys stay good, and the log says why."""
-        stamp = _stamp(self._settings.api_keys_file)
-        if stamp == self._stamp:
+        """Reads the file again if it is another one since the look before: nobody may still be writing it.
+
+        From then on a key is good if its line is, whatever is wrong with others; an empty file is good for nobody. If
+        there is no file that can be read the old keys stay good. The log tells of all that is wrong.
+        """
+        file = self._settings.api_keys_file
+        stamp = _stamp(file)
+        is_settled, self._seen = stamp == self._seen, stamp
+        if file is None or not is_settled or stamp == self._stamp:
             return
         self._stamp = stamp
         try:
-            self._ring = _read(self._settings)
-        except ConfigurationError as error:
-            logger.error("the API keys stay as they were: %s", error.message)
-        else:
-            logger.info("API keys read again: %s", ", ".join(key.name for key in self._ring.keys))
+            text = file.read_text(encoding="utf-8", errors="replace")  # a line that is no text is no key
+        except OSError as error:
+            logger.error("the API keys stay as they were, their file can not be read: %s", error)
+            return
+        self._ring, complaints = sound_keys_of_file(text, beside=self._settings.environment_keys)
+        for complaint in complaints:
+            logger.error("API keys, %s: %s; this line counts for nobody", file, complaint)
+        logger.info("API keys read again: %s", ", ".join(key.name for key in self._ring.keys) or "none is left")
 
 
 def _read(settings: SecuritySettings) -> KeyRing:

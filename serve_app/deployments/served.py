@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Generic, TypeVar
 
 from serve_app.api.gateway import CallOptions, ModelState
 from serve_app.deployments.calls import ReplicaCaller
 from serve_app.deployments.metrics import IngressMetrics
+from serve_app.deployments.turns import in_turns
 from serve_app.domain.embeddings import TokenBatch, Variant
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.profiles import Capability, TextRole
@@ -19,7 +20,7 @@ from serve_app.models.catalogue import FineTune
 from serve_app.models.source import ModelSource
 from serve_app.models.tokenizer import TextTokenizer, Tokenised
 
-_INLINE_CHARS = 4000  # about half a millisecond of tokenising; more goes to a thread
+_INLINE_CHARS = 4000  # about half a millisecond of tokenising; more goes to a thread, in turns with others
 _INLINE_IDS = 10_000  # likewise of looking through ids
 
 C = TypeVar("C", bound=ReplicaCaller)
@@ -83,32 +84,35 @@ class Served(Generic[C]):
         )
 
     async def tokenise(self, texts: Sequence[str], role: TextRole | None) -> Tokenised:
-        """Token ids of the texts, formatted as the model's family wants them; long work is done in a thread."""
+        """Token ids of the texts, formatted as the model's family wants them; long work is done in turns."""
         formatted = self._formatted(texts, role)
         if sum(map(len, formatted)) <= _INLINE_CHARS:
             return self.tokenizer(formatted)
-        return await asyncio.to_thread(self.tokenizer, formatted)
+        return Tokenised.join(await in_turns(self.tokenizer, formatted, map(len, formatted)))
 
     async def of_ids(self, rows: Sequence[Sequence[int]]) -> Tokenised:
-        """Texts that a client has tokenised itself; long work is done in a thread.
+        """Texts that a client has tokenised itself; long work is done in turns.
 
         Raises:
             InvalidInputError: An id is not in the vocabulary; ``item`` is the row.
         """
         if sum(map(len, rows)) <= _INLINE_IDS:
             return self.tokenizer.of_ids(rows)
-        return await asyncio.to_thread(self.tokenizer.of_ids, rows)
+        return Tokenised.join(await in_turns(self.tokenizer.of_ids, rows, map(len, rows)))
 
     async def tokens(self, texts: Sequence[str], role: TextRole | None, *, special: bool) -> list[list[Token]]:
         """The tokens of the texts, formatted likewise, with their places in the formatted texts."""
-        return await asyncio.to_thread(self.tokenizer.tokens, self._formatted(texts, role), special=special)
+        formatted = self._formatted(texts, role)
+        parts = await in_turns(partial(self.tokenizer.tokens, special=special), formatted, map(len, formatted))
+        return [tokens for part in parts for tokens in part]
 
     def _formatted(self, texts: Sequence[str], role: TextRole | None) -> Sequence[str]:
         return texts if role is None else [self.source.profile.format(role, text) for text in texts]
 
     async def tokenise_pairs(self, query: str, candidates: Sequence[str]) -> Tokenised:
         """Token ids of the query with each candidate."""
-        return await asyncio.to_thread(self.tokenizer.pairs, query, candidates)
+        pairs = partial(self.tokenizer.pairs, query)  # reads the query again for each slice
+        return Tokenised.join(await in_turns(pairs, candidates, map(len, candidates), overhead=len(query)))
 
 
 def refuse_long(tokens: Tokenised, options: CallOptions, *, first: int = 0) -> list[int]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from serve_app.domain.errors import InvalidInputError, NonFiniteError, OutOfMemoryError, ServiceError, error_of
 from serve_app.domain.profiles import Capability
-from serve_app.domain.ragged import Ragged
+from serve_app.domain.ragged import Ragged, cuts
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
@@ -98,15 +98,7 @@ class TokenBatch:
 
     def slices(self, max_tokens: int) -> list[slice]:
         """Cuts into runs of texts of at most ``max_tokens`` tokens each (or one longer text)."""
-        cuts, start, used = [], 0, 0
-        for i, length in enumerate(self.lengths.tolist()):
-            if i > start and used + length > max_tokens:
-                cuts.append(slice(start, i))
-                start, used = i, 0
-            used += length
-        if start < len(self.lengths):
-            cuts.append(slice(start, len(self.lengths)))
-        return cuts
+        return cuts(self.lengths.tolist(), max_tokens)
 
 
 @dataclass(frozen=True)

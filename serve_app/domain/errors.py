@@ -2,7 +2,7 @@
 
 Where each one is raised, along the way of a request::
 
-    sent by another site's web page ────────────── ForeignOriginError        403
+    sent by another site's web page ────────────── ForeignOriginError 403, ForeignHostError 403
       │
     API key: none, its scope, its limits ───────── UnauthenticatedError 401, ForbiddenError 403, RateLimitError 429
       │
@@ -74,6 +74,13 @@ class ForeignOriginError(ServiceError):
 
     status = 403
     code = "foreign_origin"
+
+
+class ForeignHostError(ServiceError):
+    """The request is for a service of another name, as that of a web page that has its name lead to this machine."""
+
+    status = 403
+    code = "foreign_host"
 
 
 class RateLimitError(ServiceError):
@@ -200,7 +207,8 @@ class ModelLoadError(ServiceError):
 
 _BY_CODE = {
     cls.code: cls
-    for cls in (UnauthenticatedError, ForbiddenError, RateLimitError, InvalidInputError, PayloadTooLargeError,
+    for cls in (UnauthenticatedError, ForbiddenError, ForeignOriginError, ForeignHostError, RateLimitError,
+                InvalidInputError, PayloadTooLargeError,
                 ModelNotFoundError, CapabilityError, JobNotFoundError, UploadNotFoundError, ConflictError,
                 IllegalTransitionError, StorageError, QueueFullError, DeadlineError, UnavailableError, NonFiniteError,
                 OutOfMemoryError, InternalError, ConfigurationError, ModelLoadError)

@@ -121,7 +121,31 @@ def keys_of_file(text: str) -> tuple[ApiKey, ...]:
     Raises:
         ValueError: A line is none, or there is no key; the message names the line and nothing secret.
     """
-    return tuple(_keys((f"line {i}", line.partition("#")[0]) for i, line in enumerate(text.splitlines(), 1)))
+    return tuple(_proven(_keys(_lines(text))))
+
+
+def sound_keys_of_file(text: str, *, beside: Iterable[ApiKey] = ()) -> tuple[KeyRing, Sequence[str]]:
+    """The keys of a file of which the rest may be wrong, for a service that is running: whoever is not there is out.
+
+    Args:
+        text: As for ``keys_of_file``.
+        beside: Keys that are known from elsewhere; they go before those of the file.
+
+    Returns:
+        Those keys and every sound one of the file, perhaps none; what is wrong with each other line.
+    """
+    found, complaints = list(beside), []
+    names, hashes = {key.name for key in found}, {key.sha256 for key in found}
+    for where, key in _keys(_lines(text)):
+        if isinstance(key, ValueError):
+            complaints.append(f"{where}: {key}")
+        elif key.name in names or key.sha256 in hashes:
+            complaints.append(f"{where}: another API key has the name {key.name!r}, or is the same key")
+        else:
+            names.add(key.name)
+            hashes.add(key.sha256)
+            found.append(key)
+    return KeyRing(found), complaints
 
 
 def keys_of_variable(text: str) -> tuple[ApiKey, ...]:
@@ -130,20 +154,33 @@ def keys_of_variable(text: str) -> tuple[ApiKey, ...]:
     Raises:
         ValueError: As for a file.
     """
-    return tuple(_keys(((f"entry {i}", entry) for i, entry in enumerate(text.split(","), 1)), hashed=False))
+    entries = ((f"entry {i}", entry) for i, entry in enumerate(text.split(","), 1))
+    return tuple(_proven(_keys(entries, hashed=False)))
 
 
-def _keys(entries: Iterable[tuple[str, str]], *, hashed: bool = True) -> Iterator[ApiKey]:
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    return ((f"line {i}", line.partition("#")[0]) for i, line in enumerate(text.splitlines(), 1))
+
+
+def _proven(keys: Iterable[tuple[str, ApiKey | ValueError]]) -> Iterator[ApiKey]:
     empty = True
-    for where, entry in entries:
-        if entry.strip():
-            empty = False
-            try:
-                yield _key([part.strip() for part in entry.split(":")], hashed=hashed)
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
+    for where, key in keys:
+        empty = False
+        if isinstance(key, ValueError):
+            raise ValueError(f"{where}: {key}")
+        yield key
     if empty:
         raise ValueError("there is no key in it; nobody could use the service")
+
+
+def _keys(entries: Iterable[tuple[str, str]], *, hashed: bool = True) -> Iterator[tuple[str, ApiKey | ValueError]]:
+    """Where each key stands, and the key or what is wrong with it."""
+    for where, entry in entries:
+        if entry.strip():
+            try:
+                yield where, _key([part.strip() for part in entry.split(":")], hashed=hashed)
+            except ValueError as error:
+                yield where, error
 
 
 def _key(parts: Sequence[str], *, hashed: bool) -> ApiKey:

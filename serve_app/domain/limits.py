@@ -15,6 +15,8 @@ class Limits:
 
     Attributes:
         max_body_bytes: Size of a request body. 32 MiB holds 2,048 long texts with room to spare.
+        max_bodies_bytes: Bytes of the bodies of all requests that one HTTP replica has inside at once; beyond that 429.
+            As Python objects a body takes three to six times its size, so the default is about a gigabyte of memory.
         body_timeout_s: Seconds that a body may take to arrive, beside those that its bytes take at 16 KiB a second;
             then the request is answered 408. A client that sends a byte now and then would hold its place for ever.
         max_items: Texts in one request, at most ``MOST_TEXTS``. OpenAI's clients send up to 2,048.
@@ -32,6 +34,7 @@ class Limits:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     max_body_bytes: int = 32 * 1024 * 1024
+    max_bodies_bytes: int = 256 * 1024 * 1024
     body_timeout_s: float = 20.0
     max_items: int = 2048
     max_text_chars: int = 200_000
@@ -41,7 +44,9 @@ class Limits:
     request_timeout_s: float = 120.0
 
     def __post_init__(self) -> None:
-        """Raises ``ValueError`` where a bound is beyond what the schemas take."""
+        """Raises ``ValueError`` where a bound is beyond what the schemas take, or no body of the largest size fits."""
+        if self.max_bodies_bytes < self.max_body_bytes:
+            raise ValueError(f"max_bodies_bytes: {self.max_bodies_bytes}, at least max_body_bytes")
         for name in ("max_items", "max_candidates"):
             if getattr(self, name) > MOST_TEXTS:
                 raise ValueError(f"{name}: {getattr(self, name)}, at most {MOST_TEXTS}")

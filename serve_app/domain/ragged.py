@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,3 +42,14 @@ class Ragged:
         before = int(self.lengths[:start].sum())
         lengths = self.lengths[start:stop]
         return Ragged(self.values[before : before + int(lengths.sum())], lengths)
+
+
+def cuts(sizes: Iterable[int], most: int) -> list[slice]:
+    """Cuts a row of things into runs whose sizes together are at most ``most`` (or one larger thing)."""
+    runs, start, used, stop = [], 0, 0, 0
+    for stop, size in enumerate(sizes, 1):
+        if stop - 1 > start and used + size > most:
+            runs.append(slice(start, stop - 1))
+            start, used = stop - 1, 0
+        used += size
+    return [*runs, slice(start, stop)] if start < stop else runs

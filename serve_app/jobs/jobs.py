@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from serve_app.domain.errors import ConflictError, IllegalTransitionError, QueueFullError, UnavailableError
 from serve_app.domain.fine_tuning import TrainingSpec
@@ -15,6 +16,8 @@ from serve_app.jobs.ledger import Ledger
 from serve_app.jobs.store import JobStore, TrainingData
 from serve_app.jobs.submit import Submitter
 from serve_app.jobs.supervision import Rules, Supervision
+
+_SENT_AGAIN_S = 60.0  # a repetition comes at once; who waits longer means another job
 
 
 class Jobs:
@@ -48,35 +51,54 @@ class Jobs:
         self._submitter = submitter
         self._rules = rules
         self._supervision = Supervision(self._ledger, submitter, rules, resources)
-        self._reserved: set[str] = set()  # names of jobs whose folders are being written
+        self._taking = asyncio.Lock()  # one at a time: names and numbers are looked at before a folder is there
 
     async def look(self) -> None:
         """Brings everything up to date; to be called every second."""
         await self._supervision.look()
 
-    async def submit(self, spec: TrainingSpec, data: TrainingData, *, accepted: int, ignored: int) -> JobRecord:
+    async def submit(
+        self, spec: TrainingSpec, data: TrainingData, *, accepted: int, ignored: int, any_name: bool = False
+    ) -> JobRecord:
         """Takes a job. The same job twice is one job, so that a caller may ask again.
+
+        Args:
+            spec: What is to be done.
+            data: With what.
+            accepted: Examples in it.
+            ignored: Lines of the client's that are not.
+            any_name: The name was made up, so the same job under another made-up name is the same job.
 
         Raises:
             ConflictError: The name is taken.
             QueueFullError: Too many jobs wait.
             StorageError: Its folder can not be written.
         """
-        if spec.job_id in self._ledger:
-            return self._ledger.get(spec.job_id)
-        self._ledger.refuse_taken_name(spec)
-        if spec.model_name in self._reserved:
-            raise ConflictError(f"model_name: another job is being made for {spec.model_name!r} at this moment")
-        if len(self._ledger.live()) + len(self._reserved) >= self._rules.max_waiting_jobs:
-            raise QueueFullError(f"{self._rules.max_waiting_jobs} fine-tunes wait or run already", retry_after_s=60.0)
-        record = JobRecord.of_spec(spec, created_at=self._ledger.clock(), accepted=accepted, ignored=ignored)
-        self._reserved.add(spec.model_name)
-        try:
+        async with self._taking:
+            if spec.job_id in self._ledger:
+                return self._ledger.get(spec.job_id)
+            if (same := await self._sent_before(spec, data, any_name=any_name)) is not None:
+                return same
+            self._ledger.refuse_taken_name(spec)
+            if len(self._ledger.live()) >= self._rules.max_waiting_jobs:
+                most = self._rules.max_waiting_jobs
+                raise QueueFullError(f"{most} fine-tunes wait or run already", retry_after_s=60.0)
+            record = JobRecord.of_spec(spec, created_at=self._ledger.clock(), accepted=accepted, ignored=ignored)
             await asyncio.to_thread(self._ledger.create, spec, data, record)
             self._ledger.enter(spec, record)
-        finally:
-            self._reserved.discard(spec.model_name)
-        return record
+            return record
+
+    async def _sent_before(self, spec: TrainingSpec, data: TrainingData, *, any_name: bool) -> JobRecord | None:
+        """The live job that this one is, sent again: a proxy does that if the HTTP replica dies before it answers."""
+        since = self._ledger.clock() - _SENT_AGAIN_S
+        for record in [record for record in self._ledger.live() if record.created_at >= since]:
+            known = self._ledger.spec(record.id)
+            name = known.model_name if any_name else spec.model_name
+            if known != replace(spec, job_id=known.job_id, model_name=name):
+                continue
+            if await asyncio.to_thread(self._ledger.store.data, record.id) == data:
+                return self._ledger.get(record.id)
+        return None
 
     async def get(self, job_id: str) -> JobRecord:
         """The job as it is now.

@@ -78,6 +78,19 @@ class JobStore:
                 raise
             sync_folder(self.root)
 
+    def data(self, job_id: str) -> TrainingData:
+        """What a job is trained on.
+
+        Raises:
+            StorageError: It can not be read.
+        """
+        folder = self.folder(job_id)
+        with naming_the_fault():
+            held_out = folder / "eval.jsonl"
+            return TrainingData(
+                (folder / "pairs.jsonl").read_bytes(), held_out.read_bytes() if held_out.exists() else None
+            )
+
     def load(self) -> list[tuple[TrainingSpec | None, JobRecord]]:
         """All jobs, oldest first; the record of a folder that can not be read is a failed one that says why.
 

@@ -72,9 +72,11 @@ class JobTracker:
         """What it was told at its creation."""
         return self._config
 
-    async def submit(self, spec: TrainingSpec, data: TrainingData, *, accepted: int, ignored: int) -> JobRecord:
+    async def submit(
+        self, spec: TrainingSpec, data: TrainingData, *, accepted: int, ignored: int, any_name: bool = False
+    ) -> JobRecord:
         """See ``Jobs.submit``."""
-        return await self._jobs.submit(spec, data, accepted=accepted, ignored=ignored)
+        return await self._jobs.submit(spec, data, accepted=accepted, ignored=ignored, any_name=any_name)
 
     async def get(self, job_id: str) -> JobRecord:
         """See ``Jobs.get``."""

@@ -38,6 +38,19 @@ class MicroBatchReport:
     forward_s: float
 
 
+@dataclass(frozen=True)
+class UnderWay:
+    """A forward that has not come back yet.
+
+    Attributes:
+        began: On the monotonic clock.
+        padded_tokens: Of its micro-batch.
+    """
+
+    began: float
+    padded_tokens: int
+
+
 @dataclass(eq=False)
 class _Text(Generic[T, R]):
     item: T
@@ -93,11 +106,11 @@ class Scheduler(Generic[T, R]):
         self._backlog: Backlog[_Text[T, R]] = Backlog(
             max_batch_tokens=max_batch_tokens, max_padding_tokens=max_padding_tokens
         )
-        self._under_way: list[_Text[T, R]] = []
+        self._taken: list[_Text[T, R]] = []
         self._wake = asyncio.Event()
         self._speed = 0.0  # tokens per second, smoothed
         self._loop_task: asyncio.Task[None] | None = None
-        self.forward_began: float | None = None
+        self.under_way: UnderWay | None = None
 
     def start(self) -> None:
         """Starts to serve the backlog, on the running event loop."""
@@ -108,7 +121,7 @@ class Scheduler(Generic[T, R]):
         if self._loop_task is not None:
             self._loop_task.cancel()
             await asyncio.gather(self._loop_task, return_exceptions=True)
-        for text in [*self._under_way, *self._backlog]:
+        for text in [*self._taken, *self._backlog]:
             self._settle(text, InternalError("the encoder stopped"))
 
     @property
@@ -167,11 +180,12 @@ class Scheduler(Generic[T, R]):
     async def _serve(self) -> None:
         while True:
             await self._wake.wait()
-            batch = self._under_way = self._backlog.take()
+            batch = self._taken = self._backlog.take()
             if not batch:
                 self._wake.clear()
                 continue
-            began = self.forward_began = time.monotonic()
+            began = time.monotonic()
+            self.under_way = UnderWay(began, _padded_tokens(batch))
             try:
                 results: Sequence[R | ServiceError] = await self._forward([text.item for text in batch])
                 if len(results) != len(batch):
@@ -181,7 +195,7 @@ class Scheduler(Generic[T, R]):
                 failure = error if isinstance(error, ServiceError) else InternalError(repr(error))
                 results = [failure] * len(batch)
             finally:
-                self.forward_began = None
+                self.under_way = None
             ended = time.monotonic()
             for text, result in zip(batch, results, strict=True):
                 self._settle(text, result)
@@ -222,7 +236,7 @@ class Scheduler(Generic[T, R]):
             MicroBatchReport(
                 texts=len(batch),
                 tokens=tokens,
-                padded_tokens=max(text.length for text in batch) * len(batch),
+                padded_tokens=_padded_tokens(batch),
                 longest_wait_s=began - min(text.ticket.submitted for text in batch),
                 forward_s=ended - began,
             )
@@ -231,3 +245,7 @@ class Scheduler(Generic[T, R]):
     def _seconds_to_clear(self) -> float:
         """About how long until a tenth of the backlog is done, at least a second."""
         return max(1.0, 0.1 * self.backlog_tokens / self._speed) if self._speed else 1.0
+
+
+def _padded_tokens(batch: Sequence[_Text[T, R]]) -> int:
+    return max(text.length for text in batch) * len(batch)

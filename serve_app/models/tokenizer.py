@@ -36,6 +36,14 @@ class Tokenised:
         """Indices of the texts that were cut."""
         return [int(i) for i in np.flatnonzero(self.full_lengths > self.lengths)]
 
+    @classmethod
+    def join(cls, parts: Sequence[Tokenised]) -> Tokenised:
+        """Several as one, in order; at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        ids, lengths, full_lengths = zip(*((part.ids, part.lengths, part.full_lengths) for part in parts), strict=True)
+        return cls(np.concatenate(ids), np.concatenate(lengths), np.concatenate(full_lengths))
+
     def batch(self) -> TokenBatch:
         """The ids as a batch that nobody owns yet."""
         return TokenBatch(self.ids, self.lengths)

@@ -132,3 +132,10 @@ def test_every_answer_carries_the_request_id_of_the_client(client: httpx.Client)
     reply = client.post("/vectorize", content=json.dumps({"text": ""}), headers={**JSON, "X-Request-ID": "mine-42"})
     assert reply.status_code == 422
     assert reply.headers["x-request-id"] == "mine-42"
+
+
+def test_a_page_that_makes_its_own_name_lead_here_is_refused(service: Service, client: httpx.Client) -> None:
+    port = urlsplit(service.url).port
+    for name, status in (("evil.example", 403), ("localhost", 200), ("[::1]", 200)):
+        reply = client.get("/models", headers={"Host": f"{name}:{port}"})
+        assert reply.status_code == status, name

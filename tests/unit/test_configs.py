@@ -23,6 +23,7 @@ import yaml
 from pydantic import BaseModel
 from ray._private import ray_constants
 from ray._private.telemetry.open_telemetry_metric_recorder import OpenTelemetryMetricRecorder
+from ray.serve._private.constants import RAY_SERVE_HAPROXY_MAXCONN
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
@@ -118,6 +119,11 @@ def test_every_autoscaling_config_is_serves_own(name: str) -> None:
             AutoscalingConfig(**scaling)
             assert unknown_to_pydantic(AutoscalingConfig, scaling) == []
             assert scaling["target_ongoing_requests"] < deployment.max_ongoing_requests
+
+
+@every_config
+def test_no_request_waits_outside_of_an_http_replica_where_ray_reads_its_body_without_a_bound(name: str) -> None:
+    assert settings_of(name).ingress.max_ongoing_requests > RAY_SERVE_HAPROXY_MAXCONN
 
 
 def least_replicas(deployment: DeploymentSettings) -> int:

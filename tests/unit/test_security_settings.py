@@ -25,6 +25,7 @@ def test_without_anything_said_no_key_is_needed_and_no_page_may_call(args: dict[
     security = Settings(**args).security
     assert not security.wants_keys
     assert security.cors_origins == ()
+    assert security.allowed_hosts == ()
 
 
 @pytest.mark.parametrize("args", [{}, {"security": {}}])
@@ -91,3 +92,10 @@ def test_an_origin_is_what_browsers_send(origin: str) -> None:
 def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
     with pytest.raises(ValidationError, match="is no origin"):
         SecuritySettings(cors_origins=(origin,))
+
+
+def test_allowed_hosts_are_names_without_scheme_and_port() -> None:
+    assert SecuritySettings(allowed_hosts=("Models.example.com", "*")).allowed_hosts == ("models.example.com", "*")
+    for wrong in ("http://models.example.com", "models.example.com:8000", "", "a b", ".com"):
+        with pytest.raises(ValidationError, match="no name of a host"):
+            SecuritySettings(allowed_hosts=(wrong,))

@@ -193,6 +193,16 @@ def test_bounds_that_are_not_given_follow_from_the_device(
 
 
 @pytest.mark.parametrize(
+    ("batching", "device", "slowest"),
+    [({}, "cpu", 2), ({}, "cuda:1", 100), ({"min_tokens_per_s": 7}, "cpu", 7), ({"min_tokens_per_s": 7}, "cuda", 7)],
+)
+def test_how_slow_a_forward_may_be_follows_from_the_device(
+    batching: dict[str, Any], device: str, slowest: float
+) -> None:
+    assert BatchingSettings(**batching).slowest_for_device(device) == slowest
+
+
+@pytest.mark.parametrize(
     ("values", "most"),
     [
         ({}, 1),

@@ -1,8 +1,8 @@
 """/health, /livez and /readyz.
 
-``/livez`` asks only whether this process runs. ``/readyz`` is for probes: a real forward through the
-whole path, within five seconds. ``/health`` is for people and dashboards: the same check, but its
-outcome is shared for a second, so that asking often costs nothing.
+``/livez`` asks only whether this process runs. ``/readyz`` is for probes: a real forward through the whole path, within
+five seconds, or a replica that says in that time that it is busy. ``/health`` is for people and dashboards: the same
+check, but its outcome is shared for a second, so that asking often costs nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DEADLINE_S = 5.0
 _SHARED_S = 1.0
 
 _NOT_READY: dict[int | str, dict[str, Any]] = {
-    503: {"model": Problem, "description": "No forward succeeded within five seconds."}
+    503: {"model": Problem, "description": "Within five seconds neither a forward succeeded nor a replica was busy."}
 }
 
 
@@ -41,7 +41,7 @@ def health_router(gateway: Gateway) -> APIRouter:
 
     @router.get("/readyz", response_model=Health, responses=_NOT_READY, summary="Can it serve a request now?")
     async def readyz() -> Response:
-        """Runs a forward; 200 with the default model's state, or 503."""
+        """Runs a forward; 200 with the default model's state, also where it is busy with a long one, or 503."""
         return _reply(await _check(gateway))
 
     @router.get("/health", response_model=Health, responses=_NOT_READY, summary="How is it?")

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 
 class Health(BaseModel):
-    """The service answers: a forward on the default model just succeeded."""
+    """The service works: a forward on the default model just succeeded, or has to wait for a long one."""
 
     status: str
     model: str

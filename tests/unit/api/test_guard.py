@@ -130,8 +130,8 @@ async def test_a_body_in_many_chunks_is_put_together(app: FastAPI, gateway: Fake
 class Dribble(Connection):
     """A client that sends a piece of its body now and then."""
 
-    def __init__(self, chunks: list[bytes], pause_s: float) -> None:
-        super().__init__(chunks)
+    def __init__(self, chunks: list[bytes], pause_s: float, headers: dict[str, str] | None = None) -> None:
+        super().__init__(chunks, headers)
         self._pause_s = pause_s
 
     async def _receive(self) -> Message:
@@ -170,6 +170,72 @@ async def test_after_the_body_a_client_may_be_silent_as_long_as_it_likes() -> No
     connection = Dribble([], pause_s=0.6)  # twice: for the empty body, and for what comes after it
     await connection.through(Guard(read_all, max_body_bytes=10, body_timeout_s=1.0))
     assert connection.status == 200
+
+
+async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
+    """Reads the body; then it answers, or waits for ever, or breaks, as the path says."""
+    while (await receive()).get("more_body"):
+        pass
+    if scope["path"] == "/wait":
+        await asyncio.Event().wait()
+    if scope["path"] == "/break":
+        raise RuntimeError("secret")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+async def status_of(guard: Guard, size: int, headers: dict[str, str] | None = None, path: str = "/") -> int:
+    connection = Connection([b"x" * size], headers, path)
+    await connection.through(guard)
+    return connection.status
+
+
+async def inside(guard: Guard, size: int) -> asyncio.Task[int]:
+    """A request whose body was read and whose reply is being worked on."""
+    request = asyncio.create_task(status_of(guard, size, path="/wait"))
+    await asyncio.sleep(0.01)
+    return request
+
+
+async def gone(request: asyncio.Task[int]) -> None:
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+
+
+async def test_a_body_for_which_there_is_no_room_beside_the_others_is_refused_until_one_is_done() -> None:
+    guard = Guard(by_path, max_body_bytes=100, max_bodies_bytes=250)
+    first, second = await inside(guard, 100), await inside(guard, 100)
+    for headers, taken in (({"content-length": "51"}, 0), ({}, 1)):
+        refused = Connection([b"x" * 51], headers)
+        await refused.through(guard)
+        assert (refused.status, refused.body["code"]) == (429, "queue_full")
+        assert (refused.headers["retry-after"], refused.headers["connection"]) == ("1", "close")
+        assert refused.taken == taken
+    for size in (50, 50, 0):
+        assert await status_of(guard, size, {"content-length": str(size)}) == 200
+    await gone(first)
+    assert await status_of(guard, 100) == 200
+    await gone(second)
+
+
+async def test_no_way_out_of_a_request_keeps_its_room() -> None:
+    guard = Guard(by_path, max_body_bytes=100, max_bodies_bytes=100)
+    for _ in range(3):
+        assert await status_of(guard, 100, path="/break") == 500
+        too_large = Connection([b"x" * 60, b"x" * 60])
+        await too_large.through(guard)
+        assert too_large.status == 413
+        await gone(await inside(guard, 100))
+        assert await status_of(guard, 100) == 200
+
+
+async def test_who_announces_a_large_body_and_sends_none_of_it_takes_no_room() -> None:
+    guard = Guard(by_path, max_body_bytes=100, max_bodies_bytes=100)
+    silent = Dribble([b"x" * 100], pause_s=60, headers={"content-length": "100"})
+    waiting = asyncio.ensure_future(silent.through(guard))
+    await asyncio.sleep(0.01)
+    assert await status_of(guard, 100, {"content-length": "100"}) == 200
+    waiting.cancel()
 
 
 async def test_a_reply_that_breaks_after_its_start_is_broken_off_not_completed() -> None:

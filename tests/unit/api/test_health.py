@@ -44,7 +44,7 @@ async def test_after_a_forward_the_model_is_told(client: httpx.AsyncClient, gate
 @pytest.mark.parametrize("path", ["/health", "/readyz"])
 @pytest.mark.parametrize(
     "error",
-    [UnavailableError("loading"), DeadlineError("slow"), NonFiniteError("broken weights")],
+    [UnavailableError("a forward hangs"), DeadlineError("slow"), NonFiniteError("broken weights")],
 )
 async def test_without_a_forward_it_is_503_with_the_reason_and_when_to_come_back(
     client: httpx.AsyncClient, gateway: FakeGateway, path: str, error: ServiceError

@@ -69,7 +69,9 @@ async def test_the_smallest_request_is_a_fine_tune_with_our_defaults(
     name = order.model_name
     assert name.startswith("My-e5-ft-")
     assert len(name) == len("My-e5-ft-") + 8
-    assert order == FineTuneOrder(name, TrainingKind.FULL, PAIRS, base_model="me/My e5", origin=Origin(training_file))
+    assert order == FineTuneOrder(
+        name, TrainingKind.FULL, PAIRS, base_model="me/My e5", origin=Origin(training_file), is_name_made_up=True
+    )
     assert NewFineTuningJob.model_validate(told).model_dump(exclude_unset=True) == told
     assert told == {
         "id": "job-1", "object": "fine_tuning.job", "created_at": 1000, "finished_at": None, "estimated_finish": None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from tests.unit.models.fine_tune_examples import write_manifest
 
 HYBRID = frozenset({Capability.DENSE, Capability.SPARSE, Capability.COLBERT})
 NOTHING: frozenset[Capability] = frozenset()
+PATIENCE_S = 10.0
 
 
 class Clock:
@@ -137,6 +139,19 @@ async def test_a_fine_tune_is_served_as_soon_as_its_folder_is_there(
     assert found.source.name == "laws"
     assert found.variant == Variant("laws", "job-7")
     assert found.caller is models.configured["e5-second"].caller
+
+
+async def test_a_fine_tune_is_found_while_large_bodies_hold_all_threads(
+    models: Catalogue[FakeCaller], models_dir: Path
+) -> None:
+    gate = threading.Event()
+    bodies = [asyncio.ensure_future(asyncio.to_thread(gate.wait, PATIENCE_S)) for _ in range(100)]
+    write_manifest(models_dir / "mine", base="e5-first")
+    try:
+        assert (await asyncio.wait_for(pick(models, "mine"), PATIENCE_S / 2)).source.name == "mine"
+    finally:
+        gate.set()
+        await asyncio.gather(*bodies)
 
 
 async def test_a_fine_tune_does_what_its_host_does_and_no_more(models: Catalogue[FakeCaller], models_dir: Path) -> None:

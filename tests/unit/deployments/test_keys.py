@@ -23,6 +23,12 @@ def write(file: Path, text: str) -> None:
     os.replace(staged, file)
 
 
+def read_again(keys: Keys) -> None:
+    """Time enough for a change to be seen."""
+    for _ in range(2):
+        keys.look()
+
+
 def known(keys: Keys, secret: str) -> bool:
     return keys.ring().match([secret.encode()]) is not None
 
@@ -81,28 +87,71 @@ def test_a_name_in_both_places_refuses_to_start(file: Path, monkeypatch: pytest.
 def test_a_key_is_added_and_another_one_revoked_without_a_restart(file: Path) -> None:
     keys = Keys(SecuritySettings(api_keys_file=file))
     write(file, f"you:{sha256_of(NEW)}\n")
-    keys.look()
+    read_again(keys)
     assert known(keys, NEW)
     assert not known(keys, OLD)
 
 
-@pytest.mark.parametrize("content", [None, "", "# nobody", "me:x", "\n"])
-def test_a_file_that_becomes_wrong_locks_nobody_out_and_lets_nobody_in(
-    file: Path, content: str | None, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("content", ["", "# nobody", "\n"])
+def test_the_last_key_is_revoked_by_an_empty_file(file: Path, content: str) -> None:
+    keys = Keys(SecuritySettings(api_keys_file=file))
+    write(file, content)
+    read_again(keys)
+    assert not known(keys, OLD)
+    write(file, f"you:{sha256_of(NEW)}\n")
+    read_again(keys)
+    assert known(keys, NEW)
+
+
+@pytest.mark.parametrize("bad", [b"me:x", b"\xff\xfe", b"you", b"a:%s" % sha256_of(NEW).encode()])
+def test_a_bad_line_keeps_nobody_in_and_no_other_line_out(
+    file: Path, bad: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     keys = Keys(SecuritySettings(api_keys_file=file))
-    if content is None:
-        file.unlink()
-    else:
-        write(file, content)
+    file.write_bytes(b"you:%s\n%s\n" % (sha256_of(NEW).encode(), bad))
     for _ in range(3):
-        keys.look()
+        read_again(keys)
+    assert known(keys, NEW)
+    assert not known(keys, OLD)
+    (record,) = caplog.records  # once, not at every look
+    assert record.levelno == logging.ERROR
+    assert "line 2: " in record.getMessage()
+    assert sha256_of(NEW) not in record.getMessage()
+
+
+def test_keys_of_the_environment_stay_whatever_the_file_says(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEYS_VARIABLE, f"ops:{NEW}:admin")
+    keys = Keys(SecuritySettings(api_keys_file=file))
+    write(file, f"ops:{sha256_of(OLD)}\n")
+    read_again(keys)
+    assert known(keys, NEW)
+    assert not known(keys, OLD), "its name is another key's"
+
+
+def test_without_a_file_nobody_is_locked_out_and_nobody_let_in(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keys = Keys(SecuritySettings(api_keys_file=file))
+    file.unlink()
+    for _ in range(3):
+        read_again(keys)
     assert known(keys, OLD)
-    assert not known(keys, NEW)
-    (record,) = caplog.records  # once, not every five seconds
+    (record,) = caplog.records
     assert record.levelno == logging.ERROR
     write(file, f"you:{sha256_of(NEW)}\n")
+    read_again(keys)
+    assert known(keys, NEW)
+    assert not known(keys, OLD)
+
+
+def test_a_file_that_is_being_written_is_not_read(file: Path) -> None:
+    keys = Keys(SecuritySettings(api_keys_file=file))
+    file.write_text("")  # as an editor does that truncates it first
     keys.look()
+    file.write_text(f"me:{sha256_of(OLD)}\nyou:{sha256_of(NEW)}\n")
+    keys.look()
+    assert known(keys, OLD)
+    assert not known(keys, NEW)
+    keys.look()
+    assert known(keys, OLD)
     assert known(keys, NEW)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serve_app.domain import keys
-from serve_app.domain.keys import ApiKey, KeyRing, Scope, keys_of_file, keys_of_variable, sha256_of
+from serve_app.domain.keys import ApiKey, KeyRing, Scope, keys_of_file, keys_of_variable, sha256_of, sound_keys_of_file
 
 SECRET = "rk_a-long-secret-that-nobody-guesses"
 OTHER = "rk_another-secret-that-nobody-guesses"
@@ -84,6 +84,15 @@ def test_a_bad_variable_is_refused_without_being_quoted(text: str) -> None:
     with pytest.raises(ValueError) as caught:
         keys_of_variable(text)
     assert SECRET not in str(caught.value)
+
+
+def test_of_a_file_with_mistakes_every_sound_line_counts_and_every_other_is_told_of() -> None:
+    lines = ["# ours", f"a:{HASH}", "b:x", f"a:{OTHER_HASH}", f"c:{HASH}", "", f"d:{OTHER_HASH}:admin"]
+    ring, complaints = sound_keys_of_file("\n".join(lines), beside=[ApiKey("e", "0" * 64)])
+    assert [key.name for key in ring.keys] == ["e", "a", "d"]
+    assert [complaint.partition(":")[0] for complaint in complaints] == ["line 3", "line 4", "line 5"]
+    assert not any(hash in complaint for complaint in complaints for hash in (HASH, OTHER_HASH))
+    assert sound_keys_of_file("# nobody\n") == (KeyRing([]), [])
 
 
 def test_two_keys_of_one_name_or_two_names_of_one_key_are_refused() -> None:

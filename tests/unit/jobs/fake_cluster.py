@@ -142,10 +142,18 @@ class World:
         self.questions += 1
         return self.available
 
-    async def submit(self, job_id: str = "a", model_name: str | None = None, **more: Any) -> JobRecord:
+    async def submit(
+        self,
+        job_id: str = "a",
+        model_name: str | None = None,
+        *,
+        data: TrainingData = DATA,
+        any_name: bool = False,
+        **more: Any,
+    ) -> JobRecord:
         wanted = spec(job_id, model_name or f"my-{job_id}", str(self.models_dir), **more)
         self.now += 1
-        return await self.jobs.submit(wanted, DATA, accepted=40, ignored=2)
+        return await self.jobs.submit(wanted, data, accepted=40, ignored=2, any_name=any_name)
 
     async def running(self, job_id: str = "a", **more: Any) -> JobRecord:
         """A job whose training has started."""

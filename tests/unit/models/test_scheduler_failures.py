@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -114,12 +115,15 @@ async def test_a_report_says_what_the_forward_did(monkeypatch: pytest.MonkeyPatc
     ]
 
 
-async def test_the_time_a_forward_began_is_known_while_it_runs_and_only_then() -> None:
+async def test_a_forward_is_known_with_its_padded_tokens_while_it_runs_and_only_then() -> None:
     device = FakeDevice(held=True)
     async with serving(device) as scheduler:
-        assert scheduler.forward_began is None
-        submit(scheduler, texts("t", [10]))
+        assert scheduler.under_way is None
+        before = time.monotonic()
+        submit(scheduler, texts("t", [10, 7]))
         await turns()
-        assert scheduler.forward_began is not None
+        assert scheduler.under_way is not None
+        assert scheduler.under_way.padded_tokens == 20
+        assert before <= scheduler.under_way.began <= time.monotonic()
         await device.finish()
-        assert scheduler.forward_began is None
+        assert scheduler.under_way is None
