@@ -93,12 +93,22 @@ def jobs_router(jobs: JobsGateway) -> APIRouter:
         notes = await jobs.notes(job_id, after=after)
         return json_reply({"events": [asdict(note) for note in notes]})
 
-    @router.get("/jobs/{job_id}/logs", responses=_NOT_FOUND, summary="What its processes printed")
+    @router.get(
+        "/jobs/{job_id}/logs",
+        response_class=Response,
+        responses=_NOT_FOUND | {200: {"content": {"text/plain": {}}}},
+        summary="What its processes printed",
+    )
     async def logs(job_id: str) -> PlainTextResponse:
         """The logs of all attempts as text."""
         return PlainTextResponse(await jobs.logs(job_id))
 
-    @router.get("/jobs/{job_id}/loss.svg", responses=_NOT_FOUND, summary="The loss curve")
+    @router.get(
+        "/jobs/{job_id}/loss.svg",
+        response_class=Response,
+        responses=_NOT_FOUND | {200: {"content": {"image/svg+xml": {}}}},
+        summary="The loss curve",
+    )
     async def loss_curve(job_id: str) -> Response:
         """The loss curve as a picture; 404 until it has been drawn."""
         if (picture := await jobs.loss_curve(job_id)) is None:

@@ -98,6 +98,14 @@ async def test_the_diary_is_told_from_a_cursor_on(client: httpx.AsyncClient) -> 
     assert sorted(reply.json()["events"][0]) == ["id", "level", "message", "time"]
 
 
+@pytest.mark.parametrize(("path", "kind"), [("logs", "text/plain"), ("loss.svg", "image/svg+xml")])
+async def test_what_is_no_json_is_documented_as_what_it_is(client: httpx.AsyncClient, path: str, kind: str) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    answers = paths[f"/jobs/{{job_id}}/{path}"]["get"]["responses"]
+    assert list(answers["200"]["content"]) == [kind]
+    assert list(answers["404"]["content"]) == ["application/json"]
+
+
 async def test_logs_are_text_and_the_loss_curve_a_picture(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
     logs = await client.get("/jobs/a/logs")
     assert (logs.text, logs.headers["content-type"]) == ("logs of a", "text/plain; charset=utf-8")
