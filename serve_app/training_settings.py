@@ -31,7 +31,7 @@ class TrainingSettings(BaseModel):
             with it; most queries and passages are shorter.
         mini_batch_size: Texts of one forward. Bounds memory, does not change the result.
         gradient_checkpointing: Less memory for about a third more time.
-        checkpoint_steps: Steps between two checkpoints: what a crash costs at most.
+        checkpoint_steps: Steps between two checkpoints, beside those of about every minute: what a crash costs at most.
         seed: Of the split, the order and the adapters, unless the client says another.
         env: Environment variables of the training processes.
         limits: Bounds of what clients may ask for.

@@ -67,7 +67,8 @@ class Jobs:
             data: With what.
             accepted: Examples in it.
             ignored: Lines of the client's that are not.
-            any_name: The name was made up, so the same job under another made-up name is the same job.
+            any_name: The name was made up, so whoever sends the same again at once means the same job. Who chose the
+                name is told that it is taken, and by which job.
 
         Raises:
             ConflictError: The name is taken.
@@ -77,7 +78,7 @@ class Jobs:
         async with self._taking:
             if spec.job_id in self._ledger:
                 return self._ledger.get(spec.job_id)
-            if (same := await self._sent_before(spec, data, any_name=any_name)) is not None:
+            if any_name and (same := await self._sent_before(spec, data)) is not None:
                 return same
             self._ledger.refuse_taken_name(spec)
             if len(self._ledger.live()) >= self._rules.max_waiting_jobs:
@@ -88,13 +89,12 @@ class Jobs:
             self._ledger.enter(spec, record)
             return record
 
-    async def _sent_before(self, spec: TrainingSpec, data: TrainingData, *, any_name: bool) -> JobRecord | None:
+    async def _sent_before(self, spec: TrainingSpec, data: TrainingData) -> JobRecord | None:
         """The live job that this one is, sent again: a proxy does that if the HTTP replica dies before it answers."""
         since = self._ledger.clock() - _SENT_AGAIN_S
         for record in [record for record in self._ledger.live() if record.created_at >= since]:
             known = self._ledger.spec(record.id)
-            name = known.model_name if any_name else spec.model_name
-            if known != replace(spec, job_id=known.job_id, model_name=name):
+            if known != replace(spec, job_id=known.job_id, model_name=known.model_name):
                 continue
             if await asyncio.to_thread(self._ledger.store.data, record.id) == data:
                 return self._ledger.get(record.id)

@@ -24,11 +24,10 @@ from tests.unit.jobs.fake_cluster import DATA, DONE, World, checkpoint, progress
 
 
 async def test_of_two_jobs_for_one_name_at_once_one_is_refused(world: World) -> None:
-    one, other = world.submit("a", "same"), world.submit("b", "same", epochs=2)
-    outcomes = await asyncio.gather(one, other, return_exceptions=True)
+    outcomes = await asyncio.gather(world.submit("a", "same"), world.submit("b", "same"), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [JobRecord, ConflictError]
     with pytest.raises(ConflictError, match="the job a is making 'same'"):
-        await world.submit("c", "same", epochs=2)
+        await world.submit("c", "same")
 
 
 async def test_the_name_of_a_model_that_is_there_is_refused(world: World) -> None:
@@ -55,38 +54,37 @@ async def test_the_same_job_twice_is_one_job(world: World) -> None:
     assert len(await world.jobs.page(limit=9)) == 1
 
 
-async def test_a_job_that_is_sent_again_is_the_job_that_was_sent(world: World) -> None:
-    outcomes = await asyncio.gather(*(world.submit(job_id, "same") for job_id in ("a", "b", "c")))
-    assert [outcome.id for outcome in outcomes] == ["a", "a", "a"]
+async def test_a_chosen_name_is_taken_even_for_the_same_order(world: World) -> None:
+    await world.submit("a", "same")
+    with pytest.raises(ConflictError, match="the job a is making 'same'"):
+        await world.submit("b", "same")
+
+
+async def test_a_job_whose_name_was_made_up_is_the_same_when_it_is_sent_again(world: World) -> None:
+    sent = (world.submit(job_id, f"e5-ft-{job_id}", any_name=True) for job_id in ("a", "b", "c"))
+    assert [job.id for job in await asyncio.gather(*sent)] == ["a", "a", "a"]
     await world.look()
     world.restart_tracker()
-    again = await world.submit("d", "same")
+    again = await world.submit("d", "e5-ft-d", any_name=True)
     assert (again.id, again.submission_id) == ("a", "a-1"), "as it is now"
     assert len(await world.jobs.page(limit=9)) == 1
     assert sorted(path.name for path in world.root.iterdir()) == ["a"]
 
 
-async def test_with_another_order_other_data_or_after_a_minute_it_is_another_job(world: World) -> None:
-    await world.submit("a", "same")
-    for more in ({"epochs": 2}, {"data": TrainingData(b"{}")}, {"data": replace(DATA, evaluation=b"{}")}):
-        with pytest.raises(ConflictError, match="the job a is making 'same'"):
-            await world.submit("b", "same", **more)
+async def test_another_order_other_data_or_a_minute_later_is_another_job(world: World) -> None:
+    await world.submit("a", "e5-ft-a", any_name=True)
+    for job_id, more in {
+        "b": {"epochs": 2}, "c": {"data": TrainingData(b"{}")}, "d": {"data": replace(DATA, evaluation=b"{}")}
+    }.items():  # fmt: skip
+        assert (await world.submit(job_id, f"e5-ft-{job_id}", any_name=True, **more)).id == job_id
     world.now += 60
-    with pytest.raises(ConflictError, match="the job a is making 'same'"):
-        await world.submit("b", "same")
-
-
-async def test_a_job_whose_name_was_made_up_is_known_again_under_another(world: World) -> None:
-    await world.submit("a", "e5-ft-1", any_name=True)
-    assert (await world.submit("b", "e5-ft-2", any_name=True)).id == "a"
-    assert (await world.submit("c", "e5-ft-3", any_name=True, data=TrainingData(b"{}"))).id == "c"
-    assert (await world.submit("d", "mine")).id == "d"
+    assert (await world.submit("e", "e5-ft-e", any_name=True)).id == "e"
 
 
 async def test_a_job_that_has_ended_is_not_what_is_sent_again(world: World) -> None:
-    await world.submit("a", "same")
+    await world.submit("a", "e5-ft-a", any_name=True)
     await world.jobs.cancel("a")
-    assert (await world.submit("b", "same")).id == "b"
+    assert (await world.submit("b", "e5-ft-b", any_name=True)).id == "b"
 
 
 async def test_a_job_that_can_not_be_stored_is_refused_and_leaves_its_name_free(world: World) -> None:
