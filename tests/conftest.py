@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,12 @@ M3_TINY = "bge-m3-tiny"
 CROSS_ENCODER = "reranker-tiny"
 HEAD_TIMEOUT = "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"  # its second line; see configs/serve.env
 _ASKS_IN_A_ROW = 6  # connections are spread over the ingress replicas, and each of them must know the model
+
+
+def pytest_collection_finish() -> None:
+    """What the libraries made at import need not be searched in every collection of garbage: that takes seconds."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import gc
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -59,11 +58,9 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick_collections() -> Iterator[None]:
+def _quick_collections() -> None:
     """Every training collects garbage twice; what the libraries made at import need not be searched each time."""
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
