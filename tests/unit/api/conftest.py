@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from serve_app.api.application import create_app
+from serve_app.api.gateway import Gateway
 from serve_app.domain.limits import FineTuneLimits, Limits
 from tests.unit.api.fake_gateway import FakeGateway
 from tests.unit.api.fake_jobs import FakeJobs
@@ -14,22 +16,47 @@ from tests.unit.api.fake_jobs import FakeJobs
 LIMITS = Limits(max_body_bytes=300_000, max_items=5, max_text_chars=100, request_timeout_s=30.0)
 
 
-@pytest.fixture
-def gateway() -> FakeGateway:
-    return FakeGateway()
+class Behind:
+    """What stands behind the one application of all tests: in each of them a gateway and a list of its own.
+
+    To make an application takes longer than most tests.
+    """
+
+    def __init__(self) -> None:
+        self.gateway = FakeGateway()
+        self.statuses: list[tuple[str, int]] = []
+        self.app = create_app(
+            cast(Gateway, self), FakeJobs(), LIMITS, FineTuneLimits(), count_status=lambda *status: self.count(status)
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.gateway, name)
+
+    def count(self, status: tuple[str, int]) -> None:
+        self.statuses.append(status)
+
+
+@pytest.fixture(scope="session")
+def behind() -> Behind:
+    return Behind()
 
 
 @pytest.fixture
-def statuses() -> list[tuple[str, int]]:
+def gateway(behind: Behind) -> FakeGateway:
+    behind.gateway = FakeGateway()
+    return behind.gateway
+
+
+@pytest.fixture
+def statuses(behind: Behind) -> list[tuple[str, int]]:
     """What the application counts: path and status of every response."""
-    return []
+    behind.statuses = []
+    return behind.statuses
 
 
 @pytest.fixture
-def app(gateway: FakeGateway, statuses: list[tuple[str, int]]) -> FastAPI:
-    return create_app(
-        gateway, FakeJobs(), LIMITS, FineTuneLimits(), count_status=lambda path, status: statuses.append((path, status))
-    )
+def app(behind: Behind, gateway: FakeGateway, statuses: list[tuple[str, int]]) -> FastAPI:
+    return behind.app
 
 
 @pytest.fixture

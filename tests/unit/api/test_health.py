@@ -4,10 +4,15 @@ import asyncio
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
+from serve_app.api.application import create_app
 from serve_app.api.routes import health
 from serve_app.domain.errors import DeadlineError, NonFiniteError, ServiceError, UnavailableError
+from serve_app.domain.limits import FineTuneLimits
+from tests.unit.api.conftest import LIMITS
 from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_jobs import FakeJobs
 
 READY = {
     "status": "ok",
@@ -32,6 +37,12 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
     monkeypatch.setattr(health, "time", Clock)
     return Clock
+
+
+@pytest.fixture
+def app(gateway: FakeGateway) -> FastAPI:
+    """One of its own for each test: it remembers the last check."""
+    return create_app(gateway, FakeJobs(), LIMITS, FineTuneLimits())
 
 
 @pytest.mark.parametrize("path", ["/health", "/readyz"])
