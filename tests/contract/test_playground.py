@@ -156,7 +156,7 @@ def test_a_refused_fine_tune_names_the_field_and_marks_it(opening: tuple[Page, N
 
 
 def test_a_fine_tune_is_followed_to_its_end_and_its_result_is_used(page: Page, client: httpx.Client) -> None:
-    order(page, "from-the-page", epochs=8)
+    order(page, "from-the-page", epochs=4)
     expect(page.locator("#tune-accepted")).to_contain_text("56 pairs are used")
     points = page.locator("#job polyline")
     expect(page.locator("#job .pill")).to_have_text("completed", timeout=120_000)
