@@ -91,7 +91,9 @@ class JobsGateway(Protocol):
         ...
 
     async def submit(self, order: FineTuneOrder) -> JobRecord:
-        """Stores a job; it is started as soon as there is room. Sent again within a minute it is the same job.
+        """Stores a job; it is started as soon as there is room.
+
+        An order whose name is made up is the same job when it is sent again within a minute.
 
         Raises:
             ModelNotFoundError: There is no such base model.
