@@ -67,6 +67,7 @@ def _refuse_taken_port(arguments: Sequence[str]) -> None:
     http = http_options(arguments)
     host, port = str(http.get("host") or "127.0.0.1"), int(http.get("port") or 8000)
     if ":" not in host and not is_free(port, "" if host == "0.0.0.0" else host):
+        _ignore_signals()  # Ray takes seconds to end, and a second signal in them would start it again
         sys.exit(
             f"port {port} is used by another program, perhaps by another copy of this service: "
             "stop that, or choose another port in the config (http_options: {port: ...})"
@@ -88,11 +89,15 @@ def http_options(arguments: Sequence[str]) -> dict[str, Any]:
     return {}
 
 
+def _ignore_signals() -> None:
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, signal.SIG_IGN)
+
+
 def _stop(_signal: int, _frame: FrameType | None) -> None:
     from ray import serve
 
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, signal.SIG_IGN)  # once is enough: stopping is not to be interrupted
+    _ignore_signals()  # once is enough: stopping is not to be interrupted
     print("stopping: requests in flight are answered first", flush=True)
     for application in serve.status().applications:
         serve.delete(application)

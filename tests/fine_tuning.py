@@ -8,17 +8,30 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
+from tests.tiny_models import build_e5_tiny
 from tests.unit.training.jobs import docstring_pairs
 
 Job = dict[str, Any]
 
+TINY_BASE = "e5-tiny"
 ENDED = ("completed", "failed", "cancelled")
 _PAUSE_S = 0.2
+
+
+def tiny_service(folder: Path, **training: Any) -> dict[str, Any]:
+    """Arguments of a service that serves ``TINY_BASE`` and makes a checkpoint every step; its jobs are in ``jobs``."""
+    build_e5_tiny(folder / "models" / TINY_BASE)
+    return {
+        "models_dir": str(folder / "models"),
+        "models": [{"name": TINY_BASE, "num_cpus": 0.1, "threads": 1, "dtype": "float32"}],
+        "training": {"jobs_dir": str(folder / "jobs"), "checkpoint_steps": 1, **training},
+    }
 
 
 def pair_lines(count: int) -> str:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ray._private.worker import get_dashboard_url  # no public way exists in Ray 2.60
-from ray.serve.context import _get_global_client
 
 from serve_app.api.gateway import Gateway, ModelState
+from serve_app.deployments.address import base_url, host, is_loopback
 from serve_app.deployments.console import say
 from serve_app.domain.errors import ServiceError
 
@@ -66,31 +64,6 @@ def _line(model: ModelState) -> str:
     place = f"{model.device}, {model.dtype}" if model.device else "still loading"
     uses = " + ".join(model.serves)
     return f"{model.name} ({model.family}, {model.dimension} dimensions, {model.max_tokens} tokens, {place}): {uses}"
-
-
-def base_url() -> str:
-    """The address of this node's HTTP proxy, as Serve knows it."""
-    near = "127.0.0.1" if host() in {"", "0.0.0.0", "::"} else host()
-    return f"http://{near}:{_http_options().port}"
-
-
-def host() -> str:
-    """The address that this node's HTTP proxy listens on; empty for all."""
-    return _http_options().host or ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _http_options() -> Any:  # ray.serve.config.HTTPOptions
-    client = _get_global_client()
-    assert client is not None, "only a replica knows the address"
-    return client.http_config
 
 
 def dashboard_url() -> str:

@@ -12,7 +12,8 @@ from starlette.types import ASGIApp
 
 from serve_app.api.application import create_app
 from serve_app.api.auth import Access
-from serve_app.deployments.banner import announce, host, is_loopback
+from serve_app.deployments.address import host, is_loopback
+from serve_app.deployments.banner import announce
 from serve_app.deployments.calls import ReplicaCaller
 from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.client import EncoderClient

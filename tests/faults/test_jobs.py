@@ -20,14 +20,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fine_tuning import Job, completed, pair_lines, reached, status, submit, wait_for
+from tests.fine_tuning import Job, completed, pair_lines, reached, status, submit, tiny_service, wait_for
 from tests.service import Service, processes, running
-from tests.tiny_models import build_e5_tiny
 from training.reporting import read_lines
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]  # the story is part of the first test
 
-BASE, NAME = "e5-tiny", "tuned"
+NAME = "tuned"
 STEPS = 40
 TRACKER, WORKER = "ray::JobTracker", "ray::RayTrainWorker"
 DRIVER = f"{sys.executable} -m training "
@@ -73,12 +72,7 @@ def order(name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("jobs")
-    build_e5_tiny(folder / "models" / BASE)
-    args = {
-        "models_dir": str(folder / "models"),
-        "models": [{"name": BASE, "num_cpus": 0.1, "threads": 1, "dtype": "float32"}],
-        "training": {"jobs_dir": str(folder / "jobs"), "checkpoint_steps": 1},
-    }
+    args = tiny_service(folder)
     story = Story()
     with running(folder, args) as service, httpx.Client(base_url=service.url, timeout=60) as client:
         cancel_everywhere(service, client, story)

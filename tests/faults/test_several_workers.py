@@ -16,14 +16,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fine_tuning import Job, completed, pair_lines, reached, submit, wait_for
+from tests.fine_tuning import Job, completed, pair_lines, reached, submit, tiny_service, wait_for
 from tests.service import Service, processes, running
-from tests.tiny_models import build_e5_tiny
 from training.reporting import read_lines
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
-BASE, NAME = "e5-tiny", "tuned"
+NAME = "tuned"
 STEPS = 30
 WORKER = "ray::RayTrainWorker"
 
@@ -52,12 +51,7 @@ class Story:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("workers")
-    build_e5_tiny(folder / "models" / BASE)
-    args = {
-        "models_dir": str(folder / "models"),
-        "models": [{"name": BASE, "num_cpus": 0.1, "threads": 1, "dtype": "float32"}],
-        "training": {"jobs_dir": str(folder / "jobs"), "checkpoint_steps": 1, "num_workers": 2, "cpus_per_worker": 0.2},
-    }
+    args = tiny_service(folder, num_workers=2, cpus_per_worker=0.2)
     story = Story()
     with running(folder, args) as service, httpx.Client(base_url=service.url, timeout=60) as client:
         order = {"text_content": pair_lines(10), "batch_size": 8, "epochs": STEPS, "learning_rate": 1e-4}

@@ -112,7 +112,7 @@ def test_a_model_that_is_nowhere_is_explained_on_the_terminal(tmp_path: Path) ->
         process.wait(90)
 
 
-def test_a_port_that_another_program_has_is_a_complaint_and_not_shared(tmp_path: Path) -> None:
+def test_a_port_that_another_program_has_is_a_complaint_and_the_end_even_if_one_is_impatient(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as HAProxy does
         other.bind(("127.0.0.1", 0))
@@ -120,12 +120,17 @@ def test_a_port_that_another_program_has_is_a_complaint_and_not_shared(tmp_path:
         port = other.getsockname()[1]
         config = tmp_path / "serve_config.yaml"
         config.write_text(yaml.safe_dump({"http_options": {"host": "127.0.0.1", "port": port}, "applications": []}))
-        outcome = subprocess.run(
-            [sys.executable, "-m", "serve_app", str(config)], cwd=ROOT, capture_output=True, text=True, timeout=120,
-            env={**os.environ, **fast_environment(), **marked(), "PYTHONPATH": str(ROOT)}, check=False,
-        )  # fmt: skip
-    assert outcome.returncode == 1
-    assert f"port {port} is used by another program" in outcome.stderr
+        log = tmp_path / "service.log"
+        with log.open("wb") as out, subprocess.Popen(
+            [sys.executable, "-m", "serve_app", str(config)], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
+            env={**os.environ, **fast_environment(), **marked(), "PYTHONPATH": str(ROOT)},
+        ) as process:  # fmt: skip
+            wait_for(log, f"port {port} is used by another program")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 1
+    said = log.read_text()
+    assert said.count("Started a local Ray instance") == 1
+    assert "Traceback" not in said
 
 
 def wait_for(log: Path, words: str, timeout_s: float = 150) -> str:
