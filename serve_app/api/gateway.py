@@ -10,7 +10,7 @@ from serve_app.domain.embeddings import Float32
 from serve_app.domain.profiles import TextRole
 from serve_app.domain.tokens import Token
 
-Use = Literal["embed", "rerank"]
+Use = Literal["embed", "hybrid", "rerank"]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve_app.api import problems
 from serve_app.domain.errors import DeadlineError, PayloadTooLargeError, QueueFullError, ServiceError
 
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})  # methods whose routes read none
 _SLOWEST = 16 * 1024  # bytes a second; a client below that holds a place that others need
 
 
@@ -73,7 +74,10 @@ class Guard:
             await send(message)
 
         try:
-            await self._app(scope, self._bounded(scope, body), counted_send)
+            bounded_receive = self._bounded(scope, body)
+            if scope["method"] in _WITHOUT_BODY:
+                await _take(body, bounded_receive)
+            await self._app(scope, bounded_receive, counted_send)
         except _Refused as refused:
             if started:  # a reply that has begun can not become another one
                 return
@@ -130,6 +134,12 @@ class _Body:
         self.receive = receive
         self.received = 0
         self.is_complete = False
+
+
+async def _take(body: _Body, receive: Receive) -> None:
+    """Reads a body that no route will: below, what has arrived waits in a queue without bounds until it is read."""
+    while not body.is_complete and (await receive())["type"] == "http.request":
+        pass
 
 
 def _too_slow(received: int) -> DeadlineError:

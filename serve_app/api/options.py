@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Header
 
-from serve_app.api.gateway import CallOptions, Gateway
+from serve_app.api.gateway import CallOptions, Gateway, Use
 from serve_app.api.quantised import refuse_more
 from serve_app.api.schemas.native import EncodingOptions
 from serve_app.domain.errors import InvalidInputError
@@ -30,6 +30,16 @@ def options_of(request: EncodingOptions, header: str | None, limits: Limits) -> 
         InvalidInputError: The timeout header is not a positive number.
     """
     return CallOptions(request.model, request.truncate, timeout_s(header, limits))
+
+
+async def known_name(gateway: Gateway, options: CallOptions, use: Use) -> str:
+    """The model of a request without texts: empty if none is named, and never a name that is not served.
+
+    Raises:
+        ModelNotFoundError: No served model has this name.
+        CapabilityError: It is served for something else.
+    """
+    return "" if options.model is None else (await gateway.find(options.model, use)).name
 
 
 async def prove_dimensions(

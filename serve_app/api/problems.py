@@ -66,8 +66,8 @@ _DESCRIPTIONS = {
     408: "The deadline passed; the work was dropped.",
     413: "The body is larger than the limit.",
     422: "The body breaks the schema or a limit; the message names the field and the index.",
-    429: "The queue is full; `Retry-After` says when to come back.",
-    500: "An unexpected failure; the log has the trace under `error_id`.",
+    429: "The queue or the room for bodies is full, or the key's limit used up; `Retry-After` says when to come back.",
+    500: "An unexpected failure: the log has the trace under `error_id`. Or the numbers of a text are not finite.",
     503: "No replica is ready; `Retry-After` says when to come back.",
 }
 Responses = dict[int | str, dict[str, Any]]

@@ -90,6 +90,7 @@ async def _hybrid_pieces(embedded: HybridEmbedded, ids: Sequence[str] | None) ->
         yield comma if ids is None else comma + dumps(ids[row]) + b":"
         async for piece in _hybrid_row(embedded, row):
             yield piece
+        await asyncio.sleep(0)
     yield b"]}" if ids is None else b"}}"
 
 

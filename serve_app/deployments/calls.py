@@ -106,7 +106,7 @@ class ReplicaCaller:
         A single failed ping means little: the replica it went to may just have died beside healthy ones.
         """
         while True:
-            if time.monotonic() - self._last_answer > _PING_S:
+            if self.state is None or time.monotonic() - self._last_answer > _PING_S:
                 try:
                     async with asyncio.timeout(_PING_TIMEOUT_S):
                         self.state = await self.handle.state.remote()

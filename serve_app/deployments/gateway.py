@@ -100,6 +100,8 @@ class ServeGateway:
         """See ``Gateway.find``."""
         if use == "embed":
             return (await self._pick(model, DENSE, "dense vectors")).state()
+        if use == "hybrid":
+            return (await self._pick(model, _HYBRID, "hybrid vectors")).state()
         return (await self._rerankers.models.pick(model, frozenset(), "reranking", others=self._models)).state()
 
     async def models(self) -> Sequence[ModelState]:

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 _LOOK_S = 2.0  # a change counts at the second look, so within five seconds
 
-Stamp = tuple[int, int, int]
+Stamp = tuple[int, int, int, int]
 
 
 class Keys:
@@ -87,11 +87,11 @@ def _read(settings: SecuritySettings) -> KeyRing:
 
 
 def _stamp(file: Path | None) -> Stamp | None:
-    """What changes when a file does; None if it is not there."""
+    """What changes when a file does, or who may read it; None if it is not there."""
     if file is None:
         return None
     try:
         status = os.stat(file)
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size

@@ -76,7 +76,7 @@ class Rerankers:
         refuse_many_tokens(parts, self._max_request_tokens)
         tokenised = time.monotonic()
         request = RankRequest(ids, served.batch(texts), next_key(), self._left_s(options, began), batch_size)
-        tokens = count(self._metrics, parts)  # before the call: who goes away has used them all the same
+        tokens = count(self._metrics, parts)
         scores: Scores = await self._call(served, "rank", request, options)
         if scores.failures:
             raise scores.failures[0].error()

@@ -87,8 +87,8 @@ class Served(Generic[C]):
         """Token ids of the texts, formatted as the model's family wants them; long work is done in turns."""
         formatted = self._formatted(texts, role)
         if sum(map(len, formatted)) <= _INLINE_CHARS:
-            return self.tokenizer(formatted)
-        return Tokenised.join(await in_turns(self.tokenizer, formatted, map(len, formatted)))
+            return _paid(self.tokenizer(formatted))
+        return _paid(Tokenised.join(await in_turns(self.tokenizer, formatted, map(len, formatted))))
 
     async def of_ids(self, rows: Sequence[Sequence[int]]) -> Tokenised:
         """Texts that a client has tokenised itself; long work is done in turns.
@@ -97,14 +97,16 @@ class Served(Generic[C]):
             InvalidInputError: An id is not in the vocabulary; ``item`` is the row.
         """
         if sum(map(len, rows)) <= _INLINE_IDS:
-            return self.tokenizer.of_ids(rows)
-        return Tokenised.join(await in_turns(self.tokenizer.of_ids, rows, map(len, rows)))
+            return _paid(self.tokenizer.of_ids(rows))
+        return _paid(Tokenised.join(await in_turns(self.tokenizer.of_ids, rows, map(len, rows))))
 
     async def tokens(self, texts: Sequence[str], role: TextRole | None, *, special: bool) -> list[list[Token]]:
         """The tokens of the texts, formatted likewise, with their places in the formatted texts."""
         formatted = self._formatted(texts, role)
         parts = await in_turns(partial(self.tokenizer.tokens, special=special), formatted, map(len, formatted))
-        return [tokens for part in parts for tokens in part]
+        rows = [tokens for part in parts for tokens in part]
+        add_tokens(sum(map(len, rows)))
+        return rows
 
     def _formatted(self, texts: Sequence[str], role: TextRole | None) -> Sequence[str]:
         return texts if role is None else [self.source.profile.format(role, text) for text in texts]
@@ -112,7 +114,13 @@ class Served(Generic[C]):
     async def tokenise_pairs(self, query: str, candidates: Sequence[str]) -> Tokenised:
         """Token ids of the query with each candidate."""
         pairs = partial(self.tokenizer.pairs, query)  # reads the query again for each slice
-        return Tokenised.join(await in_turns(pairs, candidates, map(len, candidates), overhead=len(query)))
+        return _paid(Tokenised.join(await in_turns(pairs, candidates, map(len, candidates), overhead=len(query))))
+
+
+def _paid(tokens: Tokenised) -> Tokenised:
+    """Adds to what the request has cost; that its texts may yet be refused does not matter."""
+    add_tokens(len(tokens.ids))
+    return tokens
 
 
 def refuse_long(tokens: Tokenised, options: CallOptions, *, first: int = 0) -> list[int]:
@@ -143,12 +151,11 @@ def refuse_many_tokens(parts: Iterable[Tokenised], most: int) -> None:
 
 
 def count(metrics: IngressMetrics, parts: Iterable[Tokenised]) -> int:
-    """Adds texts, tokens and cuts to the metrics, tokens to what the request has cost; the number of tokens."""
+    """Adds texts, tokens and cuts to the metrics; the number of tokens."""
     tokens = 0
     for part in parts:
         metrics.texts += len(part.lengths)
         metrics.truncated += len(part.truncated)
         tokens += len(part.ids)
     metrics.tokens += tokens
-    add_tokens(tokens)
     return tokens

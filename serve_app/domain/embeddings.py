@@ -172,9 +172,10 @@ class EncodedBatch:
         Args:
             results: At least one.
             want: What any of the texts asked for.
-            dimension: Of the vectors, for texts that have none.
+            dimension: Of the vectors where all texts failed; a fine-tune's may differ from its host's.
         """
         failures = tuple(ItemFailure.of(i, r) for i, r in enumerate(results) if isinstance(r, ServiceError))
+        dimension = next((len(r.dense) for r in results if isinstance(r, Encoded)), dimension)
         nothing = Encoded(np.zeros(dimension, np.float32))
         texts = [nothing if isinstance(r, ServiceError) else r for r in results]
         sparse_ids = sparse_weights = colbert = None

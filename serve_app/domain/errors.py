@@ -2,11 +2,11 @@
 
 Where each one is raised, along the way of a request::
 
+    body ── too large, no room for it, too slow ── PayloadTooLargeError 413, QueueFullError 429, DeadlineError 408
+      │
     sent by another site's web page ────────────── ForeignOriginError 403, ForeignHostError 403
       │
     API key: none, its scope, its limits ───────── UnauthenticatedError 401, ForbiddenError 403, RateLimitError 429
-      │
-    body ── too large, too slow ────────────────── PayloadTooLargeError 413, DeadlineError 408
       │
     schema, limits, empty text ─────────────────── InvalidInputError         422
       │
@@ -153,7 +153,7 @@ class StorageError(ServiceError):
 
 
 class QueueFullError(ServiceError):
-    """The backlog is at its bound; ``retry_after_s`` estimates when there is room again."""
+    """The backlog or the room for bodies is at its bound; ``retry_after_s`` estimates when there is room again."""
 
     status = 429
     code = "queue_full"

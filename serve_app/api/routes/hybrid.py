@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from serve_app.api.binary import BINARY, AcceptHeader, binary_dtype, binary_reply, colbert_reply
 from serve_app.api.body import StrictRoute
 from serve_app.api.gateway import Gateway
-from serve_app.api.options import TimeoutHeader, options_of
+from serve_app.api.options import TimeoutHeader, known_name, options_of
 from serve_app.api.problems import ERRORS
 from serve_app.api.replies import hybrid_reply, json_reply, single_hybrid_reply
 from serve_app.api.schemas.hybrid import HybridBatchReply, HybridBatchRequest, HybridReply, HybridRequest
@@ -50,6 +50,7 @@ def hybrid_router(gateway: Gateway, limits: Limits) -> APIRouter:
         texts = batch_texts(request.items, limits)
         options = options_of(request, wanted_timeout, limits)
         if not texts.values:
+            await known_name(gateway, options, "hybrid")
             if dtype is not None:
                 return binary_reply(np.empty((0, 0)), dtype, lengths=[])
             return json_reply({"hybrid_vectors": {} if isinstance(request.items, dict) else []})

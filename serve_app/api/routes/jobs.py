@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from serve_app.api.body import take_body
 from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.problems import Problem
 from serve_app.api.replies import dumps, json_reply
 from serve_app.api.schemas.fine_tuning import Job, JobDeleted, JobEvents, JobList
-from serve_app.domain.errors import UnavailableError
+from serve_app.domain.errors import JobNotFoundError, UnavailableError
 from serve_app.domain.jobs import JobRecord
 
 _STREAM = "text/event-stream"
@@ -59,7 +60,13 @@ def jobs_router(jobs: JobsGateway) -> APIRouter:
         """The job as it is now."""
         return json_reply(job_body(await jobs.get(job_id)))
 
-    @router.post("/jobs/{job_id}/cancel", response_model=Job, responses=_NOT_FOUND | _ENDED, summary="Stop a job")
+    @router.post(
+        "/jobs/{job_id}/cancel",
+        response_model=Job,
+        responses=_NOT_FOUND | _ENDED,
+        dependencies=[Depends(take_body)],
+        summary="Stop a job",
+    )
     async def cancel(job_id: str) -> Response:
         """Stops the job within ten seconds; its checkpoints stay, its name is free again."""
         return json_reply(job_body(await jobs.cancel(job_id)))
@@ -125,6 +132,8 @@ async def _stream(jobs: JobsGateway, job_id: str, after: int) -> AsyncIterator[b
         try:
             record = await jobs.get(job_id)  # before the diary: what ends the job is in it then
             notes = await jobs.notes(job_id, after=after)
+        except JobNotFoundError:  # it was deleted
+            return
         except UnavailableError:  # the tracker is being restarted; its jobs go on, and so does this
             yield b": waits for the tracker\n\n"
             await asyncio.sleep(_STREAM_S)

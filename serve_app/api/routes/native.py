@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from serve_app.api.binary import BINARY, AcceptHeader, binary_dtype, binary_reply
 from serve_app.api.body import StrictRoute
 from serve_app.api.gateway import Gateway
-from serve_app.api.options import TimeoutHeader, options_of
+from serve_app.api.options import TimeoutHeader, known_name, options_of
 from serve_app.api.problems import ERRORS
 from serve_app.api.quantised import encoded
 from serve_app.api.replies import json_reply, vectors_reply
@@ -54,6 +54,7 @@ def native_router(gateway: Gateway, limits: Limits) -> APIRouter:
         texts = batch_texts(request.items, limits)
         options = options_of(request, wanted_timeout, limits)
         if not texts.values:
+            await known_name(gateway, options, "embed")
             if dtype is not None:
                 return binary_reply(np.empty((0, 0)), dtype)
             return json_reply({"vectors": {} if isinstance(request.items, dict) else []})

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi import Request as HttpRequest
 from fastapi.responses import Response
 
-from serve_app.api.body import StrictRoute
+from serve_app.api.body import StrictRoute, take_body
 from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.openai_jobs import EVENT_PREFIX, openai_checkpoints, openai_event, openai_job
 from serve_app.api.openai_orders import openai_order_of, under_their_names
@@ -95,6 +95,7 @@ def openai_fine_tuning_router(jobs: JobsGateway, limits: FineTuneLimits) -> APIR
         _JOBS + "/{job_id}/cancel",
         response_model=FineTuningJob,
         responses=_NOT_FOUND | _ENDED,
+        dependencies=[Depends(take_body)],
         summary="Stop a job, as OpenAI does",
     )
     async def cancel(job_id: str) -> Response:

@@ -13,7 +13,7 @@ from fastapi.responses import Response
 
 from serve_app.api.body import StrictRoute
 from serve_app.api.gateway import CallOptions, Gateway, Ranked
-from serve_app.api.options import TimeoutHeader, options_of
+from serve_app.api.options import TimeoutHeader, known_name, options_of
 from serve_app.api.problems import ERRORS, OPENAI_ERRORS
 from serve_app.api.replies import json_reply
 from serve_app.api.schemas.rerank import (
@@ -103,7 +103,7 @@ def rerank_router(gateway: Gateway, limits: Limits) -> APIRouter:
 async def _scores(gateway: Gateway, request: RerankRequest, options: CallOptions, limits: Limits) -> Response:
     texts = candidate_texts(request.query, request.candidates, limits)
     if not texts.values:
-        await _known_name(gateway, options)
+        await known_name(gateway, options, "rerank")
         return json_reply({"scores": []})
     with naming(texts):
         ranked = await gateway.rerank(
@@ -121,7 +121,7 @@ async def _results(gateway: Gateway, request: RerankDocumentsRequest, options: C
                 request.query, documents, options, batch_size=request.batch_size, normalize=True
             )
     else:
-        ranked = Ranked(await _known_name(gateway, options), np.empty(0, np.float32), 0)
+        ranked = Ranked(await known_name(gateway, options, "rerank"), np.empty(0, np.float32), 0)
     results = [_result(request, index, ranked.scores) for index in best_first(ranked.scores)[: request.top_n]]
     reply = {
         "id": str(uuid.uuid4()),
@@ -138,7 +138,7 @@ async def _ranked_texts(
 ) -> Response:
     texts = candidate_texts(request.query, request.texts, limits, field="texts")
     if not texts.values:
-        await _known_name(gateway, options)
+        await known_name(gateway, options, "rerank")
         return json_reply([])
     with naming(texts):
         ranked = await gateway.rerank(
@@ -150,11 +150,6 @@ async def _ranked_texts(
         for index in best_first(ranked.scores)
     ]
     return json_reply(results, truncated=ranked.truncated)
-
-
-async def _known_name(gateway: Gateway, options: CallOptions) -> str:
-    """The model of a request without candidates: empty if none is named, and never a name that is not served."""
-    return "" if options.model is None else (await gateway.find(options.model, "rerank")).name
 
 
 def best_first(scores: Float32) -> list[int]:

@@ -21,10 +21,12 @@ from tests.unit.api.fake_gateway import FakeGateway
 class Connection:
     """An HTTP connection below any client: it counts what the application takes of the body."""
 
-    def __init__(self, chunks: list[bytes], headers: dict[str, str] | None = None, path: str = "/vectorize") -> None:
+    def __init__(
+        self, chunks: list[bytes], headers: dict[str, str] | None = None, path: str = "/vectorize", method: str = "POST"
+    ) -> None:
         self._chunks = iter(chunks)
         self._headers = {"content-type": "application/json"} | (headers or {})
-        self._path = path
+        self._path, self._method = path, method
         self.taken = 0
         self.sent: list[Message] = []
 
@@ -33,7 +35,7 @@ class Connection:
             "type": "http",
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
-            "method": "POST",
+            "method": self._method,
             "scheme": "http",
             "path": self._path,
             "raw_path": self._path.encode(),
@@ -108,6 +110,24 @@ async def test_a_larger_body_without_a_true_length_is_refused_as_soon_as_that_mu
     assert connection.headers["connection"] == "close"
     assert connection.taken == 4  # of a thousand; three were within the limit
     assert gateway.asked == []
+
+
+async def test_no_route_leaves_a_body_unread_and_so_without_bounds(app: FastAPI) -> None:
+    form = {"content-type": "multipart/form-data; boundary=b"}
+    called = [(path, method.upper()) for path, methods in app.openapi()["paths"].items() for method in methods]
+    assert {"GET", "POST", "DELETE"} <= {method for _, method in called}
+    for path, method in called:
+        connection = Connection([b" " * 100_000] * 1000, form if path == "/v1/files" else {}, path, method)
+        await connection.through(app)
+        no_form = (path, method) == ("/v1/files", "POST")  # and refused by its first chunk
+        assert (connection.status, connection.taken) == ((422, 1) if no_form else (413, 4)), (path, method)
+
+
+async def test_a_body_that_no_route_reads_does_no_harm(app: FastAPI) -> None:
+    for path, method in (("/livez", "GET"), ("/jobs/a/cancel", "POST")):
+        connection = Connection([b"x" * 100], {}, path, method)
+        await connection.through(app)
+        assert (connection.status, connection.taken) == (200 if path == "/livez" else 404, 1)
 
 
 async def test_a_client_that_streams_too_much_gets_the_same_answer(client: httpx.AsyncClient) -> None:

@@ -58,6 +58,16 @@ async def test_empty_items_get_an_empty_answer_without_any_work(
     assert (reply.json(), gateway.asked) == ({"hybrid_vectors": answer}, [])
 
 
+@pytest.mark.parametrize("path", ["/vectorize-batch", "/vectorize-batch-hybrid"])
+@pytest.mark.parametrize("form", ["application/json", "application/octet-stream"])
+async def test_empty_items_for_a_model_that_is_not_served_are_refused_as_others_are(
+    client: httpx.AsyncClient, path: str, form: str
+) -> None:
+    body = {"items": [], "model": "e6"} | ({"return_colbert": True} if "hybrid" in path else {})
+    reply = await client.post(path, json=body, headers={"accept": form})
+    assert (reply.status_code, reply.json()["code"]) == (404, "model_not_found")
+
+
 async def test_options_reach_the_gateway_and_cut_texts_come_back_in_a_header(
     client: httpx.AsyncClient, gateway: FakeGateway
 ) -> None:

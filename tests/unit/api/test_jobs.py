@@ -12,7 +12,7 @@ import pytest
 
 from serve_app.api.routes import jobs as routes
 from serve_app.api.schemas.fine_tuning import Job
-from serve_app.domain.errors import UnavailableError
+from serve_app.domain.errors import JobNotFoundError, UnavailableError
 from serve_app.domain.fine_tuning import TrainingKind
 from serve_app.domain.job_notes import JobNote
 from serve_app.domain.jobs import JobRecord, JobStatus
@@ -149,6 +149,12 @@ async def test_a_stream_outlives_a_tracker_that_is_restarted(client: httpx.Async
     jobs.script = [RUNNING, RUNNING, UnavailableError("restarting"), UnavailableError("restarting"), DONE]
     reply = await client.get("/jobs/a/events", headers=STREAM)
     assert [data["status"] for kind, data in events_of(reply.text) if kind == "job"] == ["running", "completed"]
+
+
+async def test_a_stream_ends_when_its_job_is_deleted(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
+    jobs.script = [RUNNING, RUNNING, JobNotFoundError("deleted")]
+    reply = await client.get("/jobs/a/events", headers=STREAM)
+    assert [data["status"] for kind, data in events_of(reply.text) if kind == "job"] == ["running"]
 
 
 @pytest.mark.parametrize(("header", "ids"), [("2", [3]), ("", [2, 3]), ("soon", [2, 3]), ("9" * 5000, [2, 3])])

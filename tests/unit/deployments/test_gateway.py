@@ -22,6 +22,7 @@ from serve_app.domain.errors import CapabilityError, InvalidInputError, ModelNot
 from serve_app.domain.limits import Limits
 from serve_app.domain.profiles import Capability, TextRole
 from serve_app.domain.ragged import Ragged
+from serve_app.domain.usage import measured
 from serve_app.models.source import describe
 from serve_app.models.tokenizer import TextTokenizer
 from serve_app.models.vocabulary import Vocabulary
@@ -89,6 +90,27 @@ async def test_tokens_put_back_as_ids_are_the_text_that_they_came_from(
     ids = await gateway.embed_ids([[token.id for token in row] for row in tokens], OPTIONS)
     assert encoder.rows == rows
     assert (ids.tokens, ids.vectors.tolist()) == (whole.tokens, whole.vectors.tolist())
+
+
+async def test_whoever_has_texts_tokenised_pays_for_them_whatever_becomes_of_them(
+    gateway_of: Gateways, e5_tiny: Path
+) -> None:
+    gateway = gateway_of(e5_tiny, "e5")
+    with measured() as tokenised:
+        tokens = await gateway.tokenize(["cats", "read a file"], None, None, special=True)
+    with measured() as embedded:
+        await gateway.embed(["cats", "read a file"], None, OPTIONS)
+    assert tokenised.tokens == embedded.tokens == sum(map(len, tokens))
+    with measured() as refused, pytest.raises(InvalidInputError):
+        await gateway.embed(["cats " * 600], None, OPTIONS)
+    assert refused.tokens == 512
+
+
+async def test_what_a_model_can_not_do_is_refused_without_texts_too(gateway_of: Gateways, e5_tiny: Path) -> None:
+    gateway = gateway_of(e5_tiny, "e5")
+    assert (await gateway.find("tiny", "embed")).name == "tiny"
+    with pytest.raises(CapabilityError):
+        await gateway.find("tiny", "hybrid")
 
 
 async def test_ids_are_cut_or_refused_as_texts_are(gateway_of: Gateways, encoder: FakeEncoder, e5_tiny: Path) -> None:

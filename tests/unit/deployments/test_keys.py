@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,23 @@ def test_a_bad_line_keeps_nobody_in_and_no_other_line_out(
     assert record.levelno == logging.ERROR
     assert "line 2: " in record.getMessage()
     assert sha256_of(NEW) not in record.getMessage()
+
+
+def test_a_file_that_nobody_may_read_is_read_once_somebody_may(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> str:
+        raise PermissionError("denied")
+
+    keys = Keys(SecuritySettings(api_keys_file=file))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", denied)
+        write(file, f"you:{sha256_of(NEW)}\n")
+        read_again(keys)
+    assert known(keys, OLD)
+    time.sleep(0.02)  # some clocks of file systems tick slowly
+    file.chmod(0o600)
+    read_again(keys)
+    assert known(keys, NEW)
+    assert not known(keys, OLD)
 
 
 def test_keys_of_the_environment_stay_whatever_the_file_says(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -266,6 +266,13 @@ def test_an_answer_in_which_every_text_failed_has_the_dimension_of_the_model() -
     assert answer.colbert.values.shape == (0, DIMENSION)
 
 
+def test_a_text_that_fails_beside_others_of_a_fine_tune_of_another_dimension_spoils_none_of_them() -> None:
+    tuned = text_of(0, ALL)
+    answer = EncodedBatch.of_texts([NonFiniteError("no number"), tuned], ALL, DIMENSION + 1)
+    assert answer.dense[1].tolist() == tuned.dense.tolist()
+    assert [failure.index for failure in answer.failures] == [0]
+
+
 @pytest.mark.parametrize("error", [NonFiniteError("no number"), QueueFullError("full", retry_after_s=2.5)])
 def test_a_failure_becomes_the_error_that_it_was_and_names_a_text_at_fault(error: ServiceError) -> None:
     came = ItemFailure.of(4, error).error()
