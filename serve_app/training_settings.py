@@ -27,8 +27,8 @@ class TrainingSettings(BaseModel):
         gpu_share: What ``auto`` takes. Serving must leave so much, or a job waits; a training uses what is free of its
             GPU's time and memory, whatever the share.
         device: ``auto`` is the GPU if the worker has one.
-        max_seq_length: Tokens that are read of a text while training, unless the client says another number. Time grows
-            with it; most queries and passages are shorter.
+        max_seq_length: Tokens of a text that are trained on and measured with, unless the client says another number.
+            Time grows with it; most queries and passages are shorter.
         mini_batch_size: Texts of one forward. Bounds memory, does not change the result.
         gradient_checkpointing: Less memory for about a third more time.
         checkpoint_steps: Steps between two checkpoints, beside those of about every minute: what a crash costs at most.

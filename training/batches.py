@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import cycle, islice
 from typing import Any
+
+import torch
+from datasets import Dataset
 
 from serve_app.models.openmp import wait_passively
 
 wait_passively()
 
-from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
+from sentence_transformers.base.sampler import DefaultBatchSampler
 from transformers import TrainerCallback, TrainerState
 
-from training.data import Mark, clash, marks
+from training.rivals import full_batches, text_ids
 
 
-class NoRivals(NoDuplicatesBatchSampler):
-    """Batches in which no row's query or positive occurs in another row.
+class NoRivals(DefaultBatchSampler):
+    """Batches in which no row's query or positive occurs in another row; as many in each epoch as in the first.
 
-    The library's own sampler keeps rows apart that have a negative in common, too, and forms no batch at all where
-    all rows have the same one. Columns are query, positive and negatives, in this order.
+    The library's own sampler keeps rows apart that have a negative in common, too, and promises more batches than it
+    yields where many rows share a passage: then neither progress nor learning rate nor a resumed job's place is right.
     """
 
-    def _iter_one_pass(self, *_: Callable[..., Any]) -> Iterator[list[int]]:
-        def marks_of(index: int) -> set[Mark]:
-            return marks(tuple(self.dataset[index].values()))
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        drop_last: bool,
+        valid_label_columns: list[str] | None = None,
+        generator: torch.Generator | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Plans the first epoch.
 
-        one_pass: Any = super()._iter_one_pass  # to the library, what is compared are texts
-        yield from one_pass(marks_of, clash)
+        Args:
+            dataset: Columns are query, positive and negatives, in this order.
+            batch_size: Of every batch.
+            drop_last: Always done.
+            valid_label_columns: For the base class.
+            generator: For the base class; the order depends on seed and epoch alone.
+            seed: Of the order.
+        """
+        super().__init__(dataset, batch_size, drop_last, valid_label_columns, generator, seed)
+        self._ids = text_ids(dataset[name] for name in dataset.column_names)
+        self._batches = len(full_batches(self._ids, batch_size, seed=seed))
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return self._batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The batches of the epoch that was set; where they are fewer than in the first, some come twice."""
+        found = full_batches(self._ids, self.batch_size, seed=self.seed, epoch=self.epoch)
+        return islice(cycle(found), len(self))
 
 
 class SetsEpoch(TrainerCallback):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from serve_app.domain.profiles import Profile, TextRole
 from training.errors import TrainingError
+from training.rivals import most_in_a_batch, text_ids
 
 MAX_NEGATIVES = 7  # hard negatives of one query; FlagEmbedding's default group of 8 passages has as many
 
@@ -96,7 +96,7 @@ def split(examples: Sequence[Example], *, fraction: float, seed: int, held_out: 
     count = max(0, min(count, len(examples) - 2))
     drawn = set(random.Random(seed).sample(range(len(examples)), count))
     rest = [e for i, e in enumerate(examples) if i not in drawn]
-    if _most_in_a_batch(_rows(rest, _negatives_per_row(rest), seed), enough=2) < 2:
+    if not rest or most_in_a_batch(text_ids(zip(*_rows(rest, _negatives_per_row(rest), seed), strict=True)), 2) < 2:
         return Split(tuple(examples), ())
     return Split(
         train=tuple(rest),
@@ -147,43 +147,6 @@ def columns(examples: Sequence[Example], profile: Profile, *, seed: int) -> dict
         name: [profile.format(role, row[column]) for row in rows]
         for column, (name, role) in enumerate(zip(names, roles, strict=True))
     }
-
-
-def largest_batch(rows: dict[str, list[str]]) -> int:
-    """How many rows, at least, may be in one batch; see ``marks``."""
-    return _most_in_a_batch(zip(*rows.values(), strict=True))
-
-
-Mark = tuple[str, bool]
-
-
-def marks(row: Sequence[str]) -> set[Mark]:
-    """What decides whether a row fits into a batch: its texts, and again those that are its query or its positive.
-
-    Two rows must not meet if the query or the positive of one occurs in the other, in any place: the passage that is
-    right for one would be wrong for the other. A negative that both have does no harm.
-
-    Args:
-        row: Query, positive, then negatives.
-    """
-    return {(text, False) for text in row} | {(text, True) for text in row[:2]}
-
-
-def clash(row: AbstractSet[Mark], batch: AbstractSet[Mark]) -> bool:
-    """Whether a row must not join a batch, given the marks of both."""
-    return any((text, not own) in batch for text, own in row)
-
-
-def _most_in_a_batch(rows: Iterable[Sequence[str]], *, enough: float = math.inf) -> int:
-    batch: set[Mark] = set()
-    count = 0
-    for row in rows:
-        if not clash(found := marks(row), batch):
-            batch |= found
-            count += 1
-        if count >= enough:
-            break
-    return count
 
 
 def _negatives_per_row(examples: Sequence[Example]) -> int:

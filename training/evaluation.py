@@ -26,7 +26,8 @@ class HeldOut:
 
     Attributes:
         queries: Formatted held-out queries.
-        documents: Formatted passages: every positive and negative of the held-out queries, and others.
+        documents: Formatted passages: every positive of these queries; as far as there is room their negatives, and
+            then other passages.
         relevant: For each query the positions of its positives in ``documents``.
     """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from transformers import set_seed
 
 from serve_app.models.source import ModelSource, describe, find_model
 from training import checkpoints, lora
+from training.batch_size import choose_batches
 from training.contrastive import Heads, build_loss
-from training.data import Split, columns, largest_batch, load_split, pairs
-from training.errors import TrainingError
+from training.data import Split, columns, load_split, pairs
 from training.evaluation import HeldOut, evaluate, held_out_task
 from training.export import stage
 from training.loss_curve import draw_loss
@@ -165,8 +164,8 @@ def _measure_base(job: Job, reporter: Reporter) -> dict[str, float]:
 def _take_steps(job: Job, reporter: Reporter, on_checkpoint: OnCheckpoint) -> tuple[SentenceTransformer, Heads | None]:
     spec = job.spec
     rows = columns(job.parts.train, job.profile, seed=spec.seed)
-    batch_size = _batch_size(job, rows, reporter)
-    total_steps = spec.epochs * (len(rows["query"]) // batch_size)
+    batch_size, batches = choose_batches(rows, spec, reporter, world_size=job.world_size)
+    total_steps = spec.epochs * batches
     set_seed(spec.seed)  # of the adapter's first values
     model = _build_trainable(job)
     model.register_forward_hook(lambda *_: reporter.moves())  # runs for each mini-batch
@@ -192,10 +191,6 @@ def _take_steps(job: Job, reporter: Reporter, on_checkpoint: OnCheckpoint) -> tu
         resumed_step=checkpoints.step_of(newest),
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
-    if trainer.state.global_step == 0:
-        raise TrainingError(
-            f"no batch of {batch_size} pairs without a common text could be formed; use a smaller batch_size"
-        )
     return model, heads
 
 
@@ -210,24 +205,6 @@ def _build_trainable(job: Job) -> SentenceTransformer:
     elif spec.freeze_embeddings:
         freeze_embeddings(model)
     return model
-
-
-def _batch_size(job: Job, rows: dict[str, list[str]], reporter: Reporter) -> int:
-    """Pairs of a batch: what was asked for, as far as the examples allow it."""
-    asked, possible = job.spec.batch_size, largest_batch(rows)
-    size = math.floor(min(asked, possible) / job.world_size) * job.world_size
-    if size < 2:
-        raise TrainingError(
-            "the examples share their texts: no two pairs could be in one batch, so there would be no negatives"
-            if asked >= 2
-            else "a batch of one pair has no negatives; use a batch_size of at least 2"
-        )
-    if size < asked:
-        reporter.event(
-            "info", f"batches have {size} pairs instead of {asked}: no more pairs without a common text are there"
-            if possible < asked else f"batches have {size} pairs instead of {asked}, equal parts for each worker",
-        )  # fmt: skip
-    return size
 
 
 def _drawing(job: Job, on_checkpoint: OnCheckpoint, *, draws: bool) -> OnCheckpoint:

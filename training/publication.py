@@ -34,6 +34,8 @@ def publish(
         data: Examples, by what they were used for.
         job_dir: The job's folder; its record may say that nobody wants the result any more.
 
+    If the job has published already, by a worker that died before anybody heard of it, that result stays.
+
     Raises:
         TrainingError: The name was taken meanwhile, or the job has ended without this training.
     """
@@ -50,7 +52,9 @@ def publish(
     except OSError as error:
         if not target.exists():
             raise
-        raise TrainingError(f"a model named {spec.model_name!r} appeared while this one was trained") from error
+        if _job_of(target) != spec.job_id:
+            raise TrainingError(f"a model named {spec.model_name!r} appeared while this one was trained") from error
+        shutil.rmtree(staged, ignore_errors=True)
     return target
 
 
@@ -74,13 +78,18 @@ def published_by(spec: TrainingSpec) -> Path | None:
     target = Path(spec.models_dir) / spec.model_name
     if not target.exists():
         return None
-    try:
-        job_id = json.loads((target / "manifest.json").read_text(encoding="utf-8")).get("job_id")
-    except (OSError, ValueError, AttributeError):
-        job_id = None
-    if job_id != spec.job_id:
+    if _job_of(target) != spec.job_id:
         raise TrainingError(f"a model named {spec.model_name!r} exists already; choose another model_name")
     return target
+
+
+def _job_of(folder: Path) -> str | None:
+    """The job that made a model, if one did."""
+    try:
+        job_id: str | None = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("job_id")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return job_id
 
 
 def manifest(spec: TrainingSpec, metrics: Mapping[str, Mapping[str, float]], data: Mapping[str, int]) -> dict[str, Any]:

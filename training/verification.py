@@ -33,7 +33,7 @@ _GPU_BATCH, _CPU_BATCH = 64, 8  # texts; on a CPU small batches of texts of one 
 
 
 def load_base(spec: TrainingSpec, source: ModelSource, place: Place, on_batch: OnBatch) -> Encode:
-    """The base model as it is served.
+    """The base model as it is served, but that texts are cut as in the training.
 
     Raises:
         ModelLoadError: It can not be loaded.
@@ -45,6 +45,8 @@ def load_result(
     staged: Path, trained: Float32, spec: TrainingSpec, source: ModelSource, place: Place, on_batch: OnBatch
 ) -> Encode:
     """A staged result as it is served; an adapter, that of a Q-LoRA too, on the base as it is, not quantised.
+
+    Only its texts are cut as in the training: else a measurement of long passages would take longer than that.
 
     Args:
         staged: From ``stage``.

@@ -76,7 +76,7 @@ def prove_pairs(pairs: Pairs, field: str) -> Pairs:
         raise InvalidInputError(f"{field}: one usable pair; at least two are needed, each is the other's negative")
     if not pairs.has_negatives:
         raise InvalidInputError(
-            f"{field}: all pairs have the same query or the same passage, so none has a negative to learn from"
+            f"{field}: all pairs have the same query or the same passage; two must differ in both, to be negatives"
         )
     return pairs
 

@@ -39,7 +39,7 @@ class TrackerJobs:
         models: Sequence[ModelSettings],
         models_dir: Path,
         *,
-        connect: Callable[[TrackerConfig], Any] = ensure_tracker,
+        connect: Callable[..., Any] = ensure_tracker,
     ) -> None:
         """Prepares; ``start`` or the first question connects.
 
@@ -47,7 +47,7 @@ class TrackerJobs:
             settings: Of fine-tuning.
             models: The configured models, the default one first.
             models_dir: Where results appear.
-            connect: Makes the tracker's handle.
+            connect: Makes the tracker's handle, as ``ensure_tracker`` does.
         """
         limits = settings.limits
         self.uploads = UploadStore(settings.jobs_dir, max_files=limits.max_files, max_bytes=limits.max_files_bytes)
@@ -129,13 +129,16 @@ class TrackerJobs:
         return picture
 
     async def _ask(self, method: str, *args: object, **more: object) -> Any:
-        """Asks the tracker; every question may be asked twice, so it is, if the tracker dies under it."""
+        """Asks the tracker; every question may be asked twice, so it is, if the tracker dies under it.
+
+        A deletion that was done is then answered as one of a job that is not there.
+        """
         try:
             async with asyncio.timeout(_ANSWER_S):
                 for _ in range(_TRIES):
                     try:
                         if self._tracker is None:
-                            self._tracker = await self._connect(self._config)
+                            self._tracker = await self._connect(self._config, replaces=False)
                         return await getattr(self._tracker, method).remote(*args, **more)
                     except RayActorError as error:
                         logger.warning("the job tracker died (%s)", type(error).__name__)

@@ -61,13 +61,12 @@ class Pairs:
 
     @property
     def has_negatives(self) -> bool:
-        """Whether any query has a passage to be told apart from: one of its own or one of another query."""
+        """Whether there are two pairs without a common text: each is the other's negative, whatever else there is."""
         if not self.accepted:
             return False
         first = self.accepted[0]
-        return any(example.negatives for example in self.accepted) or (
-            any(example.query != first.query for example in self.accepted)
-            and any(example.positives != first.positives for example in self.accepted)
+        return any(example.query != first.query for example in self.accepted) and any(
+            example.positives != first.positives for example in self.accepted
         )
 
 

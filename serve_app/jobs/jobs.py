@@ -90,9 +90,11 @@ class Jobs:
             return record
 
     async def _sent_before(self, spec: TrainingSpec, data: TrainingData) -> JobRecord | None:
-        """The live job that this one is, sent again: a proxy does that if the HTTP replica dies before it answers."""
+        """The job that this one is, sent again: a proxy does that if the HTTP replica dies before it answers."""
         since = self._ledger.clock() - _SENT_AGAIN_S
-        for record in [record for record in self._ledger.live() if record.created_at >= since]:
+        for record in self._ledger.since(since):
+            if record.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+                continue  # who sends it again then wants it done
             known = self._ledger.spec(record.id)
             if known != replace(spec, job_id=known.job_id, model_name=known.model_name):
                 continue
@@ -138,7 +140,7 @@ class Jobs:
                 await self._supervision.keep_log(record)
                 record = self._ledger.fold(job_id, deaf_to={EventType.FAILED})  # what fails now fails of our stop
                 if not record.status.is_terminal and self._ledger.is_published(job_id):
-                    record = self._ledger.apply(job_id, EventType.DONE)
+                    record = self._ledger.complete(job_id)
             if record.status.is_terminal:
                 raise IllegalTransitionError(f"the job is {record.status} and can not be cancelled any more")
             return self._ledger.apply(job_id, EventType.CANCELLED)

@@ -67,6 +67,10 @@ class Ledger:
         """Jobs that have not ended, oldest first."""
         return [record for record in self._records.values() if not record.status.is_terminal]
 
+    def since(self, time: float) -> list[JobRecord]:
+        """Jobs that were created at this time, in Unix seconds, or later; oldest first."""
+        return [record for record in self._records.values() if record.created_at >= time]
+
     def page(self, *, limit: int, after: str | None) -> list[JobRecord]:
         """Jobs, newest first.
 
@@ -156,6 +160,18 @@ class Ledger:
         except (OSError, ValueError):
             return False
         return isinstance(manifest, dict) and manifest.get("job_id") == job_id
+
+    def complete(self, job_id: str) -> JobRecord:
+        """Ends a job whose result is there and whose training died before it could say so, or tidy up.
+
+        Raises:
+            StorageError: It could not be written, so it has not happened.
+        """
+        record = self.apply(job_id, EventType.DONE)
+        self.remove_staged(job_id)
+        for name in ("checkpoints", "ray"):  # several times as large as the result
+            shutil.rmtree(self.store.folder(job_id) / name, ignore_errors=True)
+        return record
 
     def remove_staged(self, job_id: str) -> None:
         """Removes what a job that has ended had written of its result: it is as large as a model, and nobody's."""

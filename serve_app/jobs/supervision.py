@@ -215,7 +215,7 @@ class Supervision:
         """Its Ray Job has ended and its last words, folded already, were not about its end."""
         await self.keep_log(record)
         if self._ledger.is_published(record.id):
-            self._ledger.apply(record.id, EventType.DONE)
+            self._ledger.complete(record.id)
         elif state is Submission.STOPPED and self._is_silent(record):
             self._lose(record, self._of_silence(record))  # by us, and it took its time
         elif state is Submission.STOPPED:

@@ -119,8 +119,13 @@ class JobTracker:
             await asyncio.sleep(_LOOK_S)
 
 
-async def ensure_tracker(config: TrackerConfig) -> Any:
-    """The handle of the cluster's tracker; creates it if there is none, and replaces one with another config.
+async def ensure_tracker(config: TrackerConfig, *, replaces: bool = True) -> Any:
+    """The handle of the cluster's tracker; creates it if there is none.
+
+    Args:
+        config: Of a new one.
+        replaces: Whether one with another config is replaced. Only who starts may do so: while an old and a new
+            configuration are served side by side, each would kill the other's for ever.
 
     Raises:
         StorageError: The job folders can not be used.
@@ -139,7 +144,7 @@ async def ensure_tracker(config: TrackerConfig) -> Any:
     for _ in range(_REPLACE_TRIES):
         handle = actor.remote(config)
         try:
-            if await handle.config.remote() == config:
+            if await handle.config.remote() == config or not replaces:
                 return handle
             logger.info("the job tracker has another configuration; it is replaced")
             ray.kill(handle)

@@ -52,7 +52,9 @@ class FineTuneRequest(Request):
     learning_rate: float | None = Field(
         None, gt=0, le=1, allow_inf_nan=False, description="Peak; if absent, one that suits the kind of fine-tune."
     )
-    max_seq_length: int | None = Field(None, ge=8, description="Tokens that are read of a text while training.")
+    max_seq_length: int | None = Field(
+        None, ge=8, description="Tokens of a text that are trained on and measured with."
+    )
     eval_fraction: float = Field(
         0.1, ge=0, le=0.5, allow_inf_nan=False, description="Share of the examples that quality is measured on."
     )

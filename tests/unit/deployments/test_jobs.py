@@ -25,10 +25,12 @@ class FakeTrackers:
     def __init__(self, *answers: Callable[[], Any]) -> None:
         self.answers = list(answers)
         self.configs: list[TrackerConfig] = []
+        self.replaced: list[bool] = []
         self.failures: list[Exception] = []
 
-    async def connect(self, config: TrackerConfig) -> Any:
+    async def connect(self, config: TrackerConfig, *, replaces: bool = True) -> Any:
         self.configs.append(config)
+        self.replaced.append(replaces)
         if self.failures:
             raise self.failures.pop(0)
         return SimpleNamespace(get=SimpleNamespace(remote=self._get))
@@ -68,6 +70,14 @@ async def test_a_tracker_that_died_under_a_question_is_asked_again() -> None:
     trackers = FakeTrackers(raising(ActorDiedError()), lambda: "record")
     assert await jobs_of(trackers).get("a") == "record"
     assert len(trackers.configs) == 2
+
+
+async def test_who_starts_replaces_a_tracker_of_another_configuration_and_who_asks_does_not() -> None:
+    trackers = FakeTrackers(raising(ActorDiedError()), lambda: "record")
+    jobs = jobs_of(trackers)
+    await jobs.start()
+    assert await jobs.get("a") == "record"
+    assert trackers.replaced == [True, False]
 
 
 async def test_a_tracker_that_dies_again_and_again_is_unavailable() -> None:

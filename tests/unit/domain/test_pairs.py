@@ -190,5 +190,9 @@ def test_pairs_have_negatives_if_two_of_them_differ_in_query_and_passage(text: s
     assert parsed(text).has_negatives is has
 
 
-def test_an_example_may_bring_its_own_negatives() -> None:
-    assert read({"query": "q", "pos": ["a"], "neg": ["b"]}).has_negatives
+def test_negatives_of_its_own_do_not_make_an_example_trainable_alone() -> None:
+    one = {"query": "q", "pos": ["a"], "neg": ["x"]}
+    assert not read(one).has_negatives
+    assert not read(one, {"query": "q", "pos": ["b"], "neg": ["y"]}).has_negatives
+    assert not read(one, {"query": "r", "pos": ["a"], "neg": ["y"]}).has_negatives
+    assert read(one, {"query": "r", "pos": ["b"], "neg": ["y"]}).has_negatives

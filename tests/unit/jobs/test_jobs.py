@@ -18,7 +18,7 @@ from serve_app.domain.errors import (
 from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.jobs.store import TrainingData
 from serve_app.jobs.submit import Submission
-from tests.unit.jobs.fake_cluster import DATA, DONE, World, checkpoint, progress
+from tests.unit.jobs.fake_cluster import DATA, DONE, STARTED, World, checkpoint, progress
 
 # ------------------------------------------------------------------ names
 
@@ -81,7 +81,15 @@ async def test_another_order_other_data_or_a_minute_later_is_another_job(world: 
     assert (await world.submit("e", "e5-ft-e", any_name=True)).id == "e"
 
 
-async def test_a_job_that_has_ended_is_not_what_is_sent_again(world: World) -> None:
+async def test_a_job_that_is_done_within_the_minute_is_not_done_again(world: World) -> None:
+    await world.submit("a", "e5-ft-a", any_name=True)
+    await world.look()
+    world.say(STARTED, DONE)
+    assert (await world.look()).status is JobStatus.COMPLETED
+    assert (await world.submit("b", "e5-ft-b", any_name=True)).id == "a"
+
+
+async def test_a_job_that_was_cancelled_is_not_what_is_sent_again(world: World) -> None:
     await world.submit("a", "e5-ft-a", any_name=True)
     await world.jobs.cancel("a")
     assert (await world.submit("b", "e5-ft-b", any_name=True)).id == "b"

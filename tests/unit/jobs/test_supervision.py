@@ -117,9 +117,11 @@ async def test_a_training_that_says_why_it_failed_is_not_started_again(world: Wo
 
 async def test_a_training_that_published_and_died_before_it_could_say_so_is_done(world: World) -> None:
     await world.running()
+    (world.root / "a" / "checkpoints" / "checkpoint-1").mkdir(parents=True)
     world.publish("my-a", "a")
     world.cluster.kill("a-1")
     assert (await world.look()).status is JobStatus.COMPLETED
+    assert not (world.root / "a" / "checkpoints").exists(), "it could not tidy up either"
 
 
 async def test_the_model_of_another_job_is_not_taken_for_the_result(world: World) -> None:

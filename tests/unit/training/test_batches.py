@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 from transformers import TrainerState
 
 from training.batches import NoRivals, SetsEpoch
-from training.data import clash, marks
 
 SHARED = {
     "query": [f"q{i}" for i in range(16)],
@@ -26,13 +25,17 @@ def sampler() -> NoRivals:
     return NoRivals(Dataset.from_dict(SHARED), batch_size=8, drop_last=True, generator=torch.Generator(), seed=7)
 
 
-def test_a_negative_of_all_rows_keeps_none_of_them_apart_and_a_common_positive_does() -> None:
-    rows = list(zip(*SHARED.values(), strict=True))
-    batches = list(sampler())
-    assert sorted(i for batch in batches for i in batch) == list(range(16))
-    for batch in batches:
-        for i in batch:
-            assert not any(clash(marks(rows[i]), marks(rows[other])) for other in batch if other != i)
+def test_every_epoch_has_as_many_batches_as_the_first_one_promised() -> None:
+    answers = [f"a{i}" for i, size in enumerate([40, 25, 15, 8, 5, 3, 2, 2]) for _ in range(size)]
+    rows = Dataset.from_dict({"query": [f"q{i}" for i in range(100)], "positive": answers})
+    batches = NoRivals(rows, batch_size=6, drop_last=True, seed=7)
+    found = []
+    for epoch in range(20):
+        batches.set_epoch(epoch)
+        found.append(list(batches))
+        assert all(len({answers[row] for row in batch}) == 6 for batch in found[-1])
+    assert {len(epoch) for epoch in found} == {len(batches)}
+    assert len({str(epoch) for epoch in found}) == 20
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,17 @@ def test_a_job_knows_its_own_result_again(spec: TrainingSpec, staged: Path, job_
     assert published_by(spec) == folder
     with pytest.raises(TrainingError, match="exists already"):
         published_by(replace(spec, job_id="j2"))
+
+
+def test_a_result_that_was_published_by_a_worker_that_died_then_stays(
+    spec: TrainingSpec, staged: Path, job_dir: Path
+) -> None:
+    staged_again = staged.with_name("again")
+    shutil.copytree(staged, staged_again)
+    folder = publish(staged, spec, {"after": {"mrr": 1.0}}, {}, job_dir=job_dir)
+    assert publish(staged_again, spec, {"after": {"mrr": 0.5}}, {}, job_dir=job_dir) == folder
+    assert json.loads((folder / "manifest.json").read_text())["metrics"]["after"] == {"mrr": 1.0}
+    assert not staged_again.exists()
 
 
 @pytest.mark.parametrize("manifest", [None, "{", "[]", "{}"])

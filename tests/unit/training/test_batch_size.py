@@ -1,0 +1,60 @@
+"""How many pairs a batch gets, and what the user is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.unit.training.jobs import make_job
+from training.batch_size import choose_batches
+from training.errors import TrainingError
+from training.reporting import Reporter, read_lines
+
+
+def chosen(folder: Path, answers: Sequence[str], asked: int, world_size: int = 1) -> tuple[int, int, list[str]]:
+    """Size and number of batches of different questions with these answers, and the events."""
+    rows = {"query": [f"q{i}" for i in range(len(answers))], "positive": list(answers)}
+    spec, job_dir = make_job(folder, folder, batch_size=asked)
+    size, batches = choose_batches(rows, spec, Reporter(job_dir / "training.jsonl"), world_size=world_size)
+    return size, batches, [line["message"] for line in read_lines(job_dir)]
+
+
+def test_a_batch_is_what_was_asked_for_where_there_are_enough_pairs(tmp_path: Path) -> None:
+    assert chosen(tmp_path, [f"a{i}" for i in range(100)], 32) == (32, 3, [])
+
+
+def test_a_batch_is_no_larger_than_the_pairs_allow(tmp_path: Path) -> None:
+    size, batches, told = chosen(tmp_path, [f"a{i}" for i in range(10)], 32)
+    assert (size, batches) == (10, 1)
+    assert told == ["batches have 10 pairs instead of 32: no more pairs without a common text are there"]
+
+
+def test_workers_get_equal_parts(tmp_path: Path) -> None:
+    size, batches, told = chosen(tmp_path, [f"a{i}" for i in range(100)], 33, world_size=2)
+    assert (size, batches) == (32, 3)
+    assert told == ["batches have 32 pairs instead of 33: equal parts for each worker"]
+
+
+def test_where_most_pairs_share_answers_batches_are_so_small_that_half_of_them_find_a_place(tmp_path: Path) -> None:
+    answers = [f"a{i}" for i, size in enumerate([40, 25, 15, 8, 5, 3, 2, 2]) for _ in range(size)]
+    size, batches, told = chosen(tmp_path, answers, 32)
+    assert size == 4
+    assert 50 <= size * batches <= 100
+    assert told == [
+        "batches have 4 pairs instead of 32: "
+        "in larger ones most pairs would find no place beside others with the same text"
+    ]
+
+
+def test_pairs_that_find_no_place_are_owned_up_to(tmp_path: Path) -> None:
+    size, batches, told = chosen(tmp_path, ["same"] * 90 + [f"a{i}" for i in range(10)], 32)
+    assert (size, batches) == (2, 10)
+    assert told[-1] == "an epoch trains on 20 of 100 pairs: the others share their texts"
+
+
+@pytest.mark.parametrize(("answers", "asked"), [(["same"] * 5, 8), (["a", "b"], 1)])
+def test_without_two_pairs_that_may_meet_there_is_no_training(tmp_path: Path, answers: list[str], asked: int) -> None:
+    with pytest.raises(TrainingError, match="no negatives"):
+        chosen(tmp_path, answers, asked)
