@@ -43,7 +43,7 @@ def client(service: Service) -> Iterator[httpx.Client]:
         ({"text_content": "no tab"}, 422, "number 1: not exactly one tab"),
         ({"text_content": "query\tpassage\n"}, 422, "at least two are needed"),
         ({"text_content": "query\tpassage\r\nquery\tpassage\r\n"}, 422, "at least two are needed"),
-        ({"text_content": "one\tsame\ntwo\tsame\n"}, 422, "none has a negative"),
+        ({"text_content": "one\tsame\ntwo\tsame\n"}, 422, "two must differ in both"),
         ({"text_content": None}, 422, "text_content"),
         ({"batch_size": 1}, 422, "batch_size"),
         ({"epochs": 101}, 422, "epochs"),
