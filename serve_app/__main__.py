@@ -1,8 +1,8 @@
 """``python -m serve_app CONFIG``: ``serve run CONFIG`` that stops gently and keeps to itself.
 
 Left alone, Ctrl-C makes ``serve run`` stop its proxies first, and SIGTERM makes it kill its cluster; both
-cut the requests in flight. Here either signal removes the applications first: their replicas answer what
-they have, then everything stops. Two services on one machine get ports of their own, and a port that is taken is
+cut the requests in flight. Here either signal has the HTTP replicas refuse what is new and answer what they
+have; then everything stops. Two services on one machine get ports of their own, and a port that is taken is
 a complaint instead of a port that two programs share.
 """
 
@@ -34,15 +34,38 @@ def main(arguments: list[str]) -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    import ray  # now: it reads the environment when it is imported
-    from ray.serve.scripts import cli
+    from ray.serve.scripts import cli  # now: Ray reads the environment when it is imported
 
     _use_free_agent_port()
-    ray.init(namespace="serve")  # first: it sets a SIGTERM handler of its own
+    _start_ray(arguments)
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, _stop)
-    _refuse_taken_port(arguments)
+        signal.signal(name, _stop)  # now: Ray sets a handler of its own
     cli(["run", *arguments], prog_name="serve")
+
+
+def _start_ray(arguments: Sequence[str]) -> None:
+    """Joins or starts a cluster; none is started if the port is taken.
+
+    HAProxy would share the port with whoever has it, and each would get a part of the requests.
+    """
+    import ray
+    from ray import serve
+
+    from serve_app.deployments.stopping import forget_earlier_stop
+
+    port = _taken_port(arguments)
+    try:
+        ray.init(None if port is None else "auto", namespace="serve")
+        is_ours = port is None or bool(serve.status().proxies)  # a cluster that serves already has its own port
+    except ConnectionError:
+        is_ours = False
+    if not is_ours:
+        _ignore_signals()  # Ray takes seconds to end
+        sys.exit(
+            f"port {port} is used by another program, perhaps by another copy of this service: "
+            "stop that, or choose another port in the config (http_options: {port: ...})"
+        )
+    forget_earlier_stop()
 
 
 def _use_free_agent_port() -> None:
@@ -58,20 +81,10 @@ def _use_free_agent_port() -> None:
         RayParams.__init__ = init  # type: ignore[method-assign,assignment]
 
 
-def _refuse_taken_port(arguments: Sequence[str]) -> None:
-    """HAProxy would share the port with whoever has it, and each would get a part of the requests."""
-    from ray import serve
-
-    if serve.status().proxies:  # we have joined a cluster that serves already; the port is its own
-        return
+def _taken_port(arguments: Sequence[str]) -> int | None:
     http = http_options(arguments)
     host, port = str(http.get("host") or "127.0.0.1"), int(http.get("port") or 8000)
-    if ":" not in host and not is_free(port, "" if host == "0.0.0.0" else host):
-        _ignore_signals()  # Ray takes seconds to end, and a second signal in them would start it again
-        sys.exit(
-            f"port {port} is used by another program, perhaps by another copy of this service: "
-            "stop that, or choose another port in the config (http_options: {port: ...})"
-        )
+    return port if ":" not in host and not is_free(port, "" if host == "0.0.0.0" else host) else None
 
 
 def http_options(arguments: Sequence[str]) -> dict[str, Any]:
@@ -95,12 +108,11 @@ def _ignore_signals() -> None:
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
-    from ray import serve
+    from serve_app.deployments.stopping import stop_gently
 
     _ignore_signals()  # once is enough: stopping is not to be interrupted
     print("stopping: requests in flight are answered first", flush=True)
-    for application in serve.status().applications:
-        serve.delete(application)
+    stop_gently("Ingress")
     raise KeyboardInterrupt  # what `serve run` takes as its end
 
 

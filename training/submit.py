@@ -36,7 +36,8 @@ def main(arguments: list[str]) -> int:
         for line in job["ignored_lines"]:
             print(f"  line {line['line']}: {line['reason']}")
         if not options.watch:
-            print(f"watch it: curl {options.url}/train-status/{job['job_id']}")
+            key = " -H 'Authorization: Bearer KEY'" if options.api_key else ""
+            print(f"watch it: curl {options.url}/train-status/{job['job_id']}{key}")
             return 0
         try:
             return _watch(service, job["job_id"])

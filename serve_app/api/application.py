@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from serve_app import __version__
 from serve_app.api import auth_docs, problems
 from serve_app.api.auth import Access, Auth
+from serve_app.api.door import Door, Doorkeeper
 from serve_app.api.gateway import Gateway
 from serve_app.api.hosts import Hosts
 from serve_app.api.jobs_gateway import JobsGateway
@@ -58,6 +59,7 @@ def create_app(
     access: Access | None = None,
     cors_origins: Sequence[str] = (),
     hosts: Collection[str] | None = None,
+    door: Door | None = None,
 ) -> FastAPI:
     """The whole HTTP surface over two gateways.
 
@@ -70,6 +72,7 @@ def create_app(
         access: Who may use the service; None for everybody.
         cors_origins: Origins of web pages that may call it; ``*`` for any.
         hosts: Names that it may be asked for by, beside addresses and ``localhost``; None where any will do.
+        door: Closed when the service stops; None if it never is.
     """
     app = FastAPIOffline(title="Retrieval model server", version=__version__, description=_DESCRIPTION)
     if access is not None:
@@ -78,6 +81,8 @@ def create_app(
     app.add_middleware(Origins, allowed=cors_origins)
     if hosts is not None:
         app.add_middleware(Hosts, allowed=hosts)
+    if door is not None:
+        app.add_middleware(Doorkeeper, door=door)
     app.add_middleware(
         Guard,
         max_body_bytes=limits.max_body_bytes,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ray._private.worker import get_dashboard_url  # no public way exists in Ray 2.60
+from ray._private.services import get_webui_url_from_internal_kv  # no public way exists in Ray 2.60
 
 from serve_app.api.gateway import Gateway, ModelState
 from serve_app.deployments.address import base_url, host, is_loopback
@@ -68,7 +68,7 @@ def _line(model: ModelState) -> str:
 
 def dashboard_url() -> str:
     """The address of the Ray dashboard."""
-    return f"http://{get_dashboard_url()}"
+    return f"http://{get_webui_url_from_internal_kv()}"
 
 
 def ray_command() -> str:

@@ -42,7 +42,7 @@ class EncoderClient(ReplicaCaller):
             async with asyncio.timeout(timeout_s):
                 return await (self._encode_small if small else self._encode_chunks)(batch, timeout_s, want)
         except TimeoutError:
-            raise DeadlineError(f"not done within {timeout_s:g} s; the remaining work was dropped") from None
+            raise DeadlineError(f"not done within {round(timeout_s, 2):g} s; the remaining work was dropped") from None
 
     # ------------------------------------------------------------------ small: together with others
 

@@ -12,6 +12,8 @@ from starlette.types import ASGIApp
 
 from serve_app.api.application import create_app
 from serve_app.api.auth import Access
+from serve_app.api.door import Door
+from serve_app.deployments import stopping
 from serve_app.deployments.address import host, is_loopback
 from serve_app.deployments.banner import announce
 from serve_app.deployments.calls import ReplicaCaller
@@ -76,6 +78,8 @@ class Ingress:
         self._is_private = self._keys is None and is_loopback(await look_up(host))
         loop = asyncio.get_running_loop()
         self._tracking = loop.create_task(self._jobs.start())
+        self._door = Door()
+        self._stopping = loop.create_task(stopping.watch(self._door))
         self._log_keeper = loop.create_task(keep_log_fresh())
         if self._keys is not None:
             self._watching = loop.create_task(self._keys.watch())
@@ -99,6 +103,7 @@ class Ingress:
             access=self._access(),
             cors_origins=self._settings.security.cors_origins,
             hosts=self._settings.security.allowed_hosts if self._is_private else None,
+            door=self._door,
         )
 
     def _access(self) -> Access | None:

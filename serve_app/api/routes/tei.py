@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from fastapi import APIRouter
 from fastapi.responses import Response, StreamingResponse
@@ -77,6 +77,7 @@ def tei_router(gateway: Gateway, limits: Limits) -> APIRouter:
         parameters = request.parameters or SimilarityParameters.model_validate({})
         texts = compared_texts(request.inputs.source_sentence, request.inputs.sentences, limits)
         options = options_of(parameters, wanted_timeout, limits)
+        options = replace(options, model=options.model or request.model)
         with naming(texts):
             embedded = await gateway.embed(texts.values, _role(parameters.prompt_name), options)
         return json_reply(embedded.vectors[1:] @ embedded.vectors[0], truncated=embedded.truncated)

@@ -70,6 +70,7 @@ class TEISimilarityRequest(Request):
 
     inputs: Sentences
     parameters: SimilarityParameters | None = None
+    model: str | None = Field(None, description="A served name, if `parameters` have none; else the default model.")
 
 
 class TEITokenizeRequest(Request):
