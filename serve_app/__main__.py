@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from functools import partialmethod
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from serve_app.apart import free_port, is_free, own_places, unset
 
@@ -44,28 +44,28 @@ def _run(arguments: list[str]) -> None:
 
 
 def _start_ray(arguments: Sequence[str]) -> None:
-    """Joins or starts a cluster; none is started if the port is taken.
+    """Joins or starts a cluster; none is started if the port is taken, unless there is one to join.
 
     HAProxy would share the port with whoever has it, and each would get a part of the requests.
     """
     import ray
     from ray import serve
-
-    from serve_app.deployments.stopping import forget_earlier_stop
+    from ray._private.services import canonicalize_bootstrap_address  # no public way exists in Ray 2.60
 
     port = _taken_port(arguments)
-    try:
-        ray.init(None if port is None else "auto", namespace="serve")
-        is_ours = port is None or bool(serve.status().proxies)  # a cluster that serves already has its own port
-    except ConnectionError:
-        is_ours = False
-    if not is_ours:
+    if port is not None and canonicalize_bootstrap_address(None) is None:  # type: ignore[arg-type]
+        _refuse(port)
+    ray.init(namespace="serve")
+    if port is not None and not serve.status().proxies:  # one that serves already has its own port
         _ignore_signals()  # Ray takes seconds to end
-        sys.exit(
-            f"port {port} is used by another program, perhaps by another copy of this service: "
-            "stop that, or choose another port in the config (http_options: {port: ...})"
-        )
-    forget_earlier_stop()
+        _refuse(port)
+
+
+def _refuse(port: int) -> NoReturn:
+    sys.exit(
+        f"port {port} is used by another program, perhaps by another copy of this service: "
+        "stop that, or choose another port in the config (http_options: {port: ...})"
+    )
 
 
 def _use_free_agent_port() -> None:

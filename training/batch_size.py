@@ -31,10 +31,10 @@ def choose_batches(
     size = _for_all(min(asked, possible), world_size)
     if size < 2:
         raise TrainingError(_NONE if asked >= 2 else "a batch of one pair has no negatives; use a batch_size above 1")
-    largest = size
+    largest, smallest = size, max(2, world_size)
     batches = len(full_batches(ids, size, seed=spec.seed))
-    while size * batches < _ENOUGH * count and (half := _for_all(size // 2, world_size)) >= 2:
-        size = half
+    while size * batches < _ENOUGH * count and size > smallest:
+        size = max(_for_all(size // 2, world_size), smallest)
         batches = len(full_batches(ids, size, seed=spec.seed))
     if not batches:
         raise TrainingError(_NONE)

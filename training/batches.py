@@ -55,7 +55,8 @@ class NoRivals(DefaultBatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         """The batches of the epoch that was set; where they are fewer than in the first, some come twice."""
-        found = full_batches(self._ids, self.batch_size, seed=self.seed, epoch=self.epoch)
+        orders = (full_batches(self._ids, self.batch_size, seed=self.seed, epoch=epoch) for epoch in (self.epoch, 0))
+        found = next(filter(None, orders), [])  # with few pairs that fit together an order may give no batch at all
         return islice(cycle(found), len(self))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api import problems
@@ -22,6 +24,23 @@ class Door:
     def __init__(self) -> None:
         self.is_closed = False
         self.inside = 0
+        self._is_empty = asyncio.Event()
+
+    async def close(self) -> None:
+        """Lets nobody in any more; returns when nobody is inside."""
+        self.is_closed = True
+        if self.inside:
+            await self._is_empty.wait()
+
+    def enter(self) -> None:
+        """Lets a request in."""
+        self.inside += 1
+
+    def leave(self) -> None:
+        """A request was answered, or its client has gone."""
+        self.inside -= 1
+        if self.is_closed and not self.inside:
+            self._is_empty.set()
 
 
 class Doorkeeper:
@@ -42,19 +61,20 @@ class Doorkeeper:
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
             return
-        counts = 1
+        counts = True
 
         async def seen_send(message: Message) -> None:
             nonlocal counts
             if message["type"] == "http.response.start" and any(
                 name.lower() == _EVENTS[0] and value.startswith(_EVENTS[1]) for name, value in message["headers"]
             ):
-                self._door.inside -= counts
-                counts = 0
+                counts = False
+                self._door.leave()
             await send(message)
 
-        self._door.inside += counts
+        self._door.enter()
         try:
             await self._app(scope, receive, seen_send)
         finally:
-            self._door.inside -= counts
+            if counts:
+                self._door.leave()

@@ -1,8 +1,8 @@
 """How a service ends without a cut: its HTTP replicas close their doors and say when nobody is inside any more.
 
-To delete the application first would not do: its route is gone at once, so that the proxy answers 404 to everybody for as
-long as the last replies take, and what it had just passed on is lost. What has to be said goes through the key-value
-store of the cluster's control service, which all processes know.
+To delete the application first would not do: its route is gone at once, so that the proxy answers 404 to everybody for
+as long as the last replies take, and what it had just passed on is lost. What has to be said goes through the
+key-value store of the cluster's control service, which all processes know.
 """
 
 from __future__ import annotations
@@ -14,28 +14,22 @@ import time
 from ray import serve
 from ray.experimental.internal_kv import (  # no public way exists in Ray 2.60
     _internal_kv_del,
-    _internal_kv_exists,
+    _internal_kv_get,
     _internal_kv_list,
     _internal_kv_put,
 )
-from ray.serve.schema import ReplicaState
 
 from serve_app.api.door import Door
 from serve_app.deployments.turns import look_up
 
 logger = logging.getLogger(__name__)
 
-_PREFIX = b"retrieval-stop:"
-_STOP = _PREFIX + b"now"
-_EMPTY = _PREFIX + b"empty:"
+_STOP = b"retrieval-stop"
+_BUSY = b"retrieval-busy:"
 _LOOK_S = 0.5
-_WAIT_S = 20.0  # as long as Serve is told to wait for replicas that stop
+_ALL_KNOW_S = 3 * _LOOK_S
+_WAIT_S = 20.0  # in all; as long as Serve is told to wait for replicas that stop
 _LAST_BYTES_S = 0.5  # from a replica's last word to the client, through the proxy
-
-
-def forget_earlier_stop() -> None:
-    """A cluster may outlive its services; to be called before one starts."""
-    _internal_kv_del(_PREFIX, del_by_prefix=True)
 
 
 def stop_gently(deployment: str) -> None:
@@ -44,32 +38,38 @@ def stop_gently(deployment: str) -> None:
     Args:
         deployment: The ingress's name; applications without it are deleted, which answers what they have, too.
     """
-    replicas = 0
-    for name, application in serve.status().applications.items():
-        if deployment in application.deployments:
-            replicas += application.deployments[deployment].replica_states.get(ReplicaState.RUNNING, 0)
-        else:
-            serve.delete(name)
-    _internal_kv_put(_STOP, b"")
-    until = time.monotonic() + _WAIT_S
-    while len(_internal_kv_list(_EMPTY)) < replicas and time.monotonic() < until:
+    began = time.monotonic()
+    _internal_kv_put(_STOP, str(time.time()).encode())
+    others = {name for name, app in serve.status().applications.items() if deployment not in app.deployments}
+    for name in others:
+        serve.delete(name, _blocking=False)
+    time.sleep(_ALL_KNOW_S)
+    while _internal_kv_list(_BUSY) or others & serve.status().applications.keys():
+        if time.monotonic() > began + _WAIT_S:
+            break
         time.sleep(0.1)
     time.sleep(_LAST_BYTES_S)
+    for key in (_STOP, _BUSY):  # the cluster may outlive the service
+        _internal_kv_del(key, del_by_prefix=True)
 
 
 async def watch(door: Door) -> None:
-    """In a replica of the ingress: closes its door when the service stops, and tells when nobody is inside."""
-    while not await look_up(_is_stopping):
+    """In a replica of the ingress: closes its door when the service stops, and tells until nobody is inside."""
+    known = said = await look_up(_word)
+    while said in (known, None):
         await asyncio.sleep(_LOOK_S)
-    door.is_closed = True
-    while door.inside:
-        await asyncio.sleep(0.05)
-    await look_up(_internal_kv_put, _EMPTY + serve.get_replica_context().replica_tag.encode(), b"")
+        said = await look_up(_word)
+    me = _BUSY + serve.get_replica_context().replica_tag.encode()
+    await look_up(_internal_kv_put, me, b"")
+    await door.close()
+    await look_up(_internal_kv_del, me)
 
 
-def _is_stopping() -> bool:
+def _word() -> bytes | None:
+    """What was said about the end, if anything was; each end has a word of its own."""
     try:
-        return bool(_internal_kv_exists(_STOP))
+        word: bytes | None = _internal_kv_get(_STOP)
     except Exception as error:  # the control service is away; that alone is no reason to stop
         logger.warning("whether the service stops can not be asked: %r", error)
-        return False
+        return None
+    return word

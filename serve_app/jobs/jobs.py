@@ -95,9 +95,11 @@ class Jobs:
         for record in self._ledger.since(since):
             if record.status in (JobStatus.FAILED, JobStatus.CANCELLED):
                 continue  # who sends it again then wants it done
-            known = self._ledger.spec(record.id)
-            if known != replace(spec, job_id=known.job_id, model_name=known.model_name):
+            known = self._ledger.specs([record.id]).get(record.id)
+            if known is None or known != replace(spec, job_id=known.job_id, model_name=known.model_name):
                 continue
+            if record.status is JobStatus.COMPLETED and not self._ledger.is_published(record.id):
+                continue  # its model was deleted
             if await asyncio.to_thread(self._ledger.store.data, record.id) == data:
                 return self._ledger.get(record.id)
         return None

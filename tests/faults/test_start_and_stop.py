@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import yaml
 from tests.service import (
     ROOT,
     STARTER,
+    Service,
     fast_environment,
     free_port,
     marked,
@@ -39,14 +41,18 @@ class Stopped:
     """What came of a signal.
 
     Attributes:
+        twin: What a second copy said that was started meanwhile.
         status: Of the reply to the request that was in flight.
         meanwhile: Statuses of the replies to those that came after the signal.
+        took_s: Seconds from the signal to the end.
         before: Processes of the service before the signal.
         left: Those that were there two seconds after its end.
     """
 
+    twin: str
     status: int
     meanwhile: set[int]
+    took_s: float
     before: int
     left: list[tuple[int, str]]
 
@@ -65,6 +71,7 @@ def start_and_stop(folder: Path, name: str) -> Stopped:
     with running(folder, args) as service:
         assert "The service is ready" in wait_for(service.log, "stop       Ctrl-C")
         before = len(processes(service.environment))
+        twin = serve_app(folder / "serve_config.yaml")
 
         def ask() -> None:
             body = {"items": [f"text number {i} of a long list" for i in range(400)]}
@@ -76,20 +83,28 @@ def start_and_stop(folder: Path, name: str) -> Stopped:
         began = time.monotonic()
         service.process.send_signal(getattr(signal, name))
         meanwhile = statuses_until_the_end(service)
-        print(f"{name}: everything stopped after {time.monotonic() - began:.0f} s")
+        took_s = time.monotonic() - began
+        print(f"{name}: everything stopped after {took_s:.0f} s")
         client.join()
     time.sleep(2)
-    return Stopped(statuses[0], meanwhile, before, processes(service.environment))
+    return Stopped(twin.stderr, statuses[0], meanwhile, took_s, before, processes(service.environment))
+
+
+def serve_app(config: Path) -> subprocess.CompletedProcess[str]:
+    """A service that does not start."""
+    return subprocess.run(
+        [sys.executable, "-m", "serve_app", str(config)], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env={**os.environ, **fast_environment(), **marked(), "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
 
 
 def statuses_until_the_end(service: Service) -> set[int]:
     """Asks again and again, each time on a connection of its own; one that is refused or closed has no status."""
     seen = set()
-    while service.process.poll() is None:
-        try:
+    until = time.monotonic() + 90
+    while service.process.poll() is None and time.monotonic() < until:
+        with suppress(httpx.TransportError):
             seen.add(httpx.post(f"{service.url}/vectorize", json={"text": "late"}, timeout=10).status_code)
-        except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError):
-            pass
         time.sleep(0.05)
     return seen
 
@@ -99,9 +114,11 @@ def test_a_signal_answers_what_is_in_flight_and_leaves_no_process(
     stopped: dict[str, Future[Stopped]], name: str
 ) -> None:
     outcome = stopped[name].result()
+    assert "is used by another program" in outcome.twin
     assert outcome.status == 200
     assert 503 in outcome.meanwhile
     assert outcome.meanwhile <= {200, 503}
+    assert outcome.took_s < 60
     assert outcome.before > 5
     assert outcome.left == []
 
@@ -136,10 +153,7 @@ def test_a_port_that_another_program_has_is_a_complaint_and_not_shared(tmp_path:
         port = other.getsockname()[1]
         config = tmp_path / "serve_config.yaml"
         config.write_text(yaml.safe_dump({"http_options": {"host": "127.0.0.1", "port": port}, "applications": []}))
-        outcome = subprocess.run(
-            [sys.executable, "-m", "serve_app", str(config)], cwd=ROOT, capture_output=True, text=True, timeout=120,
-            env={**os.environ, **fast_environment(), **marked(), "PYTHONPATH": str(ROOT)}, check=False,
-        )  # fmt: skip
+        outcome = serve_app(config)
     assert outcome.returncode == 1
     assert f"port {port} is used by another program" in outcome.stderr
     assert "Started a local Ray instance" not in outcome.stderr + outcome.stdout, "no cluster for nothing"

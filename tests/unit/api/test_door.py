@@ -46,14 +46,16 @@ class House:
 async def test_who_is_inside_is_answered_and_nobody_else_is_let_in() -> None:
     house = House()
     inside = await house.ask("/wait")
-    house.door.is_closed = True
+    closing = asyncio.create_task(house.door.close())
+    await asyncio.sleep(0.01)
     late = await house.client.get("/wait")
     assert (late.status_code, late.json()["code"]) == (503, "unavailable")
     assert (late.headers["retry-after"], late.headers["connection"]) == ("2", "close")
-    assert house.door.inside == 1
+    assert not closing.done()
     house.may_answer.set()
     assert (await inside).status_code == 200
-    assert house.door.inside == 0
+    await asyncio.wait_for(closing, 1)
+    await asyncio.wait_for(Door().close(), 1)
 
 
 @pytest.mark.parametrize(("path", "inside"), [("/event-stream", 0), ("/json", 1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -84,9 +85,12 @@ async def test_another_order_other_data_or_a_minute_later_is_another_job(world: 
 async def test_a_job_that_is_done_within_the_minute_is_not_done_again(world: World) -> None:
     await world.submit("a", "e5-ft-a", any_name=True)
     await world.look()
+    world.publish("e5-ft-a", "a")
     world.say(STARTED, DONE)
     assert (await world.look()).status is JobStatus.COMPLETED
     assert (await world.submit("b", "e5-ft-b", any_name=True)).id == "a"
+    shutil.rmtree(world.models_dir / "e5-ft-a")
+    assert (await world.submit("c", "e5-ft-c", any_name=True)).id == "c", "its model was deleted"
 
 
 async def test_a_job_that_was_cancelled_is_not_what_is_sent_again(world: World) -> None:

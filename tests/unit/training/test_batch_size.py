@@ -54,6 +54,15 @@ def test_pairs_that_find_no_place_are_owned_up_to(tmp_path: Path) -> None:
     assert told[-1] == "an epoch trains on 20 of 100 pairs: the others share their texts"
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_pairs_that_fit_together_in_some_order_are_trained_in_any(tmp_path: Path, seed: int) -> None:
+    rows = {"query": ["q0", "q2", "q2", "q3"], "positive": ["p2", "p1", "p2", "p0"]}
+    spec, job_dir = make_job(tmp_path, tmp_path, batch_size=8, seed=seed)
+    size, batches = choose_batches(rows, spec, Reporter(job_dir / "training.jsonl"), world_size=1)
+    assert 2 <= size <= 3
+    assert batches >= 1
+
+
 @pytest.mark.parametrize(("answers", "asked"), [(["same"] * 5, 8), (["a", "b"], 1)])
 def test_without_two_pairs_that_may_meet_there_is_no_training(tmp_path: Path, answers: list[str], asked: int) -> None:
     with pytest.raises(TrainingError, match="no negatives"):

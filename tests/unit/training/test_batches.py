@@ -38,6 +38,16 @@ def test_every_epoch_has_as_many_batches_as_the_first_one_promised() -> None:
     assert len({str(epoch) for epoch in found}) == 20
 
 
+def test_an_epoch_whose_order_gives_no_batch_takes_those_of_the_first() -> None:
+    rows = {"query": ["q0", "q0", "q1", "q1", "q2"], "positive": ["p1", "p2", "p2", "p3", "p3"]}
+    batches = NoRivals(Dataset.from_dict(rows), batch_size=3, drop_last=True, seed=0)
+    counts = []
+    for epoch in range(10):
+        batches.set_epoch(epoch)
+        counts.append(len(list(batches)))
+    assert counts == [1] * 10
+
+
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_job_of_two_workers_that_is_resumed_inside_of_an_epoch_goes_on_in_its_order(epoch: int, rank: int) -> None:
