@@ -39,7 +39,7 @@ serve: models ## run the service on port 8000 until Ctrl-C
 test: $(VENV)/.dev models ## run all tests (minutes: they start real clusters)
 	$(BIN)/pytest tests
 
-test-long: $(VENV)/.dev models ## kill everything that has to do with a fine-tune, one after the other
+test-long: $(VENV)/.dev models ## kill everything that has to do with a fine-tune, one after the other, and more
 	$(BIN)/pytest tests -m long
 
 unit: $(VENV)/.dev ## run the unit tests only (two minutes)

@@ -1,7 +1,4 @@
-"""Starting and stopping as a user does: by signal, with work in flight, with a model that is not there.
-
-The two that are stopped by a signal start beside each other: a start is mostly waiting.
-"""
+"""Starting and stopping as a user does: by signal, with work in flight, with a model that is not there."""
 
 from __future__ import annotations
 
@@ -12,8 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +27,6 @@ from tests.service import (
     processes,
     running,
 )
-
-SIGNALS = ["SIGTERM", "SIGINT"]
 
 
 @dataclass(frozen=True)
@@ -55,13 +48,6 @@ class Stopped:
     took_s: float
     before: int
     left: list[tuple[int, str]]
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Stopped]]]:
-    """For each signal a service that was stopped by it."""
-    with ThreadPoolExecutor(len(SIGNALS)) as pool:
-        yield {name: pool.submit(start_and_stop, tmp_path_factory.mktemp(name), name) for name in SIGNALS}
 
 
 def start_and_stop(folder: Path, name: str) -> Stopped:
@@ -109,11 +95,9 @@ def statuses_until_the_end(service: Service) -> set[int]:
     return seen
 
 
-@pytest.mark.parametrize("name", SIGNALS)
-def test_a_signal_answers_what_is_in_flight_and_leaves_no_process(
-    stopped: dict[str, Future[Stopped]], name: str
-) -> None:
-    outcome = stopped[name].result()
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.long)])
+def test_a_signal_answers_what_is_in_flight_and_leaves_no_process(tmp_path: Path, name: str) -> None:
+    outcome = start_and_stop(tmp_path, name)
     assert "is used by another program" in outcome.twin
     assert outcome.status == 200
     assert 503 in outcome.meanwhile
