@@ -53,6 +53,7 @@ def _start_ray(arguments: Sequence[str]) -> None:
     from ray._private.services import canonicalize_bootstrap_address  # no public way exists in Ray 2.60
 
     port = _taken_port(arguments)
+    # None is what Ray itself asks with, whatever its annotation says
     if port is not None and canonicalize_bootstrap_address(None) is None:  # type: ignore[arg-type]
         _refuse(port)
     ray.init(namespace="serve")

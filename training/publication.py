@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, staging_folder
+from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, leftovers
 from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.models.starter.folder import write_json
 from training.disk import flush
@@ -111,6 +111,6 @@ def manifest(spec: TrainingSpec, metrics: Mapping[str, Mapping[str, float]], dat
 
 
 def tidy(spec: TrainingSpec, job_dir: Path) -> None:
-    """Removes what a finished job needs no more: its checkpoints are several times the size of its result."""
-    for folder in (job_dir / "checkpoints", job_dir / "ray", staging_folder(spec)):
+    """Removes what a finished job needs no more."""
+    for folder in leftovers(spec, job_dir):
         shutil.rmtree(folder, ignore_errors=True)

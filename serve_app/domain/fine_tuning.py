@@ -166,6 +166,11 @@ def staging_folder(spec: TrainingSpec) -> Path:
     return Path(spec.models_dir) / ".staging" / spec.job_id
 
 
+def leftovers(spec: TrainingSpec, job_dir: Path) -> tuple[Path, ...]:
+    """Folders that a job needs no more once its result is there: checkpoints are several times as large as that."""
+    return job_dir / "checkpoints", job_dir / "ray", staging_folder(spec)
+
+
 def _part(cls: type, given: Any) -> Any:
     return None if given is None else cls(**_known(cls, given))
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from serve_app.domain.errors import ConflictError, JobNotFoundError
-from serve_app.domain.fine_tuning import TrainingSpec, staging_folder
+from serve_app.domain.fine_tuning import TrainingSpec, leftovers, staging_folder
 from serve_app.domain.job_events import EventType, JobEvent
 from serve_app.domain.job_law import advance
 from serve_app.domain.job_notes import JobNote, note_of
@@ -168,9 +168,8 @@ class Ledger:
             StorageError: It could not be written, so it has not happened.
         """
         record = self.apply(job_id, EventType.DONE)
-        self.remove_staged(job_id)
-        for name in ("checkpoints", "ray"):  # several times as large as the result
-            shutil.rmtree(self.store.folder(job_id) / name, ignore_errors=True)
+        for folder in leftovers(self.spec(job_id), self.store.folder(job_id)):
+            shutil.rmtree(folder, ignore_errors=True)
         return record
 
     def remove_staged(self, job_id: str) -> None:
