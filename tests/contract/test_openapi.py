@@ -25,9 +25,10 @@ EXCLUDED = "^/(livez|readyz|health|fine-tune|fine-tune-lora)?$"
 
 
 def test_a_thousand_generated_requests_get_documented_answers_and_no_500(service: Service) -> None:
+    """One worker asks: Python 3.11's parser, which Hypothesis uses, now and then breaks in two threads at once."""
     run = subprocess.run(
         [
-            str(SCHEMATHESIS), "run", f"{service.url}/openapi.json", "--no-color", "--seed", "1", "--workers", "2",
+            str(SCHEMATHESIS), "run", f"{service.url}/openapi.json", "--no-color", "--seed", "1", "--workers", "1",
             "--phases", "examples,coverage,fuzzing", "--max-examples", "12", "--checks", ",".join(CHECKS),
             "--exclude-path-regex", EXCLUDED, "--suppress-health-check", "all",
         ],

@@ -24,7 +24,7 @@ def statuses(service: Service, folder: Path, *options: str) -> Mapping[tuple[str
     report = folder / "requests.har"
     run = subprocess.run(
         [
-            str(SCHEMATHESIS), "run", f"{service.url}/openapi.json", "--no-color", "--seed", "1", "--workers", "2",
+            str(SCHEMATHESIS), "run", f"{service.url}/openapi.json", "--no-color", "--seed", "1", "--workers", "1",
             "--phases", "examples,coverage", "--suppress-health-check", "all",
             "--report", "har", "--report-har-path", str(report), *options,
         ],
