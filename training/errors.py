@@ -40,7 +40,9 @@ def is_cut_off(error: BaseException) -> bool:
     """Whether a driver failed because its cluster went away: that says nothing about the job, which can go on.
 
     A driver that outlives its cluster for a moment finds Ray's processes or the training's controller dead. The same
-    is seen when a controller is killed alone, and then, too, another attempt may do better.
+    is seen when a controller is killed alone, and then, too, another attempt may do better. So it is when the memory of
+    a node runs out and Ray kills what needs little of it, like the controller: whose fault that is nobody knows. Where
+    the workers themselves are killed for it again and again, Ray Train says so in another way.
     """
     from ray import exceptions as of_ray  # the rest of this file serves processes without Ray, too
 
@@ -51,6 +53,7 @@ def is_cut_off(error: BaseException) -> bool:
         of_ray.LocalRayletDiedError,
         of_ray.NodeDiedError,
         of_ray.ObjectLostError,
+        of_ray.OutOfMemoryError,
         of_ray.RpcError,
     )
     return isinstance(error, gone)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError, LocalRayletDiedError, RaySystemError
+from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 
 from serve_app.domain.fine_tuning import CLUSTER_VARIABLE, staging_folder
 from tests.unit.training.jobs import make_job
@@ -90,6 +91,7 @@ def test_the_last_line_says_how_a_training_ended(
         RaySystemError("the raylet is gone"),
         LocalRayletDiedError(),
         ActorDiedError(),
+        RayOutOfMemoryError("10 worker(s) were killed due to the node running low on memory"),
         SystemExit(signal.SIGTERM),
     ],
     ids=lambda error: type(error).__name__,
