@@ -50,8 +50,7 @@ def main() -> int:
     except BenchmarkError as error:
         print(f"no result: {error}", file=sys.stderr)
         return 1
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / f"{saved['date']}-{machine.slug(saved['machine']['cpu'])}{'-quick' * arguments.quick}.json"
+    path = machine.results_file(arguments.out, saved, "quick" * arguments.quick)
     path.write_text(json.dumps(saved, indent=1) + "\n")
     print(f"\n{markdown(saved)}\n\nwritten to {path}")
     return 0

@@ -72,8 +72,7 @@ def main() -> int:
         "rounds": found,
         "medians": medians,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{saved['date']}-{machine.slug(saved['machine']['cpu'])}-adapters.json"
+    path = machine.results_file(options.out, saved, "adapters")
     path.write_text(json.dumps(saved, indent=1) + "\n")
     print(f"{table(medians, list(cases))}\n\nwritten to {path}")
     return 0

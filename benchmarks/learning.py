@@ -197,9 +197,7 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"--kinds: {unknown[0]!r} is none of {', '.join(_KINDS)}")
     with httpx.Client(base_url=options.url, timeout=_TIMEOUT_S) as service:
         saved = run(options, service)
-    options.out.mkdir(parents=True, exist_ok=True)
-    slug, base = machine.slug(saved["machine"]["cpu"]), saved["base"].replace("/", "-")
-    path = options.out / f"{saved['date']}-{slug}-learning-{base}.json"
+    path = machine.results_file(options.out, saved, f"learning-{saved['base']}")
     path.write_text(json.dumps(saved, indent=1) + "\n")
     print(f"{markdown(saved)}\n\nwritten to {path}")
     return 0 if all(job["status"] == "completed" for job in saved["jobs"]) else 1

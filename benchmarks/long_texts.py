@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--model", default="bge-m3-small", help="served as encoder and as reranker")
     options = parser.parse_args()
     text = " ".join(_WORDS[i % len(_WORDS)] for i in range(_TOKENS + 100))
-    encoder, reranker = (_process(f"{kind}-{options.model}") for kind in ("Encoder", "Reranker"))
+    encoder, reranker = (_process(f"{kind}-{options.model.replace('/', '-')}") for kind in ("Encoder", "Reranker"))
     print("| request | seconds | memory before, MB | peak above it, MB |\n|---|---:|---:|---:|")
     with httpx.Client(base_url=options.url, timeout=1800) as service:
         model = {"model": options.model}

@@ -2,10 +2,10 @@
 
     python -m benchmarks.m3 --url http://localhost:8000 --folder models/bge-m3-small
 
-The service computes on the same machine with the dtype and threads that it says; FlagEmbedding gets the same. Only
-one of them has work at any time. Reranking is compared with the way that is usual where no service does it: encode the
-query and all candidates with ``return_colbert_vecs`` and score pair by pair. Prints markdown and writes JSON beside the
-other results.
+The service computes on the same machine with the device, dtype and threads that it says; FlagEmbedding gets the same.
+Only one of them has work at any time. Reranking is compared with the way that is usual where no service does it: encode
+the query and all candidates with ``return_colbert_vecs`` and score pair by pair. Prints markdown and writes JSON beside
+the other results.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmarks.texts import KINDS, make_texts
 _GROUP = 64  # texts that FlagEmbedding gets at once and that a client sends in one list
 _CLIENTS = 4
 _CANDIDATES = {10: 60, 100: 20, 1000: 4}  # how many, and how often that is asked in a round
-_BATCH_SIZES = (8, 16, 32)  # of FlagEmbedding; the best one counts
+_BATCH_SIZES = {"cpu": (8, 16, 32), "cuda": (16, 32, 64)}  # of FlagEmbedding; the best one counts
 _RESULTS = Path(__file__).parent / "results"
 
 
@@ -45,7 +45,7 @@ def main() -> int:
     options = parser.parse_args()
     service = httpx.Client(base_url=options.url, timeout=600)
     card = service.get(f"/models/{options.model}").raise_for_status().json()
-    reference = Reference(options.folder, card["dtype"], options.threads)
+    reference = Reference(options.folder, card["device"], card["dtype"], options.threads)
     found: dict[str, list[float]] = {}
     for _ in range(options.rounds):
         for name, values in itertools.chain(_rates(options, reference), _times(options, reference)):
@@ -58,7 +58,7 @@ def main() -> int:
         "date": machine.today(), "machine": machine.describe_machine(), "model": card, "threads": options.threads,
         "rounds": found, "medians": values,
     }  # fmt: skip
-    path = _RESULTS / f"{saved['date']}-{machine.slug(saved['machine']['cpu'])}-m3.json"
+    path = machine.results_file(_RESULTS, saved, "m3")
     path.write_text(json.dumps(saved, indent=1) + "\n")
     print(f"\nwritten to {path}")
     return 0
@@ -67,14 +67,15 @@ def main() -> int:
 class Reference:
     """FlagEmbedding on the same folder."""
 
-    def __init__(self, folder: Path, dtype: str, threads: int) -> None:
-        """Loads it with the service's dtype and threads."""
+    def __init__(self, folder: Path, device: str, dtype: str, threads: int) -> None:
+        """Loads it with the service's device, dtype and threads."""
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         import torch
         from FlagEmbedding import BGEM3FlagModel
 
         torch.set_num_threads(threads)
-        self._model = BGEM3FlagModel(str(folder), use_fp16=False, devices=["cpu"], pooling_method="mean")
+        self.batch_sizes = _BATCH_SIZES[device.partition(":")[0]]
+        self._model = BGEM3FlagModel(str(folder), use_fp16=False, devices=[device], pooling_method="mean")
         if dtype == "bfloat16":
             self._model.model.to(torch.bfloat16)
 
@@ -88,7 +89,7 @@ class Reference:
     def rerank(self, query: str, candidates: list[str]) -> list[float]:
         """The usual way: every vector leaves the model, pairs are scored one after the other."""
         asked = self.hybrid([query], 1, colbert=True)["colbert_vecs"][0]
-        vectors = self.hybrid(candidates, 16, colbert=True)["colbert_vecs"]
+        vectors = self.hybrid(candidates, self.batch_sizes[1], colbert=True)["colbert_vecs"]
         return [float(self._model.colbert_score(asked, each)) for each in vectors]
 
 
@@ -109,7 +110,7 @@ def _rates(options: argparse.Namespace, reference: Reference) -> Iterator[tuple[
                 lambda group, size=size, colbert=colbert: reference.hybrid(group, size, colbert=colbert),
                 groups, options.seconds / 2, clients=1,
             )
-            for size in _BATCH_SIZES
+            for size in reference.batch_sizes
         ]  # fmt: skip
         yield f"FlagEmbedding, {name}", [_GROUP * max(rates)]
 

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ _PACKAGES = (
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, flags that matter for speed, memory, kernel, load before the run."""
+    """Processor, cores, flags that matter for speed, memory, GPUs, kernel, load before the run."""
     text = _read("/proc/cpuinfo")
     flags = set(re.findall(r"^flags\s*:(.*)$", text, re.M)[0].split()) if "flags" in text else set()
     return {
@@ -35,9 +36,20 @@ def describe_machine() -> dict[str, Any]:
         "threads_per_core": _threads_per_core(),
         "flags": [flag for flag in _FLAGS if flag in flags],
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpus": gpus(),
         "kernel": platform.release(),
         "load_average_before": os.getloadavg()[0],
     }
+
+
+def gpus() -> list[str]:
+    """Name, memory and driver of each GPU, as ``nvidia-smi`` says; nothing where it is not."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return found.stdout.splitlines()
 
 
 def cpu_model(cpuinfo: str) -> str:
@@ -74,9 +86,19 @@ def today() -> str:
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
-def slug(cpu: str) -> str:
-    """A processor's name as a part of a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", cpu.lower().split("(family")[0]).strip("-")
+def results_file(folder: Path, saved: Mapping[str, Any], what: str = "") -> Path:
+    """``DATE-DEVICE[-WHAT].json`` in an existing or new folder; the device is the first GPU, else the processor.
+
+    Args:
+        folder: Of the results.
+        saved: Has ``date`` and ``machine``.
+        what: Was measured.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = saved["machine"]["gpus"]
+    device = found[0].split(",")[0] if found else saved["machine"]["cpu"].split("(family")[0]
+    name = "-".join(filter(None, (saved["date"], device, what)))
+    return folder / (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + ".json")
 
 
 def _threads_per_core() -> int | None:

@@ -60,7 +60,8 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     with open(options.pairs, encoding="utf-8") as file:
         rows = [line.rstrip("\n").split("\t") for line in file]
-    model = SentenceTransformer(options.folder, device="cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = SentenceTransformer(options.folder, device=str(device))
     model.max_seq_length = options.max_seq_length
     if options.kind == "lora":
         for module in model.modules():
@@ -77,8 +78,8 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
             args=SentenceTransformerTrainingArguments(
                 output_dir=folder, num_train_epochs=1, per_device_train_batch_size=options.batch_size,
                 batch_sampler="no_duplicates", dataloader_drop_last=True, learning_rate=options.learning_rate,
-                warmup_ratio=0.1, bf16=_computes_in_bfloat16(), use_cpu=True, save_strategy="no", report_to="none",
-                disable_tqdm=True,
+                warmup_ratio=0.1, bf16=_computes_in_bfloat16(device), use_cpu=device.type == "cpu", save_strategy="no",
+                report_to="none", disable_tqdm=True,
             ),
             train_dataset=Dataset.from_dict(
                 {"query": [f"query: {row[0]}" for row in rows], "passage": [f"passage: {row[1]}" for row in rows]}
@@ -92,13 +93,13 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
     return {"start_s": clock.began - _BEGAN, "train_s": ended - clock.began, "pairs": steps * options.batch_size}
 
 
-def _computes_in_bfloat16() -> bool:
+def _computes_in_bfloat16(device: Any) -> bool:
     """As the service decides it."""
     import torch
 
     from serve_app.models.transformer import choose_dtype
 
-    return choose_dtype("auto", torch.device("cpu")) is torch.bfloat16
+    return choose_dtype("auto", device) is torch.bfloat16
 
 
 if __name__ == "__main__":

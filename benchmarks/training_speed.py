@@ -61,8 +61,7 @@ def main() -> int:
         "rounds": found,
         "medians": {name: _medians(rows) for name, rows in found.items()},
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{saved['date']}-{machine.slug(saved['machine']['cpu'])}-training.json"
+    path = machine.results_file(options.out, saved, "training")
     path.write_text(json.dumps(saved, indent=1) + "\n")
     print(f"{table(saved)}\n\nwritten to {path}")
     return 0

@@ -20,6 +20,7 @@ E5_TINY = "e5-tiny"
 M3 = "bge-m3-small"
 M3_TINY = "bge-m3-tiny"
 CROSS_ENCODER = "reranker-tiny"
+GPU_SHARE = 0.05  # where there is a GPU: all models of a test service must fit on one, and a fine-tune
 HEAD_TIMEOUT = "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"  # its second line; see configs/serve.env
 _ASKS_IN_A_ROW = 6  # connections are spread over the ingress replicas, and each of them must know the model
 
@@ -68,6 +69,7 @@ def service(models_dir: Path) -> Iterator[Service]:
         "training": {
             "jobs_dir": str(models_dir.parent / "jobs"),
             "cpus_per_worker": 0.1,
+            "gpu_share": GPU_SHARE,
             "env": {"ATEN_CPU_CAPABILITY": "avx2"},
         },
     }
@@ -114,7 +116,8 @@ def starter_folder() -> Path:
 
 
 def _model(name: str, replicas: int = 1, **more: str) -> dict[str, Any]:
-    return {"name": name, "num_replicas": replicas, "num_cpus": 0.05, "threads": 1, "dtype": "float32", **more}
+    sizes = {"num_replicas": replicas, "num_cpus": 0.05, "gpu_share": GPU_SHARE, "threads": 1}
+    return {"name": name, "dtype": "float32", **sizes, **more}
 
 
 def _wait_for_every_model(service: Service, timeout_s: float = 240) -> None:
