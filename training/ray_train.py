@@ -59,7 +59,7 @@ def train_on_ray(spec: TrainingSpec, job_dir: Path) -> Path:
     trainer = TorchTrainer(
         worker,
         train_loop_config={"spec": spec.to_json(), "job_dir": str(job_dir)},
-        torch_config=TorchConfig(backend=backend(spec), timeout_s=_PATIENCE_S),
+        torch_config=TorchConfig(backend="nccl" if spec.gpus_per_worker > 0 else "gloo", timeout_s=_PATIENCE_S),
         scaling_config=ScalingConfig(
             num_workers=spec.num_workers, use_gpu=spec.gpus_per_worker > 0, resources_per_worker=_resources(spec)
         ),
@@ -81,11 +81,6 @@ def train_on_ray(spec: TrainingSpec, job_dir: Path) -> Path:
     if "failed" in outcome:
         raise TrainingError(outcome["failed"])
     return Path(outcome["folder"])
-
-
-def backend(spec: TrainingSpec) -> str:
-    """What workers talk through: NCCL, but not where two may get shares of one GPU, which it refuses."""
-    return "nccl" if spec.gpus_per_worker > 0.5 else "gloo"
 
 
 def _resources(spec: TrainingSpec) -> dict[str, float]:

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from serve_app.domain.embeddings import Encoded
-from serve_app.domain.errors import OutOfMemoryError
 from serve_app.domain.profiles import Capability
 from serve_app.models.embedder import EmbeddingModel, TextToEncode
 from serve_app.models.loader import load_model
@@ -75,17 +74,6 @@ def test_a_batch_that_does_not_fit_is_split_until_it_does() -> None:
         together = np.array([each.dense for each in encoded(model, asked)])
     assert torch.cuda.memory_stats()["num_ooms"] > before
     assert (together * np.tile(alone, (4, 1))).sum(axis=1).min() > CLOSEST["bfloat16"]
-
-
-def test_a_text_that_does_not_fit_fails_alone_and_the_model_goes_on() -> None:
-    model = starter(STARTER, "cuda", "bfloat16")
-    long, short = (TextToEncode(np.full(length, 10, np.int32)) for length in (512, 4))
-    model.encode([short])
-    model.release_memory()
-    with memory_for(2 * MIB):
-        found = model.encode([short, long, short])
-    assert isinstance(found[1], OutOfMemoryError)
-    assert all(isinstance(each, Encoded) for each in model.encode([short, long, short]))
 
 
 @contextmanager
