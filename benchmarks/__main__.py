@@ -19,7 +19,7 @@ from benchmarks.bench import Bench, Plan
 from benchmarks.children import BenchmarkError
 from benchmarks.report import markdown, results
 from benchmarks.rounds import Run
-from benchmarks.texts import KINDS, Kind, Texts, make_texts
+from benchmarks.texts import KINDS, counted_texts
 from serve_app.models.openmp import threads_for
 from serve_app.models.source import find_model
 from serve_app.models.tokenizer import TextTokenizer
@@ -65,7 +65,7 @@ def measure(plan: Plan) -> dict[str, Any]:
     model = settings.models[0]
     source = find_model(model.name, settings.models_dir)
     tokenizer = TextTokenizer(source.folder, source.max_tokens)
-    texts = {kind: _texts(kind, tokenizer) for kind in KINDS}
+    texts = {kind: counted_texts(kind, tokenizer) for kind in KINDS}
     threads = threads_for(model.num_cpus, model.most_replicas) if model.threads == "auto" else model.threads
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         bench = Bench(plan, texts, Path(scratch) / "reference.npz", _say)
@@ -107,11 +107,6 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         all_at_once=not arguments.quick,
         budget_s=arguments.budget or budget_s,
     )
-
-
-def _texts(kind: Kind, tokenizer: TextTokenizer) -> Texts:
-    values = make_texts(kind)
-    return Texts(kind, tuple(values), tuple(tokenizer([f"query: {text}" for text in values]).lengths.tolist()))
 
 
 def _say(line: str) -> None:

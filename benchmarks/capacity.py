@@ -27,7 +27,7 @@ from benchmarks import machine
 from benchmarks.contenders import Clients, InProcessContender
 from benchmarks.inprocess import Engine, Task
 from benchmarks.load import Load, LoadResult
-from benchmarks.texts import KINDS, Kind, Texts, make_texts
+from benchmarks.texts import KINDS, Kind, Texts, counted_texts
 from serve_app.models.source import find_model
 from serve_app.models.tokenizer import TextTokenizer
 
@@ -61,7 +61,8 @@ def main() -> int:
     options = parser.parse_args()
     health = httpx.get(f"{options.url}/health", timeout=60).raise_for_status().json()
     source = find_model(options.folder.name, options.folder.parent)
-    texts = {kind: _texts(kind, TextTokenizer(source.folder, source.max_tokens)) for kind in KINDS}
+    tokenizer = TextTokenizer(source.folder, source.max_tokens)
+    texts = {kind: counted_texts(kind, tokenizer) for kind in KINDS}
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         reference = str(Path(scratch) / "reference.npz")
         tokens = {kind: pool.tokens for kind, pool in texts.items()}
@@ -69,9 +70,9 @@ def main() -> int:
         in_process = InProcessContender(engine, 0)
         try:
             rows = []
-            for kind, pool in texts.items():
+            for pool in texts.values():
                 rows += [_told(row) for row in _service(options, pool, reference)]
-                rows += [_told(_in_process(in_process, group, pool, kind, options.seconds)) for group in _GROUPS]
+                rows += [_told(_in_process(in_process, group, pool, options.seconds)) for group in _GROUPS]
         finally:
             in_process.stop()
     saved = {
@@ -122,16 +123,11 @@ def _row(who: str, pool: Texts, results: list[LoadResult]) -> Row:
     return Row(who, pool.kind, tokens / pool.mean_tokens, tokens, p50, p99)
 
 
-def _in_process(contender: InProcessContender, group: int, pool: Texts, kind: Kind, seconds: float) -> Row:
-    result = contender.run(Task(kind, group, "passage" if group != 1 else "query", seconds))
+def _in_process(contender: InProcessContender, group: int, pool: Texts, seconds: float) -> Row:
+    result = contender.run(Task(pool.kind, group, "passage" if group != 1 else "query", seconds))
     known = {0: "all texts known at once", 1: "one text"}.get(group, f"groups of {group}")
     rate = result.tokens / result.seconds
-    return Row(f"in-process, {known}", kind, rate / pool.mean_tokens, rate, result.p50_ms, result.p99_ms)
-
-
-def _texts(kind: Kind, tokenizer: TextTokenizer) -> Texts:
-    values = make_texts(kind)
-    return Texts(kind, tuple(values), tuple(tokenizer([f"query: {text}" for text in values]).lengths.tolist()))
+    return Row(f"in-process, {known}", pool.kind, rate / pool.mean_tokens, rate, result.p50_ms, result.p99_ms)
 
 
 def _told(row: Row) -> Row:

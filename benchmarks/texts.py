@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from serve_app.models.tokenizer import TextTokenizer
 
 Kind = Literal["short", "mixed"]
 KINDS: tuple[Kind, ...] = ("short", "mixed")
@@ -50,6 +53,12 @@ class Texts:
     def mean_tokens(self) -> float:
         """Tokens of a text of the pool, on average."""
         return sum(self.tokens) / len(self.tokens)
+
+
+def counted_texts(kind: Kind, tokenizer: TextTokenizer) -> Texts:
+    """The pool of one kind with the tokens of its texts as queries of the E5 family."""
+    values = make_texts(kind)
+    return Texts(kind, tuple(values), tuple(tokenizer([f"query: {text}" for text in values]).lengths.tolist()))
 
 
 def make_texts(kind: Kind) -> list[str]:

@@ -4,9 +4,9 @@ Annotations are evaluated at import, as in ``settings``: both are read through t
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from serve_app.domain.limits import FineTuneLimits
 
@@ -23,7 +23,8 @@ class TrainingSettings(BaseModel):
         num_workers: Ray Train workers of a job.
         cpus_per_worker: CPUs reserved for each.
         gpus_per_worker: GPUs reserved for each, at most one: more workers train on more GPUs. ``auto``: ``gpu_share``
-            if the cluster has GPUs, else none.
+            if the cluster has GPUs, else none; several workers take a whole one each. Less than that is refused for
+            them where two could share a GPU: NCCL does not work there.
         gpu_share: What ``auto`` takes. Serving must leave so much, or a job waits; a training uses what is free of its
             GPU's time and memory, whatever the share.
         device: ``auto`` is the GPU if the worker has one.
@@ -54,6 +55,15 @@ class TrainingSettings(BaseModel):
     seed: int = Field(default=42, ge=0)
     env: dict[str, str] = {}
     limits: FineTuneLimits = FineTuneLimits()
+
+    @model_validator(mode="after")
+    def _no_gpu_shared_by_two_workers(self) -> Self:
+        share = 0.0 if self.gpus_per_worker == "auto" or self.device == "cpu" else self.gpus_per_worker
+        if self.num_workers > 1 and 0 < share <= 0.5:
+            raise ValueError(
+                f"gpus_per_worker: {share:g} lets two of the workers share a GPU, where they can not talk; use 1"
+            )
+        return self
 
     @field_validator("jobs_dir")
     @classmethod

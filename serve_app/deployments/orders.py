@@ -97,7 +97,7 @@ def spec_of(
         models_dir: Where the result will be.
         gpus: GPUs of the cluster, for ``auto``.
     """
-    auto = min(settings.gpu_share, gpus)
+    auto = min(1.0 if settings.num_workers > 1 else settings.gpu_share, gpus)  # two on one GPU can not talk
     per_worker = auto if settings.gpus_per_worker == "auto" else settings.gpus_per_worker
     return TrainingSpec(
         job_id=str(uuid.uuid4()),

@@ -51,7 +51,7 @@ class Story:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("workers")
-    args = tiny_service(folder, num_workers=2, cpus_per_worker=0.2)
+    args = tiny_service(folder, num_workers=2, cpus_per_worker=0.2, gpus_per_worker=0)
     story = Story()
     with running(folder, args) as service, httpx.Client(base_url=service.url, timeout=60) as client:
         order = {"text_content": pair_lines(10), "batch_size": 8, "epochs": STEPS, "learning_rate": 1e-4}

@@ -126,6 +126,7 @@ def test_a_typo_is_refused_wherever_it_stands(values: dict[str, Any], where: str
         {"models": {"name": "my-e5"}},
         {"training": None},
         {"training": {"gpus_per_worker": 2}},
+        {"training": {"gpus_per_worker": 0.5, "num_workers": 2}},
         {"training": {"gpu_share": 0}},
     ],
 )

@@ -151,6 +151,8 @@ def test_every_job_has_an_id_of_its_own(models_dir: Path) -> None:
         ({}, 0.1, 0.1),
         ({}, 8, 0.25),
         ({"gpu_share": 1}, 8, 1),
+        ({"num_workers": 2}, 8, 1),
+        ({"num_workers": 2}, 0, 0),
         ({"gpus_per_worker": 1}, 0, 1),
         ({"gpus_per_worker": 0}, 8, 0),
         ({"device": "cpu"}, 8, 0),
