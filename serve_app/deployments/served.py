@@ -87,8 +87,8 @@ class Served(Generic[C]):
         """Token ids of the texts, formatted as the model's family wants them; long work is done in turns."""
         formatted = self._formatted(texts, role)
         if sum(map(len, formatted)) <= _INLINE_CHARS:
-            return _paid(self.tokenizer(formatted))
-        return _paid(Tokenised.join(await in_turns(self.tokenizer, formatted, map(len, formatted))))
+            return await _paid(self.tokenizer(formatted))
+        return await _paid(Tokenised.join(await in_turns(self.tokenizer, formatted, map(len, formatted))))
 
     async def of_ids(self, rows: Sequence[Sequence[int]]) -> Tokenised:
         """Texts that a client has tokenised itself; long work is done in turns.
@@ -97,15 +97,15 @@ class Served(Generic[C]):
             InvalidInputError: An id is not in the vocabulary; ``item`` is the row.
         """
         if sum(map(len, rows)) <= _INLINE_IDS:
-            return _paid(self.tokenizer.of_ids(rows))
-        return _paid(Tokenised.join(await in_turns(self.tokenizer.of_ids, rows, map(len, rows))))
+            return await _paid(self.tokenizer.of_ids(rows))
+        return await _paid(Tokenised.join(await in_turns(self.tokenizer.of_ids, rows, map(len, rows))))
 
     async def tokens(self, texts: Sequence[str], role: TextRole | None, *, special: bool) -> list[list[Token]]:
         """The tokens of the texts, formatted likewise, with their places in the formatted texts."""
         formatted = self._formatted(texts, role)
         parts = await in_turns(partial(self.tokenizer.tokens, special=special), formatted, map(len, formatted))
         rows = [tokens for part in parts for tokens in part]
-        add_tokens(sum(map(len, rows)))
+        await add_tokens(sum(map(len, rows)))
         return rows
 
     def _formatted(self, texts: Sequence[str], role: TextRole | None) -> Sequence[str]:
@@ -114,12 +114,12 @@ class Served(Generic[C]):
     async def tokenise_pairs(self, query: str, candidates: Sequence[str]) -> Tokenised:
         """Token ids of the query with each candidate."""
         pairs = partial(self.tokenizer.pairs, query)  # reads the query again for each slice
-        return _paid(Tokenised.join(await in_turns(pairs, candidates, map(len, candidates), overhead=len(query))))
+        return await _paid(Tokenised.join(await in_turns(pairs, candidates, map(len, candidates), overhead=len(query))))
 
 
-def _paid(tokens: Tokenised) -> Tokenised:
-    """Adds to what the request has cost; that its texts may yet be refused does not matter."""
-    add_tokens(len(tokens.ids))
+async def _paid(tokens: Tokenised) -> Tokenised:
+    """Charges the request for its tokens; that its texts may yet be refused does not matter."""
+    await add_tokens(len(tokens.ids))
     return tokens
 
 
