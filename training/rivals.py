@@ -26,7 +26,9 @@ def text_ids(columns: Iterable[Iterable[str]]) -> TextIds:
         columns: Queries, positives, then negatives; all of one length.
     """
     numbers: dict[str, int] = {}
-    found = [np.fromiter((numbers.setdefault(fold(text), len(numbers)) for text in texts), np.int32) for texts in columns]
+    found = [
+        np.fromiter((numbers.setdefault(fold(text), len(numbers)) for text in texts), np.int32) for texts in columns
+    ]
     return np.stack(found, axis=1)
 
 

@@ -114,7 +114,7 @@ def test_no_question_with_a_twin_in_lower_case_is_on_both_sides() -> None:
 @given(
     examples=st.lists(
         st.builds(Example, query=st.text("abAB ", min_size=1, max_size=2).filter(str.strip),
-                  positives=st.lists(st.sampled_from("pqrstuvwxyzPQRSTUVW"), min_size=1, max_size=2, unique=True).map(tuple)),
+                  positives=st.lists(st.sampled_from("pqrstuvwPQRST"), min_size=1, max_size=2, unique=True).map(tuple)),
         min_size=2, max_size=30,
     ),
     fraction=st.floats(0.01, 0.5), seed=st.integers(0, 5),
@@ -134,7 +134,10 @@ def test_whatever_is_held_out_shares_no_text_with_what_is_trained_on(
 @pytest.mark.parametrize(
     ("examples", "says"),
     [
-        ([Example(f"q{i}", ("the same", f"p{i}")) for i in range(50)], "the 50 queries form one group that shares texts"),
+        (
+            [Example(f"q{i}", ("the same", f"p{i}")) for i in range(50)],
+            "the 50 queries form one group that shares texts",
+        ),
         ([Example(f"q{i}", (f"p{i % 2}",)) for i in range(50)], "the smallest group has 25 examples, and 5 were to be"),
     ],
 )
