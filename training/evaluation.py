@@ -11,7 +11,8 @@ import numpy as np
 
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.profiles import Profile, TextRole
-from training.data import Split
+from serve_app.domain.unicode import fold
+from training.splitting import Split
 
 MAX_QUERIES = 1000
 MAX_DOCUMENTS = 2000
@@ -25,12 +26,14 @@ class HeldOut:
     """A small retrieval task.
 
     Attributes:
+        groups: Groups of held-out examples; see ``training.grouping``.
         queries: Formatted held-out queries.
         documents: Formatted passages: every positive of these queries; as far as there is room their negatives, and
             then other passages.
-        relevant: For each query the positions of its positives in ``documents``.
+        relevant: For each query the positions in ``documents`` of its positives, in any spelling.
     """
 
+    groups: int
     queries: tuple[str, ...]
     documents: tuple[str, ...]
     relevant: tuple[frozenset[int], ...]
@@ -61,11 +64,18 @@ def held_out_task(split: Split, profile: Profile, *, seed: int) -> HeldOut | Non
         new = [text for text in others if text not in taken]
         documents += draw.sample(new, min(max(0, MAX_DOCUMENTS - len(documents)), len(new)))
     draw.shuffle(documents)  # among equal scores the first document wins, which must not be the answer by habit
-    place = {text: i for i, text in enumerate(documents)}
+    place: dict[str, set[int]] = {}
+    for i, text in enumerate(documents):
+        place.setdefault(fold(text), set()).add(i)
+    right: dict[str, set[int]] = {}  # what answers one spelling of a query answers the others
+    for example in split.held_out:
+        found = right.setdefault(fold(example.query), set())
+        found.update(*(place.get(fold(text), ()) for text in example.positives))
     return HeldOut(
+        groups=split.held_out_groups,
         queries=tuple(profile.format(TextRole.QUERY, example.query) for example in asked),
         documents=tuple(profile.format(TextRole.PASSAGE, text) for text in documents),
-        relevant=tuple(frozenset(place[text] for text in example.positives) for example in asked),
+        relevant=tuple(frozenset(right[fold(example.query)]) for example in asked),
     )
 
 
@@ -73,7 +83,12 @@ def evaluate(task: HeldOut, encode: Encode) -> dict[str, float]:
     """nDCG@10, recall@1, recall@10 and MRR@10 of the task by dot product, with the sizes of the task."""
     documents = encode(task.documents)
     scores = encode(task.queries) @ documents.T
-    return ranking_metrics(scores, task.relevant) | {"queries": len(task.queries), "documents": len(task.documents)}
+    return ranking_metrics(scores, task.relevant) | sizes_of(task)
+
+
+def sizes_of(task: HeldOut) -> dict[str, int]:
+    """How large the task is; of ``groups``, which share no text, not of queries, one asks whether they are enough."""
+    return {"queries": len(task.queries), "groups": task.groups, "documents": len(task.documents)}
 
 
 def ranking_metrics(scores: Float32, relevant: Sequence[AbstractSet[int]]) -> dict[str, float]:

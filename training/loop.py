@@ -23,13 +23,14 @@ from serve_app.models.source import ModelSource, describe, find_model
 from training import checkpoints, lora
 from training.batch_size import choose_batches
 from training.contrastive import Heads, build_loss
-from training.data import Split, columns, load_split, pairs
+from training.data import columns, pairs
 from training.evaluation import HeldOut, evaluate, held_out_task
 from training.export import stage
 from training.loss_curve import draw_loss
 from training.model import Place, build_model, choose_place, freeze_embeddings
 from training.publication import publish
 from training.reporting import Reporter, read_lines
+from training.splitting import Split, load_split
 from training.steps import ContrastiveTrainer, OnCheckpoint, training_arguments
 from training.verification import load_base, load_result, probe_vector
 
@@ -142,17 +143,23 @@ def train(
         reporter.event("info", "measuring the result")
         after = evaluate(job.task, encode)
         reporter.metrics("after", after)
-    folder = publish(staged, spec, {"before": before, "after": after}, _counts(job.parts), job_dir=job_dir)
+    folder = publish(
+        staged, spec, {"before": before, "after": after}, _counts(job.parts) | _groups(job.parts), job_dir=job_dir
+    )
     reporter.published(model_name=spec.model_name, folder=folder)
     return folder
 
 
 def _measure_base(job: Job, reporter: Reporter) -> dict[str, float]:
     """The base's metrics, from an earlier run of the job if there was one."""
+    reported = read_lines(job.folder)
+    if not any(line.get("type") == "started" for line in reported):  # a resumed job has said so before
+        for notice in job.parts.notices:
+            reporter.event(*notice)
     if job.task is None:
         reporter.event("info", "nothing is held out, so the result will not be measured")
         return {}
-    for line in read_lines(job.folder):
+    for line in reported:
         if line.get("type") == "metrics" and line.get("when") == "before":
             return {name: value for name, value in line.items() if name not in ("time", "type", "when")}
     reporter.event("info", "measuring the base")
@@ -218,3 +225,7 @@ def _drawing(job: Job, on_checkpoint: OnCheckpoint, *, draws: bool) -> OnCheckpo
 
 def _counts(parts: Split) -> dict[str, int]:
     return {"train_pairs": pairs(parts.train), "eval_pairs": pairs(parts.held_out)}
+
+
+def _groups(parts: Split) -> dict[str, int]:
+    return {"train_groups": parts.train_groups, "eval_groups": parts.held_out_groups}

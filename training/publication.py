@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from serve_app.domain.files import remove
 from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, leftovers
 from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.models.starter.folder import write_json
@@ -113,4 +114,4 @@ def manifest(spec: TrainingSpec, metrics: Mapping[str, Mapping[str, float]], dat
 def tidy(spec: TrainingSpec, job_dir: Path) -> None:
     """Removes what a finished job needs no more."""
     for folder in leftovers(spec, job_dir):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)

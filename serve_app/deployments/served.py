@@ -95,8 +95,8 @@ class Served(Generic[C]):
                 self.tokenizer, max_tokens=options.max_tokens, keep_end=options.keep_end, prompts=prompts
             )
         if sum(map(len, formatted)) <= _INLINE_CHARS:
-            return _paid(tokenizer(formatted))
-        return _paid(Tokenised.join(await in_turns(tokenizer, formatted, map(len, formatted))))
+            return await _paid(tokenizer(formatted))
+        return await _paid(Tokenised.join(await in_turns(tokenizer, formatted, map(len, formatted))))
 
     async def of_ids(self, rows: Sequence[Sequence[int]], options: CallOptions | None = None) -> Tokenised:
         """Texts that a client has tokenised itself; long work is done in turns.
@@ -108,8 +108,8 @@ class Served(Generic[C]):
         if options is not None:
             of_ids = partial(self.tokenizer.of_ids, max_tokens=options.max_tokens, keep_end=options.keep_end)
         if sum(map(len, rows)) <= _INLINE_IDS:
-            return _paid(of_ids(rows))
-        return _paid(Tokenised.join(await in_turns(of_ids, rows, map(len, rows))))
+            return await _paid(of_ids(rows))
+        return await _paid(Tokenised.join(await in_turns(of_ids, rows, map(len, rows))))
 
     async def decode(self, rows: Sequence[Sequence[int]], *, special: bool) -> list[str]:
         """The text of each row of token ids; long work is done in turns.
@@ -125,7 +125,7 @@ class Served(Generic[C]):
         formatted = self._formatted(texts, role)
         parts = await in_turns(partial(self.tokenizer.tokens, special=special), formatted, map(len, formatted))
         rows = [tokens for part in parts for tokens in part]
-        add_tokens(sum(map(len, rows)))
+        await add_tokens(sum(map(len, rows)))
         return rows
 
     def _formatted(self, texts: Sequence[str], role: TextRole | None, *, keep_prefix: bool = False) -> Sequence[str]:
@@ -142,12 +142,12 @@ class Served(Generic[C]):
             max_query_tokens=options.max_query_tokens,
             keep_end=options.keep_end,
         )
-        return _paid(Tokenised.join(await in_turns(pairs, candidates, map(len, candidates), overhead=len(query))))
+        return await _paid(Tokenised.join(await in_turns(pairs, candidates, map(len, candidates), overhead=len(query))))
 
 
-def _paid(tokens: Tokenised) -> Tokenised:
-    """Adds to what the request has cost; that its texts may yet be refused does not matter."""
-    add_tokens(len(tokens.ids))
+async def _paid(tokens: Tokenised) -> Tokenised:
+    """Charges the request for its tokens; that its texts may yet be refused does not matter."""
+    await add_tokens(len(tokens.ids))
     return tokens
 
 

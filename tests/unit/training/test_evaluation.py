@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.profiles import E5, TextRole
 from training import evaluation
-from training.data import Example, Split
+from training.data import Example
 from training.evaluation import evaluate, held_out_task, ranking_metrics
+from training.splitting import Split
 
 TRAIN = tuple(Example(f"q{i}", (f"p{i}",)) for i in range(20))
 HELD_OUT = (Example("h0", ("a", "b")), Example("h1", ("p3",)), Example("h2", ("a",)))
@@ -73,6 +74,14 @@ def test_the_passages_of_the_training_examples_are_documents_too() -> None:
         E5.format(TextRole.QUERY, example.query): {E5.format(TextRole.PASSAGE, t) for t in example.positives}
         for example in HELD_OUT
     }
+
+
+def test_a_passage_or_query_in_another_spelling_is_as_right() -> None:
+    twins = (Example("How?", ("Answer",)), Example("how?", ("answer", "more")))
+    task = held_out_task(Split(TRAIN, twins), E5, seed=0)
+    assert task is not None
+    wanted = {E5.format(TextRole.PASSAGE, text) for text in ("Answer", "answer", "more")}
+    assert [{task.documents[i] for i in places} for places in task.relevant] == [wanted, wanted]
 
 
 def test_a_large_task_is_drawn_small_and_keeps_every_answer(monkeypatch: pytest.MonkeyPatch) -> None:

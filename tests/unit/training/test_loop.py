@@ -81,7 +81,12 @@ def test_a_job_says_what_it_does(finished: dict[TrainingKind, tuple[Path, Path]]
     (started,) = of_type(lines, "started")
     assert (started["total_steps"], started["train_pairs"], started["eval_pairs"]) == (4, 16, 4)
     assert (started["device"], started["world_size"], started["resumed_step"]) == ("cpu", 1, 0)
-    assert [line["message"] for line in of_type(lines, "event")] == ["measuring the base", "measuring the result"]
+    groups, *measured = [line["message"] for line in of_type(lines, "event")]
+    assert groups.startswith("4 of 20 queries are held out: 4 of 20 groups")
+    assert measured == ["measuring the base", "measuring the result"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["data"] == {"train_pairs": 16, "eval_pairs": 4, "train_groups": 16, "eval_groups": 4}
+    assert manifest["metrics"]["after"]["groups"] == 4
     assert [line["step"] for line in of_type(lines, "checkpoint")] == [2, 4]
     progress = of_type(lines, "progress")
     assert progress[0]["step"] == 1
@@ -205,6 +210,7 @@ def test_a_killed_job_goes_on_as_if_nothing_had_been(
     folder = run(spec, job_dir)
     lines = read_lines(job_dir)
     assert [line["resumed_step"] for line in of_type(lines, "started")] == [0, 2]
+    assert sum("are held out" in line["message"] for line in of_type(lines, "event")) == 1  # as are the groups
     assert [line["when"] for line in of_type(lines, "metrics")] == ["before", "after"]  # the base is measured once
     assert not half_written.exists()
     assert same_weights(folder, finished[TrainingKind.LORA][1])
