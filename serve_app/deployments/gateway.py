@@ -12,6 +12,7 @@ from typing import TypeVar
 from serve_app.api.gateway import CallOptions, Embedded, HybridEmbedded, ModelState, SparseEmbedded, Use
 from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.client import EncoderClient
+from serve_app.deployments.deadline import within
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.ranking import Rerankers
 from serve_app.deployments.served import Served, count, refuse_long, refuse_many_tokens
@@ -56,18 +57,21 @@ class ServeGateway:
         """See ``Gateway.embed``."""
         served = await self._pick(options.model, DENSE, "dense vectors")
         began = time.monotonic()
-        return await self._embed(served, await served.tokenise(texts, role), options, began)
+        tokens = await within(options.timeout_s, served.tokenise(texts, role))
+        return await self._embed(served, tokens, options, began)
 
     async def embed_ids(self, rows: Sequence[Sequence[int]], options: CallOptions) -> Embedded:
         """See ``Gateway.embed_ids``."""
         served = await self._pick(options.model, DENSE, "dense vectors")
-        return await self._embed(served, await served.of_ids(rows), options, time.monotonic())
+        began = time.monotonic()
+        tokens = await within(options.timeout_s, served.of_ids(rows))
+        return await self._embed(served, tokens, options, began)
 
     async def encode(self, texts: Sequence[str], options: CallOptions, *, colbert: bool) -> HybridEmbedded:
         """See ``Gateway.encode``."""
         served = await self._pick(options.model, _HYBRID, "hybrid vectors")
         began = time.monotonic()
-        tokens = await served.tokenise(texts, TextRole.PASSAGE)
+        tokens = await within(options.timeout_s, served.tokenise(texts, TextRole.PASSAGE))
         cut = refuse_long(tokens, options)
         if colbert:
             self._refuse_large(len(tokens.ids), served.source.dimension)
@@ -82,7 +86,7 @@ class ServeGateway:
         """See ``Gateway.encode_sparse``."""
         served = await self._pick(options.model, _SPARSE, "sparse vectors")
         began = time.monotonic()
-        tokens = await served.tokenise(texts, role)
+        tokens = await within(options.timeout_s, served.tokenise(texts, role))
         cut = refuse_long(tokens, options)
         answer = await self._encode(served, tokens, options, began, _SPARSE | DENSE)
         numbered = served.tokenizer.vocabulary.weights_by_id
@@ -94,7 +98,7 @@ class ServeGateway:
     ) -> Sequence[Sequence[Token]]:
         """See ``Gateway.tokenize``."""
         served = await self._pick(model, frozenset(), "tokens")
-        return await served.tokens(texts, role, special=special)
+        return await within(self._limits.request_timeout_s, served.tokens(texts, role, special=special))
 
     async def find(self, model: str | None, use: Use) -> ModelState:
         """See ``Gateway.find``."""
