@@ -73,8 +73,8 @@ class Rerankers:
         else:
             query_options = replace(options, max_tokens=options.max_query_tokens)
             head = await within(options.timeout_s, served.tokenise([query], TextRole.QUERY, query_options))
-            read = served.tokenise(candidates, TextRole.PASSAGE, options)
-            texts = await within(self._left_s(options, began), read)
+            reading = served.tokenise(candidates, TextRole.PASSAGE, options)
+            texts = await within(self._left_s(options, began), reading)
             parts, ids = [head, texts], head.ids
             cut = refuse_long(head, query_options, first=QUERY) + refuse_long(texts, options)
         refuse_many_tokens(parts, self._max_request_tokens)
