@@ -28,11 +28,12 @@ from training.evaluation import HeldOut, evaluate, held_out_task
 from training.export import stage
 from training.loss_curve import draw_loss
 from training.model import Place, build_model, choose_place, freeze_embeddings
+from training.probe import probe_of
 from training.publication import publish
 from training.reporting import Reporter, read_lines
 from training.splitting import Split, load_split
 from training.steps import ContrastiveTrainer, OnCheckpoint, training_arguments
-from training.verification import load_base, load_result, probe_vector
+from training.verification import load_base, load_result
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def train(
         return None
     draw_loss(job_dir, f"{spec.model_name}: {spec.kind.value} fine-tune of {spec.base_model}")
     staged = stage(model, heads, spec, job.source)
-    trained = probe_vector(model, job.source, job.place)
+    trained = probe_of(model, heads, job.source, job.place)
     del model, heads
     gc.collect()  # before the result is loaded
     reporter.moves()
@@ -141,7 +142,7 @@ def train(
     after = {}
     if job.task is not None:
         reporter.event("info", "measuring the result")
-        after = evaluate(job.task, encode)
+        after = evaluate(job.task, encode, device=job.place.device)
         reporter.metrics("after", after)
     folder = publish(
         staged, spec, {"before": before, "after": after}, _counts(job.parts) | _groups(job.parts), job_dir=job_dir
@@ -163,7 +164,8 @@ def _measure_base(job: Job, reporter: Reporter) -> dict[str, float]:
         if line.get("type") == "metrics" and line.get("when") == "before":
             return {name: value for name, value in line.items() if name not in ("time", "type", "when")}
     reporter.event("info", "measuring the base")
-    metrics = evaluate(job.task, load_base(job.spec, job.source, job.place, reporter.moves))
+    base = load_base(job.spec, job.source, job.place, reporter.moves)
+    metrics = evaluate(job.task, base, device=job.place.device)
     reporter.metrics("before", metrics)
     return metrics
 

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from serve_app.domain.job_events import EventType, JobEvent
 from serve_app.domain.job_losses import count_loss, forgive_losses
 from serve_app.domain.jobs import JobRecord
+from serve_app.domain.measures import changes
 
-MEASURE = "ndcg@10"  # what decides whether a fine-tune made its model better
 _TRAINING_PERCENT = 99.0  # the last percent is measuring, verifying and publishing
 
 
@@ -138,20 +138,21 @@ EFFECTS: Mapping[EventType, Callable[[JobRecord, JobEvent], JobRecord]] = Mappin
 
 
 def verdict(record: JobRecord) -> str:
-    """How a completed job ended, in a sentence; a result that is worse than its base says so."""
+    """How a completed job ended, in a sentence; a result that is worse than its base in any head says so."""
     served = f"completed: served as {record.model_name!r}"
-    before, after = ((metrics or {}).get(MEASURE) for metrics in (record.metrics_before, record.metrics_after))
-    if before is None or after is None:
+    found = changes(record.metrics_before, record.metrics_after)
+    if not found:
         return f"{served}; its quality was not measured"
-    change = f"from {before:.3f} to {after:.3f}"
-    if after < before:
-        return (
-            f"{served}, but it is WORSE than its base {record.base_model!r}: nDCG@10 on the held-out examples fell "
-            f"{change}; more data, fewer epochs or a lower learning_rate may help"
-        )
-    if after == before:
-        return f"{served}; nDCG@10 on the held-out examples is as it was, {before:.3f}"
-    return f"{served}; nDCG@10 on the held-out examples rose {change}"
+    told = str(found[0]) if len(found) == 1 else ": " + ", ".join(f"{change.head} {change}" for change in found)
+    told = f"nDCG@10 on the held-out examples{'' if told.startswith(':') else ' '}{told}"
+    worse = [change.head for change in found if change.is_worse]
+    if not worse:
+        return f"{served}; {told}"
+    where = "" if len(found) == 1 else f" by its {' and '.join(worse)} head" + "s" * (len(worse) > 1)
+    return (
+        f"{served}, but it is WORSE than its base {record.base_model!r}{where}: {told}; more data, fewer epochs or a "
+        f"lower learning_rate may help"
+    )
 
 
 def _percent(steps: int, total: int | None) -> float:

@@ -152,6 +152,11 @@ def test_a_bge_m3_result_has_its_trained_heads(tmp_path: Path, bge_m3_tiny: Path
         before, after = (torch.load(f / name, weights_only=True)["weight"] for f in (bge_m3_tiny, folder))
         assert before.shape == after.shape
         assert not torch.equal(before, after)
+    measures = {f"{head}{name}" for head in ("", "sparse_", "colbert_") for name in ("ndcg@10", "recall@1", "mrr@10")}
+    metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
+    assert measures < metrics["before"].keys() == metrics["after"].keys()
+    assert metrics["after"] == {name: line[name] for line in of_type(read_lines(job_dir), "metrics")[1:]
+                                for name in metrics["after"]}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
