@@ -20,6 +20,7 @@ from serve_app.api.gateway import (
 )
 from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.client import EncoderClient
+from serve_app.deployments.deadline import within
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.ranking import Rerankers
 from serve_app.deployments.served import Served, count, refuse_long, refuse_many_tokens
@@ -65,18 +66,21 @@ class ServeGateway:
         """See ``Gateway.embed``."""
         served = await self._pick(options.model, DENSE, "dense vectors")
         began = time.monotonic()
-        return await self._embed(served, await served.tokenise(texts, role, options), options, began)
+        tokens = await within(options.timeout_s, served.tokenise(texts, role, options))
+        return await self._embed(served, tokens, options, began)
 
     async def embed_ids(self, rows: Sequence[Sequence[int]], options: CallOptions) -> Embedded:
         """See ``Gateway.embed_ids``."""
         served = await self._pick(options.model, DENSE, "dense vectors")
-        return await self._embed(served, await served.of_ids(rows, options), options, time.monotonic())
+        began = time.monotonic()
+        tokens = await within(options.timeout_s, served.of_ids(rows, options))
+        return await self._embed(served, tokens, options, began)
 
     async def embed_tokens(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> TokenEmbedded:
         """See ``Gateway.embed_tokens``."""
         served = await self._pick(options.model, DENSE, "dense vectors")
         began = time.monotonic()
-        tokens = await served.tokenise(texts, role, options)
+        tokens = await within(options.timeout_s, served.tokenise(texts, role, options))
         cut = refuse_long(tokens, options)
         self._refuse_large(len(tokens.ids), served.source.dimension, "inputs")
         answer = await self._encode(served, tokens, options, began, _STATES)
@@ -89,7 +93,7 @@ class ServeGateway:
         """See ``Gateway.encode``."""
         served = await self._pick(options.model, _HYBRID, "hybrid vectors")
         began = time.monotonic()
-        tokens = await served.tokenise(texts, TextRole.PASSAGE)
+        tokens = await within(options.timeout_s, served.tokenise(texts, TextRole.PASSAGE))
         cut = refuse_long(tokens, options)
         if colbert:
             self._refuse_large(len(tokens.ids), served.source.dimension, "return_colbert")
@@ -105,7 +109,7 @@ class ServeGateway:
         """See ``Gateway.encode_sparse``."""
         served = await self._pick(options.model, _SPARSE, "sparse vectors")
         began = time.monotonic()
-        tokens = await served.tokenise(texts, role, options)
+        tokens = await within(options.timeout_s, served.tokenise(texts, role, options))
         cut = refuse_long(tokens, options)
         answer = await self._encode(served, tokens, options, began, _SPARSE | DENSE)
         numbered = served.tokenizer.vocabulary.weights_by_id
@@ -117,12 +121,12 @@ class ServeGateway:
     ) -> Sequence[Sequence[Token]]:
         """See ``Gateway.tokenize``."""
         served = await self._pick(model, frozenset(), "tokens")
-        return await served.tokens(texts, role, special=special)
+        return await within(self._limits.request_timeout_s, served.tokens(texts, role, special=special))
 
     async def decode(self, rows: Sequence[Sequence[int]], model: str | None, *, special: bool) -> Sequence[str]:
         """See ``Gateway.decode``."""
         served = await self._pick(model, frozenset(), "tokens")
-        return await served.decode(rows, special=special)
+        return await within(self._limits.request_timeout_s, served.decode(rows, special=special))
 
     async def find(self, model: str | None, use: Use) -> ModelState:
         """See ``Gateway.find``."""

@@ -13,6 +13,7 @@ import numpy as np
 from serve_app.api.gateway import CallOptions, Explained, Ranked
 from serve_app.deployments.calls import ReplicaCaller, next_key
 from serve_app.deployments.catalogue import Catalogue
+from serve_app.deployments.deadline import within
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.served import Served, count, refuse_long, refuse_many_tokens
 from serve_app.domain.embeddings import Float32, Int32, TokenBatch
@@ -66,13 +67,14 @@ class Rerankers:
         began = time.monotonic()
         reads_pairs = Capability.PAIR_SCORE in served.capabilities
         if reads_pairs:
-            texts = await served.tokenise_pairs(query, candidates, options)
+            texts = await within(options.timeout_s, served.tokenise_pairs(query, candidates, options))
             parts, ids = [texts], _NO_QUERY
             cut = _refuse_long_pairs(texts, options, served.source.max_tokens)
         else:
             query_options = replace(options, max_tokens=options.max_query_tokens)
-            head = await served.tokenise([query], TextRole.QUERY, query_options)
-            texts = await served.tokenise(candidates, TextRole.PASSAGE, options)
+            head = await within(options.timeout_s, served.tokenise([query], TextRole.QUERY, query_options))
+            reading = served.tokenise(candidates, TextRole.PASSAGE, options)
+            texts = await within(self._left_s(options, began), reading)
             parts, ids = [head, texts], head.ids
             cut = refuse_long(head, query_options, first=QUERY) + refuse_long(texts, options)
         refuse_many_tokens(parts, self._max_request_tokens)
@@ -94,7 +96,7 @@ class Rerankers:
         served = await self.models.pick(options.model, needed, what, others=self._others)
         served.caller.refuse_unless_ready()
         began = time.monotonic()
-        tokens = await served.tokenise([query, candidate], TextRole.PASSAGE)
+        tokens = await within(options.timeout_s, served.tokenise([query, candidate], TextRole.PASSAGE))
         cut = refuse_long(tokens, options, first=QUERY)
         asked, answer = tokens.batch().rows()
         candidates = TokenBatch.of_rows([answer], variant=served.variant)

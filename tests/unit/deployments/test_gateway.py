@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.gateway import ServeGateway
 from serve_app.deployments.served import Served
 from serve_app.domain.embeddings import DENSE, EncodedBatch, TokenBatch
-from serve_app.domain.errors import CapabilityError, InvalidInputError, ModelNotFoundError
+from serve_app.domain.errors import CapabilityError, DeadlineError, InvalidInputError, ModelNotFoundError
 from serve_app.domain.limits import Limits
 from serve_app.domain.profiles import Capability, TextRole
 from serve_app.domain.ragged import Ragged
@@ -27,6 +28,7 @@ from serve_app.domain.usage import measured
 from serve_app.models.source import describe
 from serve_app.models.tokenizer import TextTokenizer
 from serve_app.models.vocabulary import Vocabulary
+from tests.unit.deployments.fake_caller import never
 
 OPTIONS = CallOptions(None, truncate=False, timeout_s=5)
 MOST_TOKENS = 1000
@@ -106,6 +108,23 @@ async def test_whoever_has_texts_tokenised_pays_for_them_whatever_becomes_of_the
     with measured() as refused, pytest.raises(InvalidInputError):
         await gateway.embed(["cats " * 600], None, OPTIONS)
     assert refused.tokens == 512
+
+
+@pytest.mark.parametrize("method", ["embed", "embed_ids", "encode", "encode_sparse"])
+async def test_the_deadline_acts_while_a_request_waits_to_be_tokenised(
+    gateway_of: Gateways, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(served_module, "in_turns", never)
+    gateway, options = gateway_of(e5_tiny, "bge-m3"), CallOptions("tiny", truncate=True, timeout_s=0.02)
+    texts = ["more than is tokenised at once " * 200]
+    calls = {
+        "embed": lambda: gateway.embed(texts, None, options),
+        "embed_ids": lambda: gateway.embed_ids([[5] * 5002] * 3, options),
+        "encode": lambda: gateway.encode(texts, options, colbert=False),
+        "encode_sparse": lambda: gateway.encode_sparse(texts, None, options),
+    }
+    with pytest.raises(DeadlineError, match=r"not done within 0\.02 s; the remaining work was dropped"):
+        await asyncio.wait_for(calls[method](), 10)
 
 
 async def test_what_a_model_can_not_do_is_refused_without_texts_too(gateway_of: Gateways, e5_tiny: Path) -> None:
