@@ -103,4 +103,5 @@ def _log_to(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # what a training writes is its user's alone, the published model included
     sys.exit(main(sys.argv[1:]))

@@ -92,6 +92,7 @@ def _worker(config: dict[str, str]) -> dict[str, str]:
     """Runs on every worker. What trying again can not cure is returned; only what it can is raised."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a package for kernels it warns, and works
+    os.umask(0o077)  # on nodes that were started without it, too
     os.nice(_NICENESS)  # where serving and training share a core, serving goes first
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()

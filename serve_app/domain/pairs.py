@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from serve_app.domain.unicode import is_unicode
+from serve_app.domain.unicode import fold, is_unicode
 
 NOT_ONE_TAB = "not exactly one tab between query and passage"
 EMPTY_SIDE = "query or passage is empty or blank"
@@ -61,12 +61,15 @@ class Pairs:
 
     @property
     def has_negatives(self) -> bool:
-        """Whether there are two pairs without a common text: each is the other's negative, whatever else there is."""
+        """Whether there are two pairs without a common text: each is the other's negative, whatever else there is.
+
+        Spellings that differ in case, white space or Unicode form alone are one text.
+        """
         if not self.accepted:
             return False
-        first = self.accepted[0]
-        return any(example.query != first.query for example in self.accepted) and any(
-            example.positives != first.positives for example in self.accepted
+        query, passages = _folded(self.accepted[0])
+        return any(_folded(example)[0] != query for example in self.accepted) and any(
+            _folded(example)[1] != passages for example in self.accepted
         )
 
 
@@ -153,6 +156,10 @@ def _text_fault(texts: Sequence[str], max_text_chars: int, *, clean: bool) -> st
         if not clean and not is_unicode(text):
             return BROKEN_TEXT
     return None
+
+
+def _folded(example: Example) -> tuple[str, tuple[str, ...]]:
+    return fold(example.query), tuple(map(fold, example.positives))
 
 
 def _distinct(texts: Iterable[str]) -> tuple[str, ...]:

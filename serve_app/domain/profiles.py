@@ -31,12 +31,18 @@ class TextRole(StrEnum):
 
 
 class Capability(StrEnum):
-    """What a model computes: a representation of a text, or the score of a pair of texts."""
+    """What a model computes: a representation of a text, or the score of a pair of texts.
+
+    Every embedding model has the last two, so no profile lists them: the dense vector before its L2 normalisation, in
+    place of the normalised one, and the hidden state of every token.
+    """
 
     DENSE = "dense"
     SPARSE = "sparse"
     COLBERT = "colbert"
     PAIR_SCORE = "pair_score"
+    UNNORMALIZED = "unnormalized"
+    TOKEN_STATES = "token_states"
 
 
 class Pooling(StrEnum):
@@ -66,9 +72,22 @@ class Profile:
     pooling: Pooling
     capabilities: frozenset[Capability]
 
-    def format(self, role: TextRole, text: str) -> str:
-        """The text as the model was trained to read it."""
+    def format(self, role: TextRole, text: str, *, keep_prefix: bool = False) -> str:
+        """The text as the model was trained to read it.
+
+        Args:
+            role: What the text is for.
+            text: Without a prefix.
+            keep_prefix: Return a text that already begins with the query or the passage prefix as it is.
+        """
+        if keep_prefix and text.startswith(self.prefixes):
+            return text
         return (self.query_prefix if role is TextRole.QUERY else self.passage_prefix) + text
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """The query and the passage prefix, without empty ones."""
+        return tuple(prefix for prefix in (self.query_prefix, self.passage_prefix) if prefix)
 
 
 E5 = Profile(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from serve_app.domain.files import PRIVATE_FOLDER, make_private_folder, remove
 from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec
 from serve_app.domain.job_notes import JobNote
 from serve_app.domain.jobs import JobRecord, JobStatus
@@ -49,9 +49,9 @@ class JobStore:
         """
         self.root = root
         with naming_the_fault():
-            root.mkdir(parents=True, exist_ok=True)
+            make_private_folder(root)
             for rest in root.glob(f"{_UNFINISHED}*"):
-                shutil.rmtree(rest, ignore_errors=True)
+                remove(rest)
 
     def folder(self, job_id: str) -> Path:
         """The job's folder, whether it is there or not."""
@@ -66,7 +66,8 @@ class JobStore:
         unfinished = self.root / f"{_UNFINISHED}{spec.job_id}"
         with naming_the_fault():
             try:
-                (unfinished / "logs").mkdir(parents=True)
+                make_private_folder(unfinished)
+                (unfinished / "logs").mkdir(mode=PRIVATE_FOLDER)
                 write(unfinished / "pairs.jsonl", data.pairs)
                 if data.evaluation is not None:
                     write(unfinished / "eval.jsonl", data.evaluation)
@@ -74,7 +75,7 @@ class JobStore:
                 write(unfinished / "job.json", record.to_json().encode())
                 unfinished.rename(self.folder(spec.job_id))
             except OSError:
-                shutil.rmtree(unfinished, ignore_errors=True)
+                remove(unfinished)
                 raise
             sync_folder(self.root)
 
@@ -119,7 +120,7 @@ class JobStore:
         gone = self.root / f"{_UNFINISHED}gone-{job_id}"
         with naming_the_fault():
             self.folder(job_id).rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        remove(gone)
 
     def append_notes(self, job_id: str, notes: Sequence[JobNote]) -> None:
         """Appends to ``events.jsonl``.
@@ -160,7 +161,7 @@ class JobStore:
     def save_log(self, job_id: str, name: str, text: str) -> None:
         """Keeps a log that would be lost with the cluster; failing to is no reason to fail the job."""
         try:
-            (self.folder(job_id) / "logs").mkdir(exist_ok=True)
+            (self.folder(job_id) / "logs").mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
             (self.folder(job_id) / "logs" / f"{name}.log").write_text(text, encoding="utf-8", errors="replace")
         except OSError as error:
             logger.warning("job %s: its log can not be kept: %s", job_id, error)

@@ -41,8 +41,8 @@ class Hidden:
     lengths: Sequence[int]
 
 
-def pooled(hidden: Hidden, pooling: Pooling) -> torch.Tensor:
-    """Dense vectors, float32 ``[n, hidden]`` on the device, L2-normalised."""
+def pooled(hidden: Hidden, pooling: Pooling, *, normalize: bool = True) -> torch.Tensor:
+    """Dense vectors, float32 ``[n, hidden]`` on the device, L2-normalised if wanted."""
     states, mask = hidden.states, hidden.mask
     if pooling is Pooling.CLS:
         vectors = states[:, 0].float()
@@ -50,7 +50,7 @@ def pooled(hidden: Hidden, pooling: Pooling) -> torch.Tensor:
         vectors = states.float().mean(dim=1)
     else:
         vectors = torch.where(mask[..., None], states.float(), 0.0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-    return functional.normalize(vectors, dim=-1)
+    return functional.normalize(vectors, dim=-1) if normalize else vectors
 
 
 class TokenHeads:

@@ -115,8 +115,11 @@ class Job(BaseModel):
     learning_rate: float | None
     seconds_left: float | None
     tokens_per_second: float | None
-    metrics_before: dict[str, float] | None = Field(description="Of the base, on the held-out examples.")
+    metrics_before: dict[str, float] | None = Field(
+        description="Of the base, on the held-out examples; `sparse_` and `colbert_` are of those heads."
+    )
     metrics_after: dict[str, float] | None = Field(description="Of the result.")
+    warning: str | None = Field(description="What to know about the result, such as that its vectors have collapsed.")
     accepted: int
     ignored: int
     train_pairs: int | None

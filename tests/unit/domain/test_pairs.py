@@ -184,6 +184,8 @@ def test_an_example_is_one_line_of_json_that_any_reader_understands(q: str, pos:
         ("a\tb\nc\tb", False),
         ("a\tb\na\tc\nd\te", True),
         ("a\tb\na\tc\nd\tb", True),
+        ("a b\tc\nA  B\td", False),
+        ("a\tC\nb\tc", False),
     ],
 )
 def test_pairs_have_negatives_if_two_of_them_differ_in_query_and_passage(text: str, has: bool) -> None:

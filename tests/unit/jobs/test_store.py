@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from serve_app.domain.job_notes import JobNote
 from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.jobs import disk
 from serve_app.jobs.store import JobStore, TrainingData
+from serve_app.jobs.uploads import UploadStore
 from tests.unit.domain.job_examples import NEW, RUNNING, spec
 
 DATA = TrainingData(b'{"query": "q", "pos": ["p"], "neg": []}\n')
@@ -41,6 +44,21 @@ def test_a_job_is_read_as_it_was_created(store: JobStore, folder: Path) -> None:
     assert not (folder / "eval.jsonl").exists()
     store.write(RUNNING)
     assert JobStore(store.root).load() == [(spec(), RUNNING)]
+
+
+def test_job_folders_are_closed_to_other_users_whatever_the_umask_is(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir(mode=0o755)  # as an earlier version made it
+    before = os.umask(0)
+    try:
+        store = JobStore(tmp_path / "jobs")
+        store.create(spec(), DATA, NEW)
+        UploadStore(store.root).create(io.BytesIO(b"q\tp\n"), "pairs.tsv")
+        store.save_log("a-job", "ray", "text")
+    finally:
+        os.umask(before)
+    folders = [store.root, *(path for path in store.root.rglob("*") if path.is_dir())]
+    assert len(folders) == 5
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
 
 
 def test_held_out_examples_are_kept_apart(store: JobStore) -> None:

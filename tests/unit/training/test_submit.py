@@ -87,6 +87,11 @@ def test_a_watched_job_ends_with_the_table(
     assert "7 queries, 70 documents" in out
 
 
+def test_the_table_has_a_row_for_each_head_that_was_measured() -> None:
+    before, after = ({**METRICS, "sparse_ndcg@10": value} for value in (0.25, 0.2))
+    assert "sparse_ndcg@10    0.250   0.200   -0.050" in submit.table(before, after)
+
+
 def test_a_job_that_failed_says_why_and_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, pairs: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
