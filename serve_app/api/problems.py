@@ -100,6 +100,8 @@ def problem(
 ) -> Response:
     """An error response; ``Retry-After`` is rounded up to whole seconds."""
     headers = {} if retry_after_s is None else {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
+    if status == 408:  # OpenAI's clients try it again twice by themselves, and the same work would be dropped again
+        headers["X-Should-Retry"] = "false"
     return ProblemResponse(Failure(status, code, detail, error_id), headers)
 
 
