@@ -34,6 +34,22 @@ async def test_a_page_fetches_nothing_from_another_host_and_everything_it_fetche
         assert (await client.get(address)).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/"])
+async def test_no_script_loads_a_picture_of_another_host_and_the_policy_forbids_it(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    page = await client.get(path)
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith(("default-src 'self'", "default-src 'none'"))
+    assert not re.search(r"https?:", policy)
+    for address in fetched_by(page.text):
+        if address.endswith(".js"):
+            script = (await client.get(address)).text
+            assert not re.search(
+                r"""(?:src|href)\s*[:=]\s*["']https?://[\w.-]+/[^"']*\.(?:svg|png|css|js|woff2?)""", script
+            )
+
+
 def test_an_address_of_another_host_would_be_found() -> None:
     page = """<script src="https://cdn.x/a.js"></script><link href='//fonts.x/b'> url: '/c' @import "d" """
     assert fetched_by(page) == ["https://cdn.x/a.js", "//fonts.x/b", "/c", "d"]
