@@ -52,7 +52,7 @@ class Served(Generic[C]):
         self.caller = caller
         self.fine_tune = fine_tune
         self.max_backlog_tokens = max_backlog_tokens
-        self.tokenizer = TextTokenizer(source.folder, source.max_tokens)
+        self.tokenizer = TextTokenizer.of(source)
 
     @property
     def variant(self) -> Variant | None:
