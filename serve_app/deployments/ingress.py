@@ -74,7 +74,9 @@ class Ingress:
             Catalogue(scorers, settings.models_dir), embedders, settings.limits.max_request_tokens, self._metrics
         )
         self._gateway = ServeGateway(embedders, rankers, settings.models_dir, settings.limits, self._metrics)
-        self._jobs = TrackerJobs(settings.training, settings.models, settings.models_dir)
+        self._jobs = TrackerJobs(
+            settings.training, settings.models, settings.models_dir, rerankers=[m.name for m in settings.rerankers]
+        )
         self._is_private = self._keys is None and is_loopback(await look_up(host))
         loop = asyncio.get_running_loop()
         self._tracking = loop.create_task(self._jobs.start())

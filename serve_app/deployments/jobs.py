@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class TrackerJobs:
         models: Sequence[ModelSettings],
         models_dir: Path,
         *,
+        rerankers: Collection[str] = (),
         connect: Callable[..., Any] = ensure_tracker,
     ) -> None:
         """Prepares; ``start`` or the first question connects.
@@ -47,12 +48,13 @@ class TrackerJobs:
             settings: Of fine-tuning.
             models: The configured models, the default one first.
             models_dir: Where results appear.
+            rerankers: Names of the models that score pairs, which cannot be tuned.
             connect: Makes the tracker's handle, as ``ensure_tracker`` does.
         """
         limits = settings.limits
         self.uploads = UploadStore(settings.jobs_dir, max_files=limits.max_files, max_bytes=limits.max_files_bytes)
         self._settings = settings
-        self._bases = BaseModels(models, models_dir)
+        self._bases = BaseModels(models, models_dir, rerankers)
         self._models_dir = models_dir
         rules = Rules(settings.max_concurrent_jobs, settings.max_waiting_jobs)
         self._config = TrackerConfig(settings.jobs_dir, rules, env=settings.env)

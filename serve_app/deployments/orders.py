@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,9 +32,10 @@ logger = logging.getLogger(__name__)
 class BaseModels:
     """The models that may be tuned: the configured ones, and fine-tunes that are whole models."""
 
-    def __init__(self, models: Sequence[ModelSettings], models_dir: Path) -> None:
-        """Takes the configured models, the default one first."""
+    def __init__(self, models: Sequence[ModelSettings], models_dir: Path, rerankers: Collection[str] = ()) -> None:
+        """Takes the configured models, the default one first, and the names of the rerankers."""
         self._models = {model.name: model for model in models}
+        self._rerankers = frozenset(rerankers)
         self._models_dir = models_dir
 
     def find(self, name: str | None) -> ModelSource:
@@ -49,6 +50,12 @@ class BaseModels:
         try:
             if (model := self._models.get(name)) is not None:
                 return find_model(name, self._models_dir, family=model.family)
+            if name in self._rerankers:
+                known = ", ".join(self._models)
+                raise InvalidInputError(
+                    f"base_model: {name!r} is a reranker: it scores pairs and computes no vectors, so it cannot be "
+                    f"fine-tuned here; these models can: {known}"
+                )
             if (found := find_fine_tune(name, self._models_dir)) is None:
                 known = ", ".join(self._models)
                 raise ModelNotFoundError(f"base_model: no model {name!r} is served; these are: {known}")
