@@ -177,6 +177,47 @@ class ModelState:
     max_backlog_tokens: int | None = None
 
 
+ReadyState = Literal["ready", "busy", "loading", "restarting", "down"]
+
+
+@dataclass(frozen=True)
+class ModelReadiness:
+    """Whether a configured model works.
+
+    Attributes:
+        model: Its name.
+        serves: ``embed`` or ``rerank``: a model may have a deployment for each.
+        state: ``ready`` after a forward; ``busy`` with longer work; ``loading`` since the start of the service;
+            ``restarting`` while Ray Serve replaces its replicas; ``down`` if its deployment failed, no replica has
+            answered for half a minute, or it computes no numbers.
+        reason: Of the last three: why.
+        device: Where it computes; unknown until a replica answers.
+        dtype: What it computes in; likewise.
+    """
+
+    model: str
+    serves: str
+    state: ReadyState
+    reason: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether the service works.
+
+    Attributes:
+        default: The model that dense routes use where a request names none.
+        models: Every configured model, the default one first.
+        reason: Why requests should go elsewhere: the default model does not answer, or one is down; else None.
+    """
+
+    default: ModelState
+    models: Sequence[ModelReadiness]
+    reason: str | None = None
+
+
 class Gateway(Protocol):
     """The service behind the routes; every method may raise a ``ServiceError``.
 
@@ -302,6 +343,14 @@ class Gateway(Protocol):
         Raises:
             ModelNotFoundError: There is no such model.
             ConflictError: It is configured, or the base of another.
+        """
+        ...
+
+    async def readiness(self, *, timeout_s: float) -> Readiness:
+        """Runs a real forward on every configured model, all at the same time; busy counts as in ``check``.
+
+        Args:
+            timeout_s: For all of it; more than two seconds.
         """
         ...
 

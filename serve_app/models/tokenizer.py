@@ -88,7 +88,12 @@ class TextTokenizer:
         return tokenizer
 
     def __call__(
-        self, texts: Sequence[str], *, max_tokens: int | None = None, keep_end: bool = False, prompts: Sequence[str] = ()
+        self,
+        texts: Sequence[str],
+        *,
+        max_tokens: int | None = None,
+        keep_end: bool = False,
+        prompts: Sequence[str] = (),
     ) -> Tokenised:
         """Token ids of the texts, in order, each at most ``max_tokens`` long.
 

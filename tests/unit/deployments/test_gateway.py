@@ -112,10 +112,10 @@ async def test_whoever_has_texts_tokenised_pays_for_them_whatever_becomes_of_the
 
 @pytest.mark.parametrize("method", ["embed", "embed_ids", "encode", "encode_sparse"])
 async def test_the_deadline_acts_while_a_request_waits_to_be_tokenised(
-    gateway_of: Gateways, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    gateway_of: Gateways, bge_m3_tiny: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setattr(served_module, "in_turns", never)
-    gateway, options = gateway_of(e5_tiny, "bge-m3"), CallOptions("tiny", truncate=True, timeout_s=0.02)
+    gateway, options = gateway_of(bge_m3_tiny, "bge-m3"), CallOptions("tiny", truncate=True, timeout_s=0.02)
     texts = ["more than is tokenised at once " * 200]
     calls = {
         "embed": lambda: gateway.embed(texts, None, options),

@@ -34,7 +34,13 @@ from tests.unit.models.folder_cases import (
     write,
 )
 
-TEXTS = ["how do I rotate a log file?", "Hello World UPPER Case", "ÜBER  ΑΛΕΠΟΎ ", "a", "cron runs jobs at night " * 110]
+TEXTS = [
+    "how do I rotate a log file?",
+    "Hello World UPPER Case",
+    "ÜBER  ΑΛΕΠΟΎ ",
+    "a",
+    "cron runs jobs at night " * 110,
+]
 CLOSE = 1e-5  # float32, and other sizes of matrices
 
 HONOURED: dict[str, tuple[str, tuple[Change, ...]]] = {  # name -> the folder it is made from, what is changed
@@ -98,7 +104,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a router": (modules("Router"), "modules.json: the module '.*Router' is not served"),
     "code of its own": (modules("custom_st.Transformer", "Pooling", "Normalize"), "modules.json: .*'custom_st.Tra"),
     "no unit length": (modules("Transformer", "Pooling"), "modules.json: a model without Normalize is not served"),
-    "two poolings": (modules("Transformer", "Pooling", "Pooling", "Normalize"), "modules.json: the sequence .*Pooling, P"),
+    "two poolings": (
+        modules("Transformer", "Pooling", "Pooling", "Normalize"),
+        "modules.json: the sequence .*Pooling, P",
+    ),
     "another order": (modules("Transformer", "Normalize", "Pooling"), "modules.json: the sequence"),
     "no modules": (write("modules.json", []), "modules.json: a model without Normalize"),
     "modules that are none": (write("modules.json", {"Transformer": ""}), "modules.json can not be read"),
@@ -124,7 +133,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a prompt left out": (pooling(pooling_mode="mean", include_prompt=False), "1_Pooling/config.json: include_prompt"),
     "another width": (pooling(pooling_mode="mean", word_embedding_dimension=64), "a pooling of 64 .* hidden_size: 32"),
     "an unknown pooling": (pooling(pooling_mode="mean", heads=4), "1_Pooling/config.json: the setting 'heads'"),
-    "an unusual norm": (write("2_Normalize/config.json", {"module_input_name": "token_embeddings"}), "2_Norm.*input_na"),
+    "an unusual norm": (
+        write("2_Normalize/config.json", {"module_input_name": "token_embeddings"}),
+        "2_Norm.*input_na",
+    ),
     "other prompts": (
         edit(SETTINGS, prompts={"query": "search_query: ", "document": "search_document: "}),
         "config_sentence_transformers.json: the prompt 'search_query: ' .*\"query: \"",
@@ -136,7 +148,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "shortened vectors": (edit(SETTINGS, truncate_dim=16), "config_sentence_transformers.json: truncate_dim 16"),
     "a distance": (edit(SETTINGS, similarity_fn_name="manhattan"), "similarity_fn_name 'manhattan' is not served"),
     "a sparse encoder": (edit(SETTINGS, model_type="SparseEncoder"), "model_type 'SparseEncoder' is not served"),
-    "a negative length": (edit(TRANSFORMER, max_seq_length=-1), "sentence_bert_config.json: max_seq_length -1 is no le"),
+    "a negative length": (
+        edit(TRANSFORMER, max_seq_length=-1),
+        "sentence_bert_config.json: max_seq_length -1 is no le",
+    ),
     "a length of zero": (edit(TRANSFORMER, max_seq_length=0), "max_seq_length 0 is no length"),
     "no room for text": (edit(TRANSFORMER, max_seq_length=2), "max_seq_length 2 is no length"),
     "half a token": (edit(TRANSFORMER, max_seq_length=12.5), "max_seq_length 12.5 is no length"),
@@ -157,7 +172,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "no architecture": (edit("config.json", model_type=None), "config.json says no model_type; served are: bert"),
     "quantised weights": (edit("config.json", quantization_config={"bits": 4}), "quantised weights"),
-    "an adapter beside": (write("adapter_config.json", {}), "adapter_config.json is part of an adapter and lies beside"),
+    "an adapter beside": (
+        write("adapter_config.json", {}),
+        "adapter_config.json is part of an adapter and lies beside",
+    ),
     "weights of one beside": (
         lambda folder: (folder / "adapter_model.safetensors").touch(),
         "adapter_model.safetensors is part of an adapter and lies beside",
@@ -170,7 +188,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "not of a whole model; configure its base 'intfloat/e5-base'",
     ),
     "a manifest of an adapter": (write("manifest.json", {"adapter": True}), "manifest.json says .* adapter, but"),
-    "a manifest of rubbish": (write("manifest.json", {"family": ["e5"]}), "manifest.json: family .* no name of a family"),
+    "a manifest of rubbish": (
+        write("manifest.json", {"family": ["e5"]}),
+        "manifest.json: family .* no name of a family",
+    ),
     "another family": (write("manifest.json", {"family": "bge-m3"}), "the prompt 'query: ' .* the family bge-m3 has"),
     "more tokens": (cases.with_more_tokens, "tokenizer.json has 2003 tokens, and .* embeddings for 2002"),
     "NaN": (cases.with_a_weight(float("nan")), "hold NaN or infinity as float32, in 'encoder.layer.1.output.dense.wei"),
@@ -258,7 +279,10 @@ def test_a_cross_encoder_that_the_library_saved_starts_with_its_length(reranker:
     ("change", "reason"),
     [
         (edit(SETTINGS, activation_fn="torch.nn.modules.linear.Identity"), "activation_fn '.*Identity' is not served"),
-        (edit("config.json", sentence_transformers={"activation_fn": "torch.nn.Identity"}), "config.json: activation_fn"),
+        (
+            edit("config.json", sentence_transformers={"activation_fn": "torch.nn.Identity"}),
+            "config.json: activation_fn",
+        ),
         (edit(SETTINGS, prompts={"q": "q: "}, default_prompt_name="q"), "the prompt 'q: ' of a cross-encoder"),
         (modules("Transformer", "LogitScore"), "modules.json: the module '.*LogitScore' is not served"),
         (modules("Transformer", "Pooling"), "is not served"),
