@@ -46,12 +46,27 @@ class DeploymentSettings(_Frozen):
             training on a small machine.
         max_ongoing_requests: Calls that a replica has inside at once. The encoder orders and bounds its
             work itself, in tokens, so this should be far above the number of clients.
+        max_surge_percent: New replicas that a redeploy starts before it stops old ones, in percent of those that run,
+            rounded up. ``auto``: 100 for one or two replicas and 25 for more where a node has room for one replica
+            more, else 0: then each replica stops before the new one starts, and the start says so. A number is
+            taken as it is: without room the redeploy waits, and the old replicas serve on.
+        max_replicas_per_node: Replicas that one node may hold, so that its death leaves the others. A replica that
+            finds no node waits for one. ``auto``: half of the replicas where at least two nodes can hold one, no
+            limit on a single machine; where the number of replicas is scaled, more if ``max_replicas`` need it. null:
+            no limit. During a redeploy old and new replicas are counted apart.
     """
 
     num_replicas: int = Field(default=1, ge=1)
     autoscaling_config: dict[str, Any] | None = None
     num_cpus: float = Field(default=0.1, ge=0)
     max_ongoing_requests: int = Field(default=2000, ge=1)
+    max_surge_percent: Annotated[int, Field(ge=0, le=100)] | Auto = "auto"
+    max_replicas_per_node: Annotated[int, Field(ge=1, le=100)] | Auto | None = "auto"
+
+    @property
+    def least_replicas(self) -> int:
+        """The number of replicas that there always are."""
+        return int((self.autoscaling_config or {"min_replicas": self.num_replicas}).get("min_replicas", 1))
 
     @property
     def most_replicas(self) -> int:

@@ -118,7 +118,7 @@ class Catalogue(Generic[C]):
         if base is None and found.family != (family := host.source.profile.family):
             raise ModelLoadError(
                 f"{found.folder / 'manifest.json'} says that it was trained as {found.family!r}, and its base "
-                f"{host.source.name!r} is served as {family!r}; set `family: {found.family}` for the base, or train again"
+                f"{host.source.name!r} is served as {family!r}; set `family: {found.family}` there, or train again"
             )
         source = host.source if base is None else describe(found.name, base.folder, family=found.family)
         return Served(
