@@ -141,6 +141,11 @@ class Catalogue(Generic[C]):
         base = find_fine_tune(found.base, self._models_dir) if found.adapter else found
         if base is not None and base.adapter:  # an adapter on an adapter: replicas have no such thing
             return None
+        if base is None and found.family != (family := host.source.profile.family):
+            raise ModelLoadError(
+                f"{found.folder / 'manifest.json'} says that it was trained as {found.family!r}, and its base "
+                f"{host.source.name!r} is served as {family!r}; set `family: {found.family}` there, or train again"
+            )
         source = host.source if base is None else describe(found.name, base.folder, family=found.family)
         return Served(
             replace(source, name=found.name),

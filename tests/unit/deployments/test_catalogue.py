@@ -193,6 +193,15 @@ async def test_a_fine_tune_does_what_its_host_does_and_no_more(models: Catalogue
         await pick(models, "laws", HYBRID)
 
 
+async def test_an_adapter_that_was_trained_with_other_prompts_than_its_base_has_is_not_served(
+    models: Catalogue[FakeCaller], models_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_manifest(models_dir / "laws", base="e5-first", family="e5-instruct")
+    with pytest.raises(UnavailableError, match="can not be read"):
+        await pick(models, "laws")
+    assert "trained as 'e5-instruct', and its base 'e5-first' is served as 'e5'" in caplog.text
+
+
 async def test_replicas_are_told_the_fine_tune_with_the_texts(models: Catalogue[FakeCaller], models_dir: Path) -> None:
     write_manifest(models_dir / "laws", base="e5-first", job_id="job-7")
     tuned, base = await pick(models, "laws"), await pick(models, "e5-first")
