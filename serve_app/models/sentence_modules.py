@@ -1,7 +1,7 @@
-"""``modules.json`` and the pooling it names: the recipe from token states to a vector, as sentence-transformers reads it.
+"""``modules.json`` and the pooling it names: from token states to a vector, as sentence-transformers reads it.
 
-Sources: ``sentence_transformers.base.model``, ``base.modules.normalize`` and ``sentence_transformer.modules.pooling`` of
-version 6.2. Both the flags of older versions and the one word of version 6 are read.
+Sources: ``base.model``, ``base.modules.normalize`` and ``sentence_transformer.modules.pooling`` of version 6.2. The
+flags of older versions are read, too.
 """
 
 from __future__ import annotations

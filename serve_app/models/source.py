@@ -160,7 +160,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_adapters(folder: Path) -> None:
-    """Transformers would put an adapter that lies beside whole weights to work without a word."""
+    """Refuses adapter files beside whole weights: transformers would apply them without a word."""
     found = next((folder / name for name in _ADAPTER_FILES if (folder / name).is_file()), None)
     if found is None:
         return

@@ -121,6 +121,27 @@ def with_more_tokens(folder: Path) -> None:
     path.write_text(json.dumps(tokenizer))
 
 
+def with_a_bert_tokenizer(*, lower_case: bool, file_lower_case: bool) -> Change:
+    """WordPiece, as BERT has it, where ``tokenizer_config.json`` and ``tokenizer.json`` may disagree."""
+
+    def change(folder: Path) -> None:
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+        letters = [chr(i) for i in range(33, 127)]
+        pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+        tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+        tokenizer.add_special_tokens(pieces[:5])
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=file_lower_case)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+        tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "special_tokens_map.json").unlink()
+        config = {"tokenizer_class": "BertTokenizer", "do_lower_case": lower_case, "model_max_length": 512}
+        write(TOKENIZER, config)(folder)
+
+    return change
+
+
 def with_a_head(name: str, *shape: int, value: float = 1.0) -> Change:
     """``sparse_linear.pt`` or ``colbert_linear.pt`` of this shape."""
     state = {"weight": torch.full(shape, value), "bias": torch.zeros(shape[0])}

@@ -1,4 +1,4 @@
-"""A model folder is honoured as sentence-transformers does, or refused with the file and the reason: nothing between."""
+"""A model folder is honoured as sentence-transformers does, or refused with the file and the reason."""
 
 from __future__ import annotations
 
@@ -65,6 +65,9 @@ HONOURED: dict[str, tuple[str, tuple[Change, ...]]] = {  # name -> the folder it
     "e5-pooling-elsewhere": ("e5", (cases.pooling_elsewhere,)),
     "e5-half": ("e5", (cases.in_half_precision,)),
     "e5-padded-left": ("e5", (edit(TOKENIZER, padding_side="left"),)),
+    "e5-word-pieces": ("e5", (cases.with_a_bert_tokenizer(lower_case=True, file_lower_case=True),)),
+    "e5-word-pieces-cased": ("e5", (cases.with_a_bert_tokenizer(lower_case=False, file_lower_case=False),)),
+    "e5-no-blank-first": ("e5", (edit(TOKENIZER, add_prefix_space=False),)),
     "e5-model-args": ("e5", (edit(TRANSFORMER, model_args={"attn_implementation": "eager"}, unpad_inputs=False),)),
     "e5-of-a-classifier": ("e5", (edit("config.json", architectures=["BertForSequenceClassification"]),)),
     "e5-roberta": ("m3", (edit(SETTINGS, prompts=E5_PROMPTS), edit("config.json", model_type="roberta"))),
@@ -166,6 +169,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "arguments": (edit(TRANSFORMER, config_args={"is_decoder": True}), "config_args .*is_decoder.* is not served"),
     "an unknown setting": (edit(TRANSFORMER, colour="red"), "the setting 'colour' is not served"),
     "cut at the start": (edit(TOKENIZER, truncation_side="left"), "tokenizer_config.json: truncation_side 'left'"),
+    "two cases": (
+        cases.with_a_bert_tokenizer(lower_case=False, file_lower_case=True),
+        "tokenizer.json and what transformers makes of it with tokenizer_config.json disagree: .* 'How do I ROTATE",
+    ),
     "another architecture": (
         edit("config.json", model_type="modernbert"),
         "config.json: the architecture 'modernbert' is not served; served are: bert, roberta, xlm-roberta",
