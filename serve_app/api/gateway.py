@@ -158,6 +158,7 @@ class ModelState:
         created: Of a fine-tune: when, in ISO 8601.
         metrics: Of a fine-tune: retrieval on held-out pairs, ``before`` and ``after``.
         pooling: How token states become its vector: ``mean`` or ``cls``.
+        alias_of: The name of the model that this is another name for.
         max_backlog_tokens: Tokens that may wait for one of its replicas; beyond that it refuses more.
     """
 
@@ -175,6 +176,7 @@ class ModelState:
     metrics: Mapping[str, Mapping[str, float]] | None = None
     pooling: str | None = None
     max_backlog_tokens: int | None = None
+    alias_of: str | None = None
 
 
 ReadyState = Literal["ready", "busy", "loading", "restarting", "down"]

@@ -148,7 +148,12 @@ class ServeGateway:
             for served in catalogue.all():
                 known = states.setdefault(served.source.name, served.state())
                 states[served.source.name] = replace(known, serves=(*known.serves, route))
-        return list(states.values())
+        named = [
+            replace(states[name], name=alias, alias_of=name)
+            for alias, name in self._models.aliases.items()
+            if name in states
+        ]
+        return [*states.values(), *named]
 
     async def delete_model(self, name: str) -> None:
         """See ``Gateway.delete_model``."""

@@ -12,6 +12,7 @@ HEADER = "a header line, not a pair"
 EMPTY_SIDE = "query or passage is empty or blank"
 TOO_LONG = "longer than the limit"
 BROKEN_TEXT = "holds half of a surrogate pair, which is no Unicode text"
+NUL = "holds a NUL character, as UTF-16 text has that is read as UTF-8"
 NO_POSITIVE = "no passage that answers the query"
 CONTRADICTION = "a passage is both an answer and a negative"
 

@@ -19,6 +19,7 @@ from serve_app.domain.pair_faults import (
     EMPTY_SIDE,
     HEADER,
     NO_POSITIVE,
+    NUL,
     TOO_LONG,
     is_header,
     not_a_pair,
@@ -89,7 +90,7 @@ def parse_lines(text: str, *, max_text_chars: int) -> Pairs:
     lines = text.removeprefix(_BYTE_ORDER_MARK).split("\n")
     if not lines[-1]:
         lines.pop()
-    clean = is_unicode(text)  # asked once: it nearly always is
+    clean = is_unicode(text) and "\0" not in text  # asked once: it nearly always is
     accepted: list[Example] = []
     ignored: list[Ignored] = []
     numbers: dict[str, int] = {}
@@ -163,6 +164,8 @@ def _text_fault(texts: Sequence[str], max_text_chars: int, *, clean: bool) -> st
             return TOO_LONG
         if not clean and not is_unicode(text):
             return BROKEN_TEXT
+        if not clean and "\0" in text:
+            return NUL
     return None
 
 

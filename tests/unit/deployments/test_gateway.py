@@ -264,3 +264,13 @@ async def test_a_model_is_found_for_what_it_is_served_for(gateway_of: Gateways, 
         await gateway.find("tiny", "rerank")
     with pytest.raises(ModelNotFoundError):
         await gateway.find("\ud83d", "rerank")
+
+
+async def test_an_alias_is_listed_as_a_model_and_leads_to_it(
+    gateway_of: Gateways, encoder: FakeEncoder, e5_tiny: Path
+) -> None:
+    gateway = gateway_of(e5_tiny, "e5")
+    gateway._models.aliases = {"text-embedding-3-small": "tiny", "rerank-v3.5": "another"}
+    told = [(state.name, state.alias_of, state.serves) for state in await gateway.models()]
+    assert told == [("tiny", None, ("embed",)), ("text-embedding-3-small", "tiny", ("embed",))]
+    assert (await gateway.find("openai/text-embedding-3-small", "embed")).name == "tiny"

@@ -61,6 +61,13 @@ def test_a_name_that_the_operator_did_not_configure_downloads_nothing(bases: Bas
         bases.find(name)
 
 
+def test_a_base_may_be_named_by_an_alias_or_with_a_provider(models_dir: Path) -> None:
+    bases = BaseModels([ModelSettings(name="first", family="e5")], models_dir, aliases={"old-name": "first"})
+    for name in ("old-name", "openai/first", "openai/old-name"):
+        assert bases.find(name).name == "first"
+    assert bases.find("openai/whole").name == "whole"
+
+
 def test_a_reranker_is_told_what_it_is(bases: BaseModels) -> None:
     with pytest.raises(InvalidInputError, match=r"'bge-reranker' is a reranker: .* these models can: first, broken"):
         bases.find("bge-reranker")

@@ -16,6 +16,7 @@ from serve_app.domain.pair_faults import (
     HEADER,
     NO_POSITIVE,
     NOT_ONE_TAB,
+    NUL,
     TOO_LONG,
 )
 from serve_app.domain.pairs import Example, Ignored, Pairs, parse_examples, parse_lines
@@ -23,7 +24,7 @@ from serve_app.domain.pairs import Example, Ignored, Pairs, parse_examples, pars
 LIMIT = 50
 
 sides = st.text(
-    st.characters(exclude_characters="\t\n\r\ufeff", exclude_categories=["Cs"]), min_size=1, max_size=LIMIT
+    st.characters(exclude_characters="\0\t\n\r\ufeff", exclude_categories=["Cs"]), min_size=1, max_size=LIMIT
 ).filter(lambda text: not text.isspace())
 lines = st.lists(st.text(st.sampled_from("ab \t\r\u2028\u0085\x0b\ud83d") | st.characters(), max_size=8), max_size=12)
 
@@ -90,7 +91,9 @@ def fault(side: str) -> str | None:
         return EMPTY_SIDE
     if len(side) > LIMIT:
         return TOO_LONG
-    return BROKEN_TEXT if any("\ud800" <= character <= "\udfff" for character in side) else None
+    if any("\ud800" <= character <= "\udfff" for character in side):
+        return BROKEN_TEXT
+    return NUL if "\0" in side else None
 
 
 @pytest.mark.parametrize(
@@ -113,6 +116,7 @@ def fault(side: str) -> str | None:
         ("a\tb\nb\ta\na\tc", []),
         ("a\tb\n" * 3, [(2, "the same pair as in line 1"), (3, "the same pair as in line 1")]),
         ("a\tb\ud83d\nc\td", [(1, BROKEN_TEXT)]),
+        ("a\0\t\0b\0", [(1, NUL)]),
         ("a\t" + "b" * LIMIT, []),
         ("a\t" + "b" * (LIMIT + 1), [(1, TOO_LONG)]),
     ],
@@ -178,6 +182,7 @@ def test_an_example_keeps_its_passages_in_order_and_each_once() -> None:
         ({"query": "q", "pos": ["A b"], "neg": ["a  B"]}, CONTRADICTION),
         ({"query": "q", "pos": ["a" * (LIMIT + 1)]}, TOO_LONG),
         ({"query": "\ud83d", "pos": ["a"]}, BROKEN_TEXT),
+        ({"query": "q", "pos": ["a\0"]}, NUL),
     ],
 )
 def test_an_example_that_is_none_is_ignored_alone(example: dict[str, Any], reason: str) -> None:
