@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from serve_app.domain.files import PRIVATE_FILE, replace_file
 from serve_app.domain.keys import PREFIX, ApiKey, KeyRing, Scope, keys_of_file, sha256_of
 
 _RANDOM_BYTES = 32
@@ -50,12 +50,9 @@ def append(key: ApiKey, file: Path) -> None:
     before = file.read_text(encoding="utf-8") if file.exists() else ""
     known = keys_of_file(before) if before.strip() else ()
     KeyRing([*known, key])
-    mode = file.stat().st_mode & 0o777 if before else 0o600
-    staged = file.with_name(f"{file.name}.new")
-    staged.touch(mode=mode)
-    staged.write_text(before + ("\n" if before and not before.endswith("\n") else "") + line_of(key) + "\n", "utf-8")
-    staged.chmod(mode)
-    os.replace(staged, file)
+    mode = file.stat().st_mode & 0o777 if before else PRIVATE_FILE
+    text = before + ("\n" if before and not before.endswith("\n") else "") + line_of(key) + "\n"
+    replace_file(file, text.encode(), mode=mode)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class SecuritySettings(BaseModel):
 
     The environment variable ``RETRIEVAL_API_KEYS`` holds keys, ``name:key[:scope[:requests[:tokens]]]`` between commas.
     It is for a quick start: every process of the service can read it. ``RETRIEVAL_API_KEYS_FILE`` wins over
-    ``api_keys_file``. Keys of both places count.
+    ``api_keys_file``. Keys of both places count. A variable of the two that is set but empty refuses to start.
 
     Attributes:
         api_keys_file: One ``name:sha256[:scope[:requests_per_minute[:tokens_per_minute]]]`` a line;
@@ -61,9 +61,11 @@ class SecuritySettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _environment_wins(cls, values: Any) -> Any:
-        if isinstance(values, dict) and (file := os.environ.get(FILE_VARIABLE)):
-            return {**values, "api_keys_file": file}
-        return values
+        file = os.environ.get(FILE_VARIABLE)
+        if file is None or not isinstance(values, dict):
+            return values
+        _require_value(FILE_VARIABLE, file)
+        return {**values, "api_keys_file": file}
 
     @field_validator("api_keys_file")
     @classmethod
@@ -90,10 +92,22 @@ class SecuritySettings(BaseModel):
 
     @model_validator(mode="after")
     def _read_environment(self) -> "SecuritySettings":
-        if text := os.environ.get(KEYS_VARIABLE):
+        text = os.environ.get(KEYS_VARIABLE)
+        if text is not None:
+            _require_value(KEYS_VARIABLE, text)
             try:
                 self._environment_keys = keys_of_variable(text)
                 KeyRing(self._environment_keys)
             except ValueError as error:
                 raise ValueError(f"{KEYS_VARIABLE}: {error}") from None
         return self
+
+
+def _require_value(variable: str, value: str) -> None:
+    """An empty variable is a failed substitution more often than a wish to serve everybody, so it is an error.
+
+    Raises:
+        ValueError: The value is empty.
+    """
+    if not value.strip():
+        raise ValueError(f"{variable} is set but empty; give it a value, or unset it to serve without its keys")

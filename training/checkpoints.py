@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from serve_app.domain.files import replace_file
 from training.disk import flush
 from training.errors import TrainingError
 
@@ -69,9 +70,7 @@ def recall_mini_batch_size(folder: Path, asked: int) -> int:
 def remember_mini_batch_size(folder: Path, size: int) -> None:
     """Spares a resumed job the out-of-memory errors that this one had."""
     folder.mkdir(parents=True, exist_ok=True)
-    new = folder / f"{_MINI_BATCH}.new"
-    new.write_text(f"{size}\n")
-    new.replace(folder / _MINI_BATCH)
+    replace_file(folder / _MINI_BATCH, f"{size}\n".encode(), durable=False)
 
 
 def _trained(loss: nn.Module) -> dict[str, nn.Parameter]:

@@ -1,4 +1,4 @@
-"""A job's examples: read, merged, split into training and held-out ones, formatted as the model reads them."""
+"""A job's examples: read, merged, formatted as the model reads them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from serve_app.domain.profiles import Profile, TextRole
 from training.errors import TrainingError
-from training.rivals import most_in_a_batch, text_ids
 
 MAX_NEGATIVES = 7  # hard negatives of one query; FlagEmbedding's default group of 8 passages has as many
 
@@ -33,12 +33,11 @@ class Example:
     negatives: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Split:
-    """Training and held-out examples; no query is in both."""
+class Notice(NamedTuple):
+    """Something about the examples that an event of the job reports; ``level`` is ``info`` or ``warning``."""
 
-    train: tuple[Example, ...]
-    held_out: tuple[Example, ...]
+    level: str
+    message: str
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -77,53 +76,6 @@ def merge(examples: Iterable[Example]) -> list[Example]:
     ]
 
 
-def split(examples: Sequence[Example], *, fraction: float, seed: int, held_out: Sequence[Example] | None) -> Split:
-    """Holds examples out, the same ones for the same seed.
-
-    Args:
-        examples: Merged examples.
-        fraction: Share that is held out: at least one example if it is above 0, and two are always left to train on.
-        seed: Of the draw.
-        held_out: Merged examples of the client's own ``eval.jsonl``; then nothing is drawn, and their queries are
-            not trained on.
-
-    Nothing is held out if what is left could form no batch: a model that was not measured is better than none.
-    """
-    if held_out is not None:
-        queries = {example.query for example in held_out}
-        return Split(tuple(e for e in examples if e.query not in queries), tuple(held_out))
-    count = max(1, round(fraction * len(examples))) if fraction > 0 else 0
-    count = max(0, min(count, len(examples) - 2))
-    drawn = set(random.Random(seed).sample(range(len(examples)), count))
-    rest = [e for i, e in enumerate(examples) if i not in drawn]
-    if not rest or most_in_a_batch(text_ids(zip(*_rows(rest, _negatives_per_row(rest), seed), strict=True)), 2) < 2:
-        return Split(tuple(examples), ())
-    return Split(
-        train=tuple(rest),
-        held_out=tuple(e for i, e in enumerate(examples) if i in drawn),
-    )
-
-
-def load_split(job_dir: Path, *, fraction: float, seed: int) -> Split:
-    """The job's examples, merged and split.
-
-    Raises:
-        TrainingError: A file is missing or a line is broken, or fewer than two examples are left to train on.
-    """
-    if not (job_dir / "pairs.jsonl").is_file():
-        raise TrainingError("the job has no training examples (pairs.jsonl is missing)")
-    examples = merge(read_examples(job_dir / "pairs.jsonl"))
-    given = job_dir / "eval.jsonl"
-    held_out = merge(read_examples(given)) if given.is_file() else None
-    parts = split(examples, fraction=fraction, seed=seed, held_out=held_out)
-    if len(parts.train) < 2:
-        raise TrainingError(
-            f"{len(parts.train)} different queries are left to train on; it takes two, because each one's passage is "
-            f"the other's negative"
-        )
-    return parts
-
-
 def pairs(examples: Sequence[Example]) -> int:
     """The number of query-passage pairs."""
     return sum(len(example.positives) for example in examples)
@@ -139,8 +91,8 @@ def columns(examples: Sequence[Example], profile: Profile, *, seed: int) -> dict
     Returns:
         ``query``, ``positive`` and ``negative_1``, ... in this order, all of one length.
     """
-    width = _negatives_per_row(examples)
-    rows = list(_rows(examples, width, seed))
+    width = negatives_per_row(examples)
+    rows = list(rows_of(examples, width, seed))
     names = ("query", "positive", *(f"negative_{i + 1}" for i in range(width)))
     roles = (TextRole.QUERY, *(TextRole.PASSAGE for _ in names[1:]))
     return {
@@ -149,12 +101,13 @@ def columns(examples: Sequence[Example], profile: Profile, *, seed: int) -> dict
     }
 
 
-def _negatives_per_row(examples: Sequence[Example]) -> int:
+def negatives_per_row(examples: Sequence[Example]) -> int:
+    """How many negatives every row has."""
     given = sum(min(len(example.negatives), MAX_NEGATIVES) for example in examples)
     return max(1, round(given / len(examples))) if given else 0
 
 
-def _rows(examples: Sequence[Example], width: int, seed: int) -> Iterator[tuple[str, ...]]:
+def rows_of(examples: Sequence[Example], width: int, seed: int) -> Iterator[tuple[str, ...]]:
     """Query, positive and ``width`` negatives of every pair, as the user sent them."""
     draw = random.Random(seed)
     others = list(dict.fromkeys(text for example in examples for text in example.negatives)) if width else []

@@ -1,23 +1,28 @@
-"""How well a model retrieves: the held-out queries against all passages that are known to be an answer to something."""
+"""How well a model retrieves, by each head: the held-out queries against all passages that answer something."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from serve_app.domain.embeddings import Float32
+from serve_app.domain.embeddings import Encoded, Float32
+from serve_app.domain.measures import measure_name
 from serve_app.domain.profiles import Profile, TextRole
-from training.data import Split
+from serve_app.domain.unicode import fold
+from training.head_scores import HeadScores
+from training.splitting import Split
 
 MAX_QUERIES = 1000
 MAX_DOCUMENTS = 2000
 
-Encode = Callable[[Sequence[str]], Float32]
-"""Formatted texts -> float32 ``[n, dimension]`` unit vectors, in their order."""
+Encode = Callable[[Sequence[str]], Iterable[tuple[int, Encoded]]]
+"""Formatted texts -> position and representations of each, in any order and a few at a time: the token vectors of all
+passages together would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,14 @@ class HeldOut:
     """A small retrieval task.
 
     Attributes:
+        groups: Groups of held-out examples; see ``training.grouping``.
         queries: Formatted held-out queries.
         documents: Formatted passages: every positive of these queries; as far as there is room their negatives, and
             then other passages.
-        relevant: For each query the positions of its positives in ``documents``.
+        relevant: For each query the positions in ``documents`` of its positives, in any spelling.
     """
 
+    groups: int
     queries: tuple[str, ...]
     documents: tuple[str, ...]
     relevant: tuple[frozenset[int], ...]
@@ -61,19 +68,50 @@ def held_out_task(split: Split, profile: Profile, *, seed: int) -> HeldOut | Non
         new = [text for text in others if text not in taken]
         documents += draw.sample(new, min(max(0, MAX_DOCUMENTS - len(documents)), len(new)))
     draw.shuffle(documents)  # among equal scores the first document wins, which must not be the answer by habit
-    place = {text: i for i, text in enumerate(documents)}
+    place: dict[str, set[int]] = {}
+    for i, text in enumerate(documents):
+        place.setdefault(fold(text), set()).add(i)
+    right: dict[str, set[int]] = {}  # what answers one spelling of a query answers the others
+    for example in split.held_out:
+        found = right.setdefault(fold(example.query), set())
+        found.update(*(place.get(fold(text), ()) for text in example.positives))
     return HeldOut(
+        groups=split.held_out_groups,
         queries=tuple(profile.format(TextRole.QUERY, example.query) for example in asked),
         documents=tuple(profile.format(TextRole.PASSAGE, text) for text in documents),
-        relevant=tuple(frozenset(place[text] for text in example.positives) for example in asked),
+        relevant=tuple(frozenset(right[fold(example.query)]) for example in asked),
     )
 
 
-def evaluate(task: HeldOut, encode: Encode) -> dict[str, float]:
-    """nDCG@10, recall@1, recall@10 and MRR@10 of the task by dot product, with the sizes of the task."""
-    documents = encode(task.documents)
-    scores = encode(task.queries) @ documents.T
-    return ranking_metrics(scores, task.relevant) | {"queries": len(task.queries), "documents": len(task.documents)}
+def evaluate(task: HeldOut, encode: Encode, *, device: torch.device | str = "cpu") -> dict[str, float]:
+    """nDCG@10, recall@1, recall@10 and MRR@10 of the task by each head of the model, with the sizes of the task.
+
+    Args:
+        task: From ``held_out_task``.
+        encode: The model.
+        device: Where the scores are computed.
+
+    Returns:
+        By name of the measure; those of heads beside the dense one have the head's name in front, as
+        ``sparse_ndcg@10``.
+    """
+    queries = dict(encode(task.queries))
+    ranking = HeadScores([queries[i] for i in range(len(task.queries))], device)
+    scores = {head: np.empty((len(task.queries), len(task.documents)), np.float32) for head in ranking.heads}
+    for place, document in encode(task.documents):
+        for head, column in ranking.score(document).items():
+            scores[head][:, place] = column
+    metrics = {
+        measure_name(head, name): value
+        for head, found in scores.items()
+        for name, value in ranking_metrics(found, task.relevant).items()
+    }
+    return metrics | sizes_of(task)
+
+
+def sizes_of(task: HeldOut) -> dict[str, int]:
+    """How large the task is; of ``groups``, which share no text, not of queries, one asks whether they are enough."""
+    return {"queries": len(task.queries), "groups": task.groups, "documents": len(task.documents)}
 
 
 def ranking_metrics(scores: Float32, relevant: Sequence[AbstractSet[int]]) -> dict[str, float]:

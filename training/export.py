@@ -8,7 +8,9 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
+from serve_app.domain.files import remove
 from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, staging_folder
+from serve_app.models.sentence_settings import lowers_case
 from serve_app.models.source import ModelSource
 from serve_app.models.starter.folder import prompts_of, write_json, write_sentence_transformers
 from training.contrastive import Heads
@@ -25,7 +27,7 @@ def stage(model: SentenceTransformer, heads: Heads | None, spec: TrainingSpec, s
         The folder, on the file system of its later place.
     """
     folder = staging_folder(spec)
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt
+    remove(folder)  # of an earlier attempt
     folder.mkdir(parents=True)
     if spec.kind is TrainingKind.FULL:
         _write_model(model, folder, source)
@@ -50,6 +52,7 @@ def _write_model(model: SentenceTransformer, folder: Path, source: ModelSource) 
         pooling=source.pooling,
         max_length=source.max_tokens,
         prompts=prompts_of(source.profile),
+        lower_case=lowers_case(source.folder),
     )
 
 

@@ -22,16 +22,19 @@ from transformers import set_seed
 from serve_app.models.source import ModelSource, describe, find_model
 from training import checkpoints, lora
 from training.batch_size import choose_batches
+from training.collapse import check_collapse, describe_standing_loss, loss_of_guessing, sample_passages
 from training.contrastive import Heads, build_loss
-from training.data import Split, columns, load_split, pairs
-from training.evaluation import HeldOut, evaluate, held_out_task
+from training.data import columns, pairs
+from training.evaluation import Encode, HeldOut, evaluate, held_out_task
 from training.export import stage
 from training.loss_curve import draw_loss
 from training.model import Place, build_model, choose_place, freeze_embeddings
+from training.probe import probe_of
 from training.publication import publish
 from training.reporting import Reporter, read_lines
+from training.splitting import Split, load_split
 from training.steps import ContrastiveTrainer, OnCheckpoint, training_arguments
-from training.verification import load_base, load_result, probe_vector
+from training.verification import load_base, load_result
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def prepare(spec: TrainingSpec, job_dir: Path, *, world_size: int = 1, gpu: int 
         source = describe(spec.base_model, folder, family=spec.family)
     else:  # it was found by another machine, whose downloads are not ours
         source = find_model(spec.base_model, Path(spec.models_dir), family=spec.family)
-    parts = load_split(job_dir, fraction=spec.eval_fraction, seed=spec.seed)
+    parts = load_split(job_dir, source.profile, fraction=spec.eval_fraction, seed=spec.seed)
     return Job(
         spec=spec,
         folder=job_dir,
@@ -127,12 +130,12 @@ def train(
     before = _measure_base(job, reporter) if rank == 0 else {}
     if world_size > 1:
         distributed.barrier()
-    model, heads = _take_steps(job, reporter, on_checkpoint)
+    model, heads, guessing = _take_steps(job, reporter, on_checkpoint)
     if rank != 0:
         return None
     draw_loss(job_dir, f"{spec.model_name}: {spec.kind.value} fine-tune of {spec.base_model}")
     staged = stage(model, heads, spec, job.source)
-    trained = probe_vector(model, job.source, job.place)
+    trained = probe_of(model, heads, job.source, job.place)
     del model, heads
     gc.collect()  # before the result is loaded
     reporter.moves()
@@ -140,28 +143,58 @@ def train(
     after = {}
     if job.task is not None:
         reporter.event("info", "measuring the result")
-        after = evaluate(job.task, encode)
+        after = evaluate(job.task, encode, device=job.place.device)
         reporter.metrics("after", after)
-    folder = publish(staged, spec, {"before": before, "after": after}, _counts(job.parts), job_dir=job_dir)
+    warnings = _warn(job, encode, guessing, reporter)
+    reporter.check_ownership()
+    folder = publish(
+        staged, spec, {"before": before, "after": after}, _counts(job.parts) | _groups(job.parts), job_dir=job_dir,
+        warnings=warnings,
+    )  # fmt: skip
     reporter.published(model_name=spec.model_name, folder=folder)
     return folder
 
 
 def _measure_base(job: Job, reporter: Reporter) -> dict[str, float]:
     """The base's metrics, from an earlier run of the job if there was one."""
+    reported = read_lines(job.folder)
+    if not any(line.get("type") == "started" for line in reported):  # a resumed job has said so before
+        for notice in job.parts.notices:
+            reporter.event(*notice)
     if job.task is None:
         reporter.event("info", "nothing is held out, so the result will not be measured")
         return {}
-    for line in read_lines(job.folder):
+    for line in reported:
         if line.get("type") == "metrics" and line.get("when") == "before":
             return {name: value for name, value in line.items() if name not in ("time", "type", "when")}
     reporter.event("info", "measuring the base")
-    metrics = evaluate(job.task, load_base(job.spec, job.source, job.place, reporter.moves))
+    base = load_base(job.spec, job.source, job.place, reporter.moves)
+    metrics = evaluate(job.task, base, device=job.place.device)
     reporter.metrics("before", metrics)
     return metrics
 
 
-def _take_steps(job: Job, reporter: Reporter, on_checkpoint: OnCheckpoint) -> tuple[SentenceTransformer, Heads | None]:
+def _warn(job: Job, encode: Encode, guessing: float, reporter: Reporter) -> list[str]:
+    """What a user of the result must know.
+
+    Raises:
+        TrainingError: The result has collapsed, and nothing was measured.
+    """
+    passages = sample_passages(job.parts.train, job.profile, seed=job.spec.seed)
+    found = [
+        check_collapse(encode, passages, measured=job.task is not None),
+        describe_standing_loss(read_lines(job.folder), guessing),
+    ]
+    warnings = [warning for warning in found if warning is not None]
+    for warning in warnings:
+        reporter.lasting_warning(warning)
+    return warnings
+
+
+def _take_steps(
+    job: Job, reporter: Reporter, on_checkpoint: OnCheckpoint
+) -> tuple[SentenceTransformer, Heads | None, float]:
+    """The trained model, its heads, and the loss that it would have by guessing."""
     spec = job.spec
     rows = columns(job.parts.train, job.profile, seed=spec.seed)
     batch_size, batches = choose_batches(rows, spec, reporter, world_size=job.world_size)
@@ -191,7 +224,8 @@ def _take_steps(job: Job, reporter: Reporter, on_checkpoint: OnCheckpoint) -> tu
         resumed_step=checkpoints.step_of(newest),
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
-    return model, heads
+    candidates = batch_size * (len(rows) - 1)
+    return model, heads, loss_of_guessing(candidates, has_heads=heads is not None)
 
 
 def _build_trainable(job: Job) -> SentenceTransformer:
@@ -218,3 +252,7 @@ def _drawing(job: Job, on_checkpoint: OnCheckpoint, *, draws: bool) -> OnCheckpo
 
 def _counts(parts: Split) -> dict[str, int]:
     return {"train_pairs": pairs(parts.train), "eval_pairs": pairs(parts.held_out)}
+
+
+def _groups(parts: Split) -> dict[str, int]:
+    return {"train_groups": parts.train_groups, "eval_groups": parts.held_out_groups}

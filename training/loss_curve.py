@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from serve_app.domain.files import replace_file
 from training.reporting import read_lines
 
 WIDTH, HEIGHT = 640, 320
@@ -25,7 +26,8 @@ def draw_loss(job_dir: Path, title: str) -> None:
         int(line["step"]): float(line["loss"]) for line in read_lines(job_dir) if line.get("type") == "progress"
     }  # a resumed job takes steps again: the last one counts
     if points:
-        _replace(job_dir / "loss.svg", loss_svg(sorted(points.items()), title))
+        # a reader sees the old picture or the new one
+        replace_file(job_dir / "loss.svg", loss_svg(sorted(points.items()), title).encode(), durable=False)
 
 
 def loss_svg(points: Sequence[tuple[int, float]], title: str) -> str:
@@ -77,9 +79,3 @@ def _round_up(value: float) -> float:
 
 def _escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _replace(path: Path, text: str) -> None:
-    new = path.with_suffix(".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)  # whoever reads it sees the old picture or the new one

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from serve_app.domain.files import remove
 from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, leftovers
 from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.models.starter.folder import write_json
@@ -24,6 +25,7 @@ def publish(
     data: Mapping[str, int],
     *,
     job_dir: Path,
+    warnings: Sequence[str] = (),
 ) -> Path:
     """Gives a staged result its manifest and its name. It appears whole or not at all.
 
@@ -33,13 +35,14 @@ def publish(
         metrics: Retrieval quality, by ``before`` and ``after``.
         data: Examples, by what they were used for.
         job_dir: The job's folder; its record may say that nobody wants the result any more.
+        warnings: What a user of the result must know.
 
     If the job has published already, by a worker that died before anybody heard of it, that result stays.
 
     Raises:
         TrainingError: The name was taken meanwhile, or the job has ended without this training.
     """
-    write_json(staged / "manifest.json", manifest(spec, metrics, data))
+    write_json(staged / "manifest.json", manifest(spec, metrics, data, warnings))
     for path in staged.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes its files 0600
     flush(staged)
@@ -92,7 +95,12 @@ def _job_of(folder: Path) -> str | None:
     return job_id
 
 
-def manifest(spec: TrainingSpec, metrics: Mapping[str, Mapping[str, float]], data: Mapping[str, int]) -> dict[str, Any]:
+def manifest(
+    spec: TrainingSpec,
+    metrics: Mapping[str, Mapping[str, float]],
+    data: Mapping[str, int],
+    warnings: Sequence[str] = (),
+) -> dict[str, Any]:
     """What the result says of itself, so that nothing has to be guessed from its name."""
     described = {"job_id", "model_name", "base_model", "base_folder", "models_dir", "family", "kind", "origin"}
     settings = {name: value for name, value in asdict(spec).items() if name not in described}
@@ -106,6 +114,7 @@ def manifest(spec: TrainingSpec, metrics: Mapping[str, Mapping[str, float]], dat
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metrics": {when: dict(values) for when, values in metrics.items()},
         "data": dict(data),
+        "warnings": list(warnings),
         "settings": settings,
     }
 
@@ -113,4 +122,4 @@ def manifest(spec: TrainingSpec, metrics: Mapping[str, Mapping[str, float]], dat
 def tidy(spec: TrainingSpec, job_dir: Path) -> None:
     """Removes what a finished job needs no more."""
     for folder in leftovers(spec, job_dir):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)

@@ -12,19 +12,23 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.domain.unicode import fold
+
 TextIds = NDArray[np.int32]
 
 _OWN = 2  # query and positive come first in a row; negatives follow
 
 
 def text_ids(columns: Iterable[Iterable[str]]) -> TextIds:
-    """A number for each different text: int32 ``[rows, columns]``.
+    """A number for each different text, apart from case and white space: int32 ``[rows, columns]``.
 
     Args:
         columns: Queries, positives, then negatives; all of one length.
     """
     numbers: dict[str, int] = {}
-    found = [np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int32) for texts in columns]
+    found = [
+        np.fromiter((numbers.setdefault(fold(text), len(numbers)) for text in texts), np.int32) for texts in columns
+    ]
     return np.stack(found, axis=1)
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 _POLL_S = 1.0
 _PATIENCE_S = 60.0  # a service that restarts meanwhile is waited for
 _ENDED = frozenset({"completed", "failed", "cancelled"})
-_METRICS = ("ndcg@10", "recall@1", "recall@10", "mrr@10")
+_METRICS = ("ndcg@10", "recall@1", "recall@10", "mrr@10", "sparse_ndcg@10", "colbert_ndcg@10")
 
 
 def main(arguments: list[str]) -> int:
@@ -112,8 +112,10 @@ def _may_pass(status_code: int) -> bool:
 
 def table(before: Mapping[str, float], after: Mapping[str, float]) -> str:
     """Retrieval on the held-out examples, as text in columns."""
-    rows = [f"{'held-out':<12}{'before':>8}{'after':>8}{'change':>9}"]
-    rows += [f"{m:<12}{before[m]:>8.3f}{after[m]:>8.3f}{after[m] - before[m]:>+9.3f}" for m in _METRICS]
+    measured = [name for name in _METRICS if name in before and name in after]
+    width = max([12, *(len(name) + 1 for name in measured)])
+    rows = [f"{'held-out':<{width}}{'before':>8}{'after':>8}{'change':>9}"]
+    rows += [f"{m:<{width}}{before[m]:>8.3f}{after[m]:>8.3f}{after[m] - before[m]:>+9.3f}" for m in measured]
     rows.append(f"{int(after['queries'])} queries, {int(after['documents'])} documents")
     return "\n".join(rows)
 
@@ -129,7 +131,8 @@ def _reason(error: Exception) -> str:
         except (ValueError, KeyError):
             return f"{error.response.status_code}: {error.response.text[:200]}"
     if isinstance(error, UnicodeDecodeError):
-        return f"the file is no text in UTF-8 (byte {error.start})"
+        line = error.object.count(b"\n", 0, error.start) + 1
+        return f"the file is no text in UTF-8 in line {line} (byte {error.start}); save it as UTF-8"
     if isinstance(error, httpx.ConnectError):
         return f"no service answers at {error.request.url.copy_with(raw_path=b'/')}; start it with `make serve`"
     return str(error)

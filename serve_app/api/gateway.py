@@ -19,13 +19,23 @@ class CallOptions:
 
     Attributes:
         model: A served name; None for the first one that can.
-        truncate: Whether a text over the model's limit is cut (else it is an ``InvalidInputError``).
+        truncate: Whether a text over its limit is cut (else it is an ``InvalidInputError``).
         timeout_s: After this many seconds ``DeadlineError`` is raised and waiting work dropped.
+        max_tokens: Longest text, of rerank requests the longest candidate, in tokens; the model's own limit holds, too.
+        max_query_tokens: Longest query of a rerank request, likewise.
+        keep_end: A text that is cut loses its beginning instead of its end.
+        keep_prefix: A text that begins with the model's query or passage prefix is taken as it is, whatever its role.
+        normalize: Dense vectors are L2-normalised; else they are as the model's pooling gives them.
     """
 
     model: str | None
     truncate: bool
     timeout_s: float
+    max_tokens: int | None = None
+    max_query_tokens: int | None = None
+    keep_end: bool = False
+    keep_prefix: bool = False
+    normalize: bool = True
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,8 @@ class Embedded:
 
     Attributes:
         model: The name of the model that made them.
-        vectors: float32 ``[n, dimension]``, L2-normalised, finite, in the order of the texts.
+        vectors: float32 ``[n, dimension]``, finite, in the order of the texts; L2-normalised unless the options say
+            otherwise.
         tokens: Tokens read, special tokens and prefixes included.
         truncated: Indices of the texts that were cut to the model's limit.
     """
@@ -52,10 +63,29 @@ class HybridEmbedded(Embedded):
     Attributes:
         sparse: For each text the weight of each token that has any, by the token's text.
         colbert: For each text float32 ``[tokens - 1, dimension]``, each row L2-normalised; None if not asked for.
+        weights: In place of ``sparse`` if asked for: id and weight of each token that has any, in no order.
     """
 
     sparse: Sequence[Mapping[str, float]] = ()
     colbert: Sequence[Float32] | None = None
+    weights: Sequence[Sequence[tuple[int, float]]] | None = None
+
+
+@dataclass(frozen=True)
+class TokenEmbedded:
+    """Hidden states of the tokens of a request's texts.
+
+    Attributes:
+        model: The name of the model that made them.
+        states: For each text float32 ``[tokens, dimension]``, finite, special tokens included, not normalised.
+        tokens: Tokens read.
+        truncated: Indices of the texts that were cut.
+    """
+
+    model: str
+    states: Sequence[Float32]
+    tokens: int
+    truncated: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +110,8 @@ class Ranked:
     Attributes:
         model: The name of the model that made them.
         scores: float32 ``[n]``, finite, in the order of the candidates.
-        tokens: Tokens read, special tokens included; a candidate that stands twice is read once.
+        tokens: Tokens of the query and of the candidates, special tokens included; a candidate that was sent twice
+            counts twice.
         truncated: Indices of the candidates that were cut; -1 is the query.
     """
 
@@ -127,6 +158,7 @@ class ModelState:
         created: Of a fine-tune: when, in ISO 8601.
         metrics: Of a fine-tune: retrieval on held-out pairs, ``before`` and ``after``.
         pooling: How token states become its vector: ``mean`` or ``cls``.
+        alias_of: The name of the model that this is another name for.
         max_backlog_tokens: Tokens that may wait for one of its replicas; beyond that it refuses more.
     """
 
@@ -144,12 +176,54 @@ class ModelState:
     metrics: Mapping[str, Mapping[str, float]] | None = None
     pooling: str | None = None
     max_backlog_tokens: int | None = None
+    alias_of: str | None = None
+
+
+ReadyState = Literal["ready", "busy", "loading", "restarting", "down"]
+
+
+@dataclass(frozen=True)
+class ModelReadiness:
+    """Whether a configured model works.
+
+    Attributes:
+        model: Its name.
+        serves: ``embed`` or ``rerank``: a model may have a deployment for each.
+        state: ``ready`` after a forward; ``busy`` with longer work; ``loading`` since the start of the service;
+            ``restarting`` while Ray Serve replaces its replicas; ``down`` if its deployment failed, no replica has
+            answered for half a minute, or it computes no numbers.
+        reason: Of the last three: why.
+        device: Where it computes; unknown until a replica answers.
+        dtype: What it computes in; likewise.
+    """
+
+    model: str
+    serves: str
+    state: ReadyState
+    reason: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether the service works.
+
+    Attributes:
+        default: The model that dense routes use where a request names none.
+        models: Every configured model, the default one first.
+        reason: Why requests should go elsewhere: the default model does not answer, or one is down; else None.
+    """
+
+    default: ModelState
+    models: Sequence[ModelReadiness]
+    reason: str | None = None
 
 
 class Gateway(Protocol):
     """The service behind the routes; every method may raise a ``ServiceError``.
 
-    Texts are never empty and none of them is blank. An error has ``item`` set where a single text is at
+    Texts are never empty. An error has ``item`` set where a single text is at
     fault; of a rerank request that is the index of the candidate, or -1 for the query.
     """
 
@@ -167,8 +241,24 @@ class Gateway(Protocol):
         """
         ...
 
-    async def encode(self, texts: Sequence[str], options: CallOptions, *, colbert: bool) -> HybridEmbedded:
+    async def embed_tokens(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> TokenEmbedded:
+        """The hidden states of the texts' tokens; the role as for ``embed``.
+
+        Raises:
+            InvalidInputError: They are more numbers than a reply may have.
+        """
+        ...
+
+    async def encode(
+        self, texts: Sequence[str], options: CallOptions, *, colbert: bool, by_id: bool = False
+    ) -> HybridEmbedded:
         """Dense and sparse vectors of texts, and their ColBERT vectors if asked for.
+
+        Args:
+            texts: Which.
+            options: See there.
+            colbert: Whether ColBERT vectors are wanted.
+            by_id: Whether sparse weights are wanted by token id, in ``weights``, instead of by the token's text.
 
         Raises:
             CapabilityError: The model has no such representations.
@@ -193,6 +283,19 @@ class Gateway(Protocol):
             role: A role's prefix becomes part of the text, in which tokens have their places.
             model: A served name; None for the default.
             special: Whether to give the special tokens around each text.
+        """
+        ...
+
+    async def decode(self, rows: Sequence[Sequence[int]], model: str | None, *, special: bool) -> Sequence[str]:
+        """The text of each row of at least one token id that is not negative.
+
+        Args:
+            rows: Which.
+            model: A served name; None for the default.
+            special: Whether special tokens are written, too.
+
+        Raises:
+            InvalidInputError: An id is not in the model's vocabulary.
         """
         ...
 
@@ -242,6 +345,14 @@ class Gateway(Protocol):
         Raises:
             ModelNotFoundError: There is no such model.
             ConflictError: It is configured, or the base of another.
+        """
+        ...
+
+    async def readiness(self, *, timeout_s: float) -> Readiness:
+        """Runs a real forward on every configured model, all at the same time; busy counts as in ``check``.
+
+        Args:
+            timeout_s: For all of it; more than two seconds.
         """
         ...
 

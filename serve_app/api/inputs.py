@@ -46,6 +46,7 @@ async def embed_inputs(
         with naming(texts):
             return await gateway.embed(texts.values, role, options)
     given = cast("list[int] | list[list[int]]", inputs)
+    _require_few(given, limits, field)
     ids = await asyncio.to_thread(_ids, given, limits, field)  # there may be millions
     with naming(ids):
         return await gateway.embed_ids(ids.rows, options)
@@ -54,6 +55,15 @@ async def embed_inputs(
 def are_ids(inputs: Inputs) -> bool:
     """Whether a client has tokenised its texts itself."""
     return bool(inputs) and not isinstance(inputs, str) and not isinstance(inputs[0], str)
+
+
+def _require_few(inputs: list[int] | list[list[int]], limits: Limits, field: str) -> None:
+    """Raises ``InvalidInputError`` for more token ids than a request may have, before any of them is looked at."""
+    ids = sum(map(len, inputs)) if isinstance(inputs[0], list) else len(inputs)
+    if ids > limits.max_request_tokens:
+        raise InvalidInputError(
+            f"{field}: {ids} token ids together, the limit is {limits.max_request_tokens}; send several requests"
+        )
 
 
 def _ids(inputs: list[int] | list[list[int]], limits: Limits, field: str) -> _Ids:

@@ -14,7 +14,9 @@ from serve_app.api.schemas.fine_tuning import FineTuneLoraRequest, FineTuneReque
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.fine_tuning import LoraSettings, TrainingKind
 from serve_app.domain.limits import FineTuneLimits
+from serve_app.domain.pair_faults import wrong_field
 from serve_app.domain.pairs import Ignored, Pairs, parse_examples, parse_lines
+from serve_app.domain.unicode import fold
 
 
 async def order_of(request: FineTuneRequest, limits: FineTuneLimits) -> tuple[FineTuneOrder, Sequence[Ignored]]:
@@ -93,10 +95,13 @@ def prove_held_out(held_out: Pairs, pairs: Pairs, field: str) -> Pairs:
         InvalidInputError: It is not so.
     """
     _refuse_none(held_out, field)
-    asked = {example.query for example in held_out.accepted}
-    rest = [example for example in pairs.accepted if example.query not in asked]
+    asked = {fold(example.query) for example in held_out.accepted}
+    rest = [example for example in pairs.accepted if fold(example.query) not in asked]
     if len(rest) < 2 or not Pairs(rest, ()).has_negatives:
-        raise InvalidInputError(f"{field}: its queries are not trained on, and without them nothing to learn is left")
+        raise InvalidInputError(
+            f"{field}: no training pairs remain after removing the queries that are held out (spellings that differ in "
+            f"case or white space are one query)"
+        )
     return Pairs(held_out.accepted, [Ignored(line, f"{field}: {reason}") for line, reason in held_out.ignored])
 
 
@@ -127,6 +132,8 @@ def _read(request: FineTuneRequest, limits: FineTuneLimits) -> Pairs:
 
 
 def _checked(index: int, given: Any) -> TrainingExample:
+    if isinstance(given, dict) and (reason := wrong_field(given)):
+        raise InvalidInputError(f"examples[{index}]: {reason}")
     try:
         return TrainingExample.model_validate(given)
     except ValidationError as error:

@@ -23,6 +23,7 @@ from serve_app.domain.errors import DeadlineError
 from serve_app.domain.profiles import Capability
 
 _SMALL_TOKENS = 1024  # a request up to this size is coalesced with others
+_KILOBYTES_A_TOKEN = frozenset({Capability.COLBERT, Capability.TOKEN_STATES})  # unless its answer is as large
 
 
 class EncoderClient(ReplicaCaller):
@@ -37,7 +38,8 @@ class EncoderClient(ReplicaCaller):
             DeadlineError: ``timeout_s`` seconds passed; what still waited was dropped.
         """
         self.refuse_unless_ready()
-        small = batch.tokens <= _SMALL_TOKENS and Capability.COLBERT not in want  # its answers are kilobytes a token
+        large_answer = not want.isdisjoint(_KILOBYTES_A_TOKEN)
+        small = batch.tokens <= _SMALL_TOKENS and not large_answer
         try:
             async with asyncio.timeout(timeout_s):
                 return await (self._encode_small if small else self._encode_chunks)(batch, timeout_s, want)

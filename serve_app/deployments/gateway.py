@@ -6,14 +6,26 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from serve_app.api.gateway import CallOptions, Embedded, HybridEmbedded, ModelState, SparseEmbedded, Use
+from serve_app.api.gateway import (
+    CallOptions,
+    Embedded,
+    HybridEmbedded,
+    ModelState,
+    Readiness,
+    SparseEmbedded,
+    TokenEmbedded,
+    Use,
+)
 from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.client import EncoderClient
+from serve_app.deployments.deadline import within
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.ranking import Rerankers
+from serve_app.deployments.readiness import STATE_S, reason_not_ready, state_of
 from serve_app.deployments.served import Served, count, refuse_long, refuse_many_tokens
 from serve_app.deployments.turns import look_up
 from serve_app.domain.embeddings import DENSE, EncodedBatch, Float32
@@ -26,8 +38,8 @@ from serve_app.models.tokenizer import Tokenised
 
 _HYBRID = frozenset({Capability.DENSE, Capability.SPARSE, Capability.COLBERT})
 _SPARSE = frozenset({Capability.SPARSE})
+_STATES = frozenset({Capability.DENSE, Capability.TOKEN_STATES})
 _INLINE_WEIGHTS = 4000  # about a millisecond of naming
-_STATE_S = 1.5  # of a check, for the question whether a replica that does not answer in time is busy or broken
 
 T = TypeVar("T")
 
@@ -56,33 +68,50 @@ class ServeGateway:
         """See ``Gateway.embed``."""
         served = await self._pick(options.model, DENSE, "dense vectors")
         began = time.monotonic()
-        return await self._embed(served, await served.tokenise(texts, role), options, began)
+        tokens = await within(options.timeout_s, served.tokenise(texts, role, options))
+        return await self._embed(served, tokens, options, began)
 
     async def embed_ids(self, rows: Sequence[Sequence[int]], options: CallOptions) -> Embedded:
         """See ``Gateway.embed_ids``."""
         served = await self._pick(options.model, DENSE, "dense vectors")
-        return await self._embed(served, await served.of_ids(rows), options, time.monotonic())
+        began = time.monotonic()
+        tokens = await within(options.timeout_s, served.of_ids(rows, options))
+        return await self._embed(served, tokens, options, began)
 
-    async def encode(self, texts: Sequence[str], options: CallOptions, *, colbert: bool) -> HybridEmbedded:
+    async def embed_tokens(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> TokenEmbedded:
+        """See ``Gateway.embed_tokens``."""
+        served = await self._pick(options.model, DENSE, "dense vectors")
+        began = time.monotonic()
+        tokens = await within(options.timeout_s, served.tokenise(texts, role, options))
+        cut = refuse_long(tokens, options)
+        self._refuse_large(len(tokens.ids), served.source.dimension, "inputs")
+        answer = await self._encode(served, tokens, options, began, _STATES)
+        assert answer.states is not None
+        return TokenEmbedded(served.source.name, answer.states.rows(), len(tokens.ids), cut)
+
+    async def encode(
+        self, texts: Sequence[str], options: CallOptions, *, colbert: bool, by_id: bool = False
+    ) -> HybridEmbedded:
         """See ``Gateway.encode``."""
         served = await self._pick(options.model, _HYBRID, "hybrid vectors")
         began = time.monotonic()
-        tokens = await served.tokenise(texts, TextRole.PASSAGE)
+        tokens = await within(options.timeout_s, served.tokenise(texts, TextRole.PASSAGE))
         cut = refuse_long(tokens, options)
         if colbert:
-            self._refuse_large(len(tokens.ids), served.source.dimension)
+            self._refuse_large(len(tokens.ids), served.source.dimension, "return_colbert")
         want = _HYBRID if colbert else _HYBRID - {Capability.COLBERT}
         answer = await self._encode(served, tokens, options, began, want)
-        named = served.tokenizer.vocabulary.weights_by_text
-        sparse = await _by_text(named, answer)
+        vocabulary = served.tokenizer.vocabulary
         vectors = answer.colbert.rows() if answer.colbert is not None else None
-        return HybridEmbedded(served.source.name, answer.dense, len(tokens.ids), cut, sparse, vectors)
+        by_text = [] if by_id else await _by_text(vocabulary.weights_by_text, answer)
+        weights = await _by_text(vocabulary.weights_by_id, answer) if by_id else None
+        return HybridEmbedded(served.source.name, answer.dense, len(tokens.ids), cut, by_text, vectors, weights)
 
     async def encode_sparse(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> SparseEmbedded:
         """See ``Gateway.encode_sparse``."""
         served = await self._pick(options.model, _SPARSE, "sparse vectors")
         began = time.monotonic()
-        tokens = await served.tokenise(texts, role)
+        tokens = await within(options.timeout_s, served.tokenise(texts, role, options))
         cut = refuse_long(tokens, options)
         answer = await self._encode(served, tokens, options, began, _SPARSE | DENSE)
         numbered = served.tokenizer.vocabulary.weights_by_id
@@ -94,7 +123,12 @@ class ServeGateway:
     ) -> Sequence[Sequence[Token]]:
         """See ``Gateway.tokenize``."""
         served = await self._pick(model, frozenset(), "tokens")
-        return await served.tokens(texts, role, special=special)
+        return await within(self._limits.request_timeout_s, served.tokens(texts, role, special=special))
+
+    async def decode(self, rows: Sequence[Sequence[int]], model: str | None, *, special: bool) -> Sequence[str]:
+        """See ``Gateway.decode``."""
+        served = await self._pick(model, frozenset(), "tokens")
+        return await within(self._limits.request_timeout_s, served.decode(rows, special=special))
 
     async def find(self, model: str | None, use: Use) -> ModelState:
         """See ``Gateway.find``."""
@@ -114,7 +148,12 @@ class ServeGateway:
             for served in catalogue.all():
                 known = states.setdefault(served.source.name, served.state())
                 states[served.source.name] = replace(known, serves=(*known.serves, route))
-        return list(states.values())
+        named = [
+            replace(states[name], name=alias, alias_of=name)
+            for alias, name in self._models.aliases.items()
+            if name in states
+        ]
+        return [*states.values(), *named]
 
     async def delete_model(self, name: str) -> None:
         """See ``Gateway.delete_model``."""
@@ -127,14 +166,32 @@ class ServeGateway:
     async def check(self, *, timeout_s: float) -> ModelState:
         """See ``Gateway.check``."""
         served = await self._pick(None, DENSE, "dense vectors")
-        tokens = await served.tokenise(["ready?"], TextRole.QUERY)
         try:
-            answer = await served.caller.encode(served.batch(tokens), timeout_s=timeout_s - _STATE_S)
-            if answer.failures:
-                raise answer.failures[0].error()
+            await self._forward(served, timeout_s - STATE_S)
         except (QueueFullError, DeadlineError):  # busy, or broken?
-            await served.caller.refuse_if_stuck(timeout_s=_STATE_S)
+            await served.caller.refuse_if_stuck(timeout_s=STATE_S)
         return served.state()
+
+    async def readiness(self, *, timeout_s: float) -> Readiness:
+        """See ``Gateway.readiness``."""
+        default = await self._pick(None, DENSE, "dense vectors")
+        encoders = sorted(self._models.configured.values(), key=lambda served: served is not default)
+        states = [
+            state_of(served, partial(self._forward, served), serves="embed", timeout_s=timeout_s) for served in encoders
+        ]
+        states += [
+            state_of(served, partial(self._rerankers.forward, served), serves="rerank", timeout_s=timeout_s)
+            for served in self._rerankers.models.configured.values()
+        ]
+        models = await asyncio.gather(*states)
+        return Readiness(default.state(), models, reason_not_ready(models))
+
+    @staticmethod
+    async def _forward(served: Served[EncoderClient], timeout_s: float) -> None:
+        tokens = await served.tokenise(["ready?"], TextRole.QUERY)
+        answer = await served.caller.encode(served.batch(tokens), timeout_s=timeout_s)
+        if answer.failures:
+            raise answer.failures[0].error()
 
     async def _pick(self, name: str | None, needed: frozenset[Capability], what: str) -> Served[EncoderClient]:
         return await self._models.pick(name, needed, what, others=self._rerankers.models)
@@ -143,7 +200,8 @@ class ServeGateway:
         self, served: Served[EncoderClient], tokens: Tokenised, options: CallOptions, began: float
     ) -> Embedded:
         cut = refuse_long(tokens, options)
-        answer = await self._encode(served, tokens, options, began, DENSE)
+        want = DENSE if options.normalize else DENSE | {Capability.UNNORMALIZED}
+        answer = await self._encode(served, tokens, options, began, want)
         return Embedded(served.source.name, answer.dense, len(tokens.ids), cut)
 
     async def _encode(
@@ -164,11 +222,11 @@ class ServeGateway:
             raise answer.failures[0].error()
         return answer
 
-    def _refuse_large(self, tokens: int, dimension: int) -> None:
+    def _refuse_large(self, tokens: int, dimension: int, field: str) -> None:
         most = self._limits.max_colbert_floats
         if tokens * dimension > most:
             raise InvalidInputError(
-                f"return_colbert: {tokens} tokens of {dimension} numbers each are over the limit of {most} numbers "
+                f"{field}: {tokens} tokens of {dimension} numbers each are over the limit of {most} numbers "
                 f"in a reply; send fewer or shorter texts at once (up to {most // dimension} tokens), or do without"
             )
 

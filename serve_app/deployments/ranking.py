@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from serve_app.api.gateway import CallOptions, Explained, Ranked
 from serve_app.deployments.calls import ReplicaCaller, next_key
 from serve_app.deployments.catalogue import Catalogue
+from serve_app.deployments.deadline import within
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.served import Served, count, refuse_long, refuse_many_tokens
 from serve_app.domain.embeddings import Float32, Int32, TokenBatch
@@ -48,41 +49,54 @@ class Rerankers:
         place = {text: i for i, text in enumerate(distinct)}
         rows = [place[text] for text in candidates]
         try:
-            ranked = await self._rank(query, distinct, options, batch_size=batch_size, normalize=normalize)
+            ranked, tokens = await self._rank(query, distinct, options, batch_size=batch_size, normalize=normalize)
         except ServiceError as error:
             if error.item is not None and error.item != QUERY:
                 error.item = rows.index(error.item)
             raise
         cut = set(ranked.truncated)
         truncated = [QUERY] * (QUERY in cut) + [i for i, row in enumerate(rows) if row in cut]
-        return replace(ranked, scores=ranked.scores[rows], truncated=truncated)
+        return replace(ranked, scores=ranked.scores[rows], tokens=tokens(rows), truncated=truncated)
 
     async def _rank(
         self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
-    ) -> Ranked:
+    ) -> tuple[Ranked, Callable[[list[int]], int]]:
+        """The scores, and what counts the tokens of the query and of candidates, which may stand twice."""
         served = await self.models.pick(options.model, frozenset(), "reranking", others=self._others)
         served.caller.refuse_unless_ready()
         began = time.monotonic()
         reads_pairs = Capability.PAIR_SCORE in served.capabilities
         if reads_pairs:
-            texts = await served.tokenise_pairs(query, candidates)
+            texts = await within(options.timeout_s, served.tokenise_pairs(query, candidates, options))
             parts, ids = [texts], _NO_QUERY
             cut = _refuse_long_pairs(texts, options, served.source.max_tokens)
         else:
-            head = await served.tokenise([query], TextRole.QUERY)
-            texts = await served.tokenise(candidates, TextRole.PASSAGE)
+            query_options = replace(options, max_tokens=options.max_query_tokens)
+            head = await within(options.timeout_s, served.tokenise([query], TextRole.QUERY, query_options))
+            reading = served.tokenise(candidates, TextRole.PASSAGE, options)
+            texts = await within(self._left_s(options, began), reading)
             parts, ids = [head, texts], head.ids
-            cut = refuse_long(head, options, first=QUERY) + refuse_long(texts, options)
+            cut = refuse_long(head, query_options, first=QUERY) + refuse_long(texts, options)
         refuse_many_tokens(parts, self._max_request_tokens)
         tokenised = time.monotonic()
         request = RankRequest(ids, served.batch(texts), next_key(), self._left_s(options, began), batch_size)
-        tokens = count(self._metrics, parts)
+        read = count(self._metrics, parts)
         scores: Scores = await self._call(served, "rank", request, options)
         if scores.failures:
             raise scores.failures[0].error()
         self._metrics.observe(tokenised - began, time.monotonic() - tokenised)
         values = _scaled(scores.values, len(ids), reads_pairs, normalize)
-        return Ranked(served.source.name, values, tokens, cut)
+        lengths = texts.lengths.astype(np.int64)
+        return Ranked(served.source.name, values, read, cut), lambda rows: len(ids) + int(lengths[rows].sum())
+
+    async def forward(self, served: Served[ReplicaCaller], timeout_s: float) -> None:
+        """Scores a short text: a model that works can.
+
+        Raises:
+            ServiceError: It did not within ``timeout_s`` seconds.
+        """
+        options = CallOptions(served.source.name, truncate=True, timeout_s=timeout_s)
+        await self._rank("ready?", ["yes"], options, batch_size=1, normalize=True)
 
     async def explain(self, query: str, candidate: str, options: CallOptions) -> Explained:
         """See ``Gateway.explain``."""
@@ -91,7 +105,7 @@ class Rerankers:
         served = await self.models.pick(options.model, needed, what, others=self._others)
         served.caller.refuse_unless_ready()
         began = time.monotonic()
-        tokens = await served.tokenise([query, candidate], TextRole.PASSAGE)
+        tokens = await within(options.timeout_s, served.tokenise([query, candidate], TextRole.PASSAGE))
         cut = refuse_long(tokens, options, first=QUERY)
         asked, answer = tokens.batch().rows()
         candidates = TokenBatch.of_rows([answer], variant=served.variant)
@@ -128,6 +142,12 @@ def _refuse_long_pairs(pairs: Tokenised, options: CallOptions, limit: int) -> li
     cut = pairs.truncated
     if cut and not options.truncate:
         length, full_length = int(pairs.lengths[cut[0]]), int(pairs.full_lengths[cut[0]])
+        if options.max_tokens is not None or options.max_query_tokens is not None:
+            raise InvalidInputError(
+                f"{full_length} tokens together with the query are over the limits that the request sets; "
+                f"shorten the text, or allow truncation",
+                item=cut[0],
+            )
         if length < limit:
             raise InvalidInputError(
                 f"longer than its share of the {limit} tokens of a pair; "

@@ -1,6 +1,7 @@
 """Limits of API keys that hold for all ingress replicas together: one small actor counts.
 
-A request of a key with limits waits for one call of an actor, one to three milliseconds; others never ask it. If it
+A request of a key with limits waits for one call of an actor, one to three milliseconds, and for a second one where it
+has more tokens than its size promised; others never ask it. If it
 does not answer, each replica counts for itself until it does, so for that time n replicas let in up to n times
 the limit: better than to refuse everybody. It belongs to the replica that made it and ends with that; the next one
 starts with full buckets, which forgives a minute's worth at most.
@@ -18,7 +19,7 @@ import ray
 from ray.exceptions import RayError
 
 from serve_app.domain.keys import ApiKey
-from serve_app.domain.rates import Rates
+from serve_app.domain.rates import Admission, Rates
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +34,17 @@ class RateCounter:
     def __init__(self) -> None:
         self._rates = Rates()
 
-    def admit(self, key: ApiKey) -> float:
+    def admit(self, key: ApiKey, estimate: int) -> Admission:
         """See ``Rates.admit``."""
-        return self._rates.admit(key, time.monotonic())
+        return self._rates.admit(key, time.monotonic(), estimate=estimate)
 
-    def spend(self, key: ApiKey, tokens: int) -> None:
-        """See ``Rates.spend``."""
-        self._rates.spend(key, tokens, time.monotonic())
+    def charge(self, key: ApiKey, extra: int, reserved: int) -> float:
+        """See ``Rates.charge``."""
+        return self._rates.charge(key, extra, time.monotonic(), reserved=reserved)
+
+    def settle(self, key: ApiKey, used: int, reserved: int) -> None:
+        """See ``Rates.settle``."""
+        self._rates.settle(key, used, time.monotonic(), reserved=reserved)
 
 
 def shared_counter() -> Any:
@@ -67,24 +72,33 @@ class SharedRates:
         except (RayError, ValueError, RuntimeError) as error:
             self._lost(error)
 
-    async def admit(self, key: ApiKey) -> float:
+    async def admit(self, key: ApiKey, estimate: int) -> Admission:
         """See ``Limiter.admit``."""
         self.start()
+        admission: Admission = await self._ask("admit", key, estimate)
+        return admission
+
+    async def charge(self, key: ApiKey, extra: int, reserved: int) -> float:
+        """See ``Limiter.charge``."""
+        wait_s: float = await self._ask("charge", key, extra, reserved)
+        return wait_s
+
+    def settle(self, key: ApiKey, used: int, reserved: int) -> None:
+        """See ``Limiter.settle``; where the counter was lost meanwhile, what is given back overfills no bucket."""
+        if self._counter is not None:
+            self._counter.settle.remote(key, used, reserved)
+        else:
+            self._alone.settle(key, used, reserved)
+
+    async def _ask(self, method: str, *args: Any) -> Any:
+        """The answer of the shared counter, or of this replica's own while the shared one does not answer."""
         if self._counter is not None:
             try:
                 async with asyncio.timeout(_ANSWER_S):
-                    wait_s: float = await self._counter.admit.remote(key)
-                    return wait_s
+                    return await getattr(self._counter, method).remote(*args)
             except (RayError, TimeoutError) as error:
                 self._lost(error)
-        return self._alone.admit(key)
-
-    def spend(self, key: ApiKey, tokens: int) -> None:
-        """See ``Limiter.spend``."""
-        if self._counter is not None:
-            self._counter.spend.remote(key, tokens)
-        else:
-            self._alone.spend(key, tokens)
+        return getattr(self._alone, method)(*args)
 
     def _lost(self, error: Exception) -> None:
         logger.warning("each replica counts for itself now: the counter of API keys fails (%s)", type(error).__name__)

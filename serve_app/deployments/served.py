@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Generic, TypeVar
@@ -52,7 +52,7 @@ class Served(Generic[C]):
         self.caller = caller
         self.fine_tune = fine_tune
         self.max_backlog_tokens = max_backlog_tokens
-        self.tokenizer = TextTokenizer(source.folder, source.max_tokens)
+        self.tokenizer = TextTokenizer.of(source)
 
     @property
     def variant(self) -> Variant | None:
@@ -83,43 +83,71 @@ class Served(Generic[C]):
             max_backlog_tokens=self.max_backlog_tokens,
         )
 
-    async def tokenise(self, texts: Sequence[str], role: TextRole | None) -> Tokenised:
+    async def tokenise(
+        self, texts: Sequence[str], role: TextRole | None, options: CallOptions | None = None
+    ) -> Tokenised:
         """Token ids of the texts, formatted as the model's family wants them; long work is done in turns."""
-        formatted = self._formatted(texts, role)
+        formatted = self._formatted(texts, role, keep_prefix=options is not None and options.keep_prefix)
+        tokenizer: Callable[[Sequence[str]], Tokenised] = self.tokenizer
+        if options is not None and (options.max_tokens is not None or options.keep_end):
+            prompts = self.source.profile.prefixes
+            tokenizer = partial(
+                self.tokenizer, max_tokens=options.max_tokens, keep_end=options.keep_end, prompts=prompts
+            )
         if sum(map(len, formatted)) <= _INLINE_CHARS:
-            return _paid(self.tokenizer(formatted))
-        return _paid(Tokenised.join(await in_turns(self.tokenizer, formatted, map(len, formatted))))
+            return await _paid(tokenizer(formatted))
+        return await _paid(Tokenised.join(await in_turns(tokenizer, formatted, map(len, formatted))))
 
-    async def of_ids(self, rows: Sequence[Sequence[int]]) -> Tokenised:
+    async def of_ids(self, rows: Sequence[Sequence[int]], options: CallOptions | None = None) -> Tokenised:
         """Texts that a client has tokenised itself; long work is done in turns.
 
         Raises:
             InvalidInputError: An id is not in the vocabulary; ``item`` is the row.
         """
+        of_ids: Callable[[Sequence[Sequence[int]]], Tokenised] = self.tokenizer.of_ids
+        if options is not None:
+            of_ids = partial(self.tokenizer.of_ids, max_tokens=options.max_tokens, keep_end=options.keep_end)
         if sum(map(len, rows)) <= _INLINE_IDS:
-            return _paid(self.tokenizer.of_ids(rows))
-        return _paid(Tokenised.join(await in_turns(self.tokenizer.of_ids, rows, map(len, rows))))
+            return await _paid(of_ids(rows))
+        return await _paid(Tokenised.join(await in_turns(of_ids, rows, map(len, rows))))
+
+    async def decode(self, rows: Sequence[Sequence[int]], *, special: bool) -> list[str]:
+        """The text of each row of token ids; long work is done in turns.
+
+        Raises:
+            InvalidInputError: An id is not in the vocabulary; ``item`` is the row.
+        """
+        decode = partial(self.tokenizer.decode, special=special)
+        return [text for part in await in_turns(decode, rows, map(len, rows)) for text in part]
 
     async def tokens(self, texts: Sequence[str], role: TextRole | None, *, special: bool) -> list[list[Token]]:
         """The tokens of the texts, formatted likewise, with their places in the formatted texts."""
         formatted = self._formatted(texts, role)
         parts = await in_turns(partial(self.tokenizer.tokens, special=special), formatted, map(len, formatted))
         rows = [tokens for part in parts for tokens in part]
-        add_tokens(sum(map(len, rows)))
+        await add_tokens(sum(map(len, rows)))
         return rows
 
-    def _formatted(self, texts: Sequence[str], role: TextRole | None) -> Sequence[str]:
-        return texts if role is None else [self.source.profile.format(role, text) for text in texts]
+    def _formatted(self, texts: Sequence[str], role: TextRole | None, *, keep_prefix: bool = False) -> Sequence[str]:
+        if role is None:
+            return texts
+        return [self.source.profile.format(role, text, keep_prefix=keep_prefix) for text in texts]
 
-    async def tokenise_pairs(self, query: str, candidates: Sequence[str]) -> Tokenised:
+    async def tokenise_pairs(self, query: str, candidates: Sequence[str], options: CallOptions) -> Tokenised:
         """Token ids of the query with each candidate."""
-        pairs = partial(self.tokenizer.pairs, query)  # reads the query again for each slice
-        return _paid(Tokenised.join(await in_turns(pairs, candidates, map(len, candidates), overhead=len(query))))
+        pairs = partial(  # reads the query again for each slice
+            self.tokenizer.pairs,
+            query,
+            max_tokens=options.max_tokens,
+            max_query_tokens=options.max_query_tokens,
+            keep_end=options.keep_end,
+        )
+        return await _paid(Tokenised.join(await in_turns(pairs, candidates, map(len, candidates), overhead=len(query))))
 
 
-def _paid(tokens: Tokenised) -> Tokenised:
-    """Adds to what the request has cost; that its texts may yet be refused does not matter."""
-    add_tokens(len(tokens.ids))
+async def _paid(tokens: Tokenised) -> Tokenised:
+    """Charges the request for its tokens; that its texts may yet be refused does not matter."""
+    await add_tokens(len(tokens.ids))
     return tokens
 
 
@@ -136,8 +164,9 @@ def refuse_long(tokens: Tokenised, options: CallOptions, *, first: int = 0) -> l
     """
     cut = tokens.truncated
     if cut and not options.truncate:
+        limit = "the model's limit" if options.max_tokens is None else "the limit"
         raise InvalidInputError(
-            f"{tokens.full_lengths[cut[0]]} tokens, the model's limit is {tokens.lengths[cut[0]]}; "
+            f"{tokens.full_lengths[cut[0]]} tokens, {limit} is {tokens.lengths[cut[0]]}; "
             f"shorten the text, or send truncate: true to have it cut",
             item=cut[0] + first,
         )

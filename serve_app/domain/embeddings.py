@@ -126,14 +126,16 @@ class Encoded:
     """All that was asked for of one text.
 
     Attributes:
-        dense: float32 ``[dimension]``, L2-normalised.
+        dense: float32 ``[dimension]``, L2-normalised unless the text asked for ``UNNORMALIZED``.
         sparse: int32 ``[k]`` distinct token ids and float32 ``[k]`` their weights, all above 0.
         colbert: float32 ``[tokens - 1, dimension]``, each row L2-normalised; the first token has none.
+        states: float32 ``[tokens, dimension]``, the hidden state of each token.
     """
 
     dense: Float32
     sparse: tuple[Int32, Float32] | None = None
     colbert: Float32 | None = None
+    states: Float32 | None = None
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,13 @@ class EncodedBatch:
     """The encoder's answer to a ``TokenBatch``; a text that failed, or did not ask, has zeros or an empty row.
 
     Attributes:
-        dense: float32 ``[n, dimension]``, L2-normalised, in the order of the texts.
+        dense: float32 ``[n, dimension]`` in the order of the texts, L2-normalised but for texts that asked for
+            ``UNNORMALIZED``.
         failures: One entry for each text that failed.
         sparse_ids: int32 rows of distinct token ids; None if no text asked.
         sparse_weights: float32 rows, as long as those of the ids.
         colbert: float32 rows ``[tokens - 1, dimension]``; None if no text asked.
+        states: float32 rows ``[tokens, dimension]``; None if no text asked.
     """
 
     dense: Float32
@@ -153,6 +157,7 @@ class EncodedBatch:
     sparse_ids: Ragged | None = None
     sparse_weights: Ragged | None = None
     colbert: Ragged | None = None
+    states: Ragged | None = None
 
     def part(self, start: int, stop: int) -> EncodedBatch:
         """The rows ``start`` to ``stop`` (exclusive), failures renumbered."""
@@ -160,7 +165,10 @@ class EncodedBatch:
         return EncodedBatch(
             self.dense[start:stop],
             inside,
-            *(ragged and ragged.part(start, stop) for ragged in (self.sparse_ids, self.sparse_weights, self.colbert)),
+            *(
+                ragged and ragged.part(start, stop)
+                for ragged in (self.sparse_ids, self.sparse_weights, self.colbert, self.states)
+            ),
         )
 
     @classmethod
@@ -178,16 +186,16 @@ class EncodedBatch:
         dimension = next((len(r.dense) for r in results if isinstance(r, Encoded)), dimension)
         nothing = Encoded(np.zeros(dimension, np.float32))
         texts = [nothing if isinstance(r, ServiceError) else r for r in results]
-        sparse_ids = sparse_weights = colbert = None
+        sparse_ids = sparse_weights = colbert = states = None
         if Capability.SPARSE in want:
             none = (np.empty(0, np.int32), np.empty(0, np.float32))
             sparse_ids = Ragged.of_rows([(text.sparse or none)[0] for text in texts])
             sparse_weights = Ragged.of_rows([(text.sparse or none)[1] for text in texts])
         if Capability.COLBERT in want:
-            given = [text.colbert for text in texts if text.colbert is not None]
-            empty = given[0][:0] if given else np.empty((0, dimension), np.float32)
-            colbert = Ragged.of_rows([empty if text.colbert is None else text.colbert for text in texts])
-        return cls(np.stack([text.dense for text in texts]), failures, sparse_ids, sparse_weights, colbert)
+            colbert = _rows([text.colbert for text in texts], dimension)
+        if Capability.TOKEN_STATES in want:
+            states = _rows([text.states for text in texts], dimension)
+        return cls(np.stack([text.dense for text in texts]), failures, sparse_ids, sparse_weights, colbert, states)
 
     @classmethod
     def join(cls, parts: Sequence[EncodedBatch]) -> EncodedBatch:
@@ -205,7 +213,15 @@ class EncodedBatch:
             _joined([p.sparse_ids for p in parts]),
             _joined([p.sparse_weights for p in parts]),
             _joined([p.colbert for p in parts]),
+            _joined([p.states for p in parts]),
         )
+
+
+def _rows(matrices: Sequence[Float32 | None], dimension: int) -> Ragged:
+    """Matrices of one width, one for each text; a text without one has no rows."""
+    given = [matrix for matrix in matrices if matrix is not None]
+    empty = given[0][:0] if given else np.empty((0, dimension), np.float32)
+    return Ragged.of_rows([empty if matrix is None else matrix for matrix in matrices])
 
 
 def _joined(parts: Sequence[Ragged | None]) -> Ragged | None:

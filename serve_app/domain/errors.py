@@ -2,6 +2,8 @@
 
 Where each one is raised, along the way of a request::
 
+    headers: bytes that cannot be read, encoding ─ InvalidHeaderError 400, UnsupportedEncodingError 415
+      │
     body ── too large, no room for it, too slow ── PayloadTooLargeError 413, QueueFullError 429, DeadlineError 408
       │
     sent by another site's web page ────────────── ForeignOriginError 403, ForeignHostError 403
@@ -15,6 +17,8 @@ Where each one is raised, along the way of a request::
     fine-tune: id, name or state ───────────────── JobNotFoundError 404, UploadNotFoundError 404, ConflictError 409
       │
     fine-tune: its folder can not be written ───── StorageError              503
+      │
+    fine-tune: another service manages the jobs ── JobsReadOnlyError         503
       │
     backlog of the encoder full ────────────────── QueueFullError            429
       │
@@ -88,6 +92,20 @@ class RateLimitError(ServiceError):
 
     status = 429
     code = "rate_limit_exceeded"
+
+
+class InvalidHeaderError(ServiceError):
+    """A header has bytes that cannot be read; the message names it."""
+
+    status = 400
+    code = "invalid_header"
+
+
+class UnsupportedEncodingError(ServiceError):
+    """The body has a Content-Encoding that is not read; the message names it."""
+
+    status = 415
+    code = "unsupported_content_encoding"
 
 
 class InvalidInputError(ServiceError):
@@ -175,6 +193,12 @@ class UnavailableError(ServiceError):
     retry_after_s = 2.0
 
 
+class JobsReadOnlyError(UnavailableError):
+    """Another service holds the lease of the jobs folder; ``retry_after_s`` is when this one may hold it at best."""
+
+    code = "jobs_read_only"
+
+
 class NonFiniteError(ServiceError):
     """The model computed NaN or infinity for this text."""
 
@@ -208,9 +232,10 @@ class ModelLoadError(ServiceError):
 _BY_CODE = {
     cls.code: cls
     for cls in (UnauthenticatedError, ForbiddenError, ForeignOriginError, ForeignHostError, RateLimitError,
-                InvalidInputError, PayloadTooLargeError,
+                InvalidHeaderError, UnsupportedEncodingError, InvalidInputError, PayloadTooLargeError,
                 ModelNotFoundError, CapabilityError, JobNotFoundError, UploadNotFoundError, ConflictError,
-                IllegalTransitionError, StorageError, QueueFullError, DeadlineError, UnavailableError, NonFiniteError,
+                IllegalTransitionError, StorageError, QueueFullError, DeadlineError, UnavailableError,
+                JobsReadOnlyError, NonFiniteError,
                 OutOfMemoryError, InternalError, ConfigurationError, ModelLoadError)
 }  # fmt: skip
 

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from serve_app.domain.job_events import EventType, JobEvent
 from serve_app.domain.job_losses import count_loss, forgive_losses
 from serve_app.domain.jobs import JobRecord
+from serve_app.domain.measures import changes
 
-MEASURE = "ndcg@10"  # what decides whether a fine-tune made its model better
 _TRAINING_PERCENT = 99.0  # the last percent is measuring, verifying and publishing
 
 
@@ -31,12 +31,18 @@ def _waiting(record: JobRecord, event: JobEvent) -> JobRecord:
     return replace(record, pending_reason=reason, message=reason or "starts", heard_at=heard_at)
 
 
+def _stopping(record: JobRecord, event: JobEvent) -> JobRecord:
+    reason = event.text("reason") or "the training is stopped"
+    return replace(record, stopping=reason, message=reason)
+
+
 def _lost(record: JobRecord, event: JobEvent) -> JobRecord:
     reason = event.text("reason") or "the training is gone"
     resumed = f"step {record.checkpoint}" if record.checkpoint else "the start"
     return replace(
         count_loss(record, event.type),
         submission_id=None,
+        stopping=None,
         seconds_left=None,
         pending_reason="waits to be started again",
         message=f"{reason}; it will go on from {resumed}",
@@ -101,7 +107,9 @@ def _metrics(record: JobRecord, event: JobEvent) -> JobRecord:
 
 def _note(record: JobRecord, event: JobEvent) -> JobRecord:
     # whoever speaks has been started, so nothing is waited for any more
-    return replace(record, pending_reason=None, message=event.text("message") or record.message)
+    message = event.text("message")
+    warning = _joined(record.warning, message) if event.data.get("lasting") is True else record.warning
+    return replace(record, pending_reason=None, message=message or record.message, warning=warning)
 
 
 def _published(record: JobRecord, event: JobEvent) -> JobRecord:
@@ -115,13 +123,16 @@ def _failed(record: JobRecord, event: JobEvent) -> JobRecord:
 
 def _done(record: JobRecord, event: JobEvent) -> JobRecord:
     steps = record.total_steps or record.steps
-    return replace(record, published=True, steps=steps, progress=100.0, message=verdict(record))
+    return replace(
+        record, published=True, steps=steps, progress=100.0, message=_with_warning(verdict(record), record.warning)
+    )
 
 
 EFFECTS: Mapping[EventType, Callable[[JobRecord, JobEvent], JobRecord]] = MappingProxyType(
     {
         EventType.SUBMITTED: _submitted,
         EventType.WAITING: _waiting,
+        EventType.STOPPING: _stopping,
         EventType.LOST: _lost,
         EventType.INTERRUPTED: _lost,
         EventType.CANCELLED: _cancelled,
@@ -138,20 +149,32 @@ EFFECTS: Mapping[EventType, Callable[[JobRecord, JobEvent], JobRecord]] = Mappin
 
 
 def verdict(record: JobRecord) -> str:
-    """How a completed job ended, in a sentence; a result that is worse than its base says so."""
+    """How a completed job ended, in a sentence; a result that is worse than its base in any head says so."""
     served = f"completed: served as {record.model_name!r}"
-    before, after = ((metrics or {}).get(MEASURE) for metrics in (record.metrics_before, record.metrics_after))
-    if before is None or after is None:
+    found = changes(record.metrics_before, record.metrics_after)
+    if not found:
         return f"{served}; its quality was not measured"
-    change = f"from {before:.3f} to {after:.3f}"
-    if after < before:
-        return (
-            f"{served}, but it is WORSE than its base {record.base_model!r}: nDCG@10 on the held-out examples fell "
-            f"{change}; more data, fewer epochs or a lower learning_rate may help"
-        )
-    if after == before:
-        return f"{served}; nDCG@10 on the held-out examples is as it was, {before:.3f}"
-    return f"{served}; nDCG@10 on the held-out examples rose {change}"
+    told = str(found[0]) if len(found) == 1 else ": " + ", ".join(f"{change.head} {change}" for change in found)
+    told = f"nDCG@10 on the held-out examples{'' if told.startswith(':') else ' '}{told}"
+    worse = [change.head for change in found if change.is_worse]
+    if not worse:
+        return f"{served}; {told}"
+    where = "" if len(found) == 1 else f" by its {' and '.join(worse)} head" + "s" * (len(worse) > 1)
+    return (
+        f"{served}, but it is WORSE than its base {record.base_model!r}{where}: {told}; more data, fewer epochs or a "
+        f"lower learning_rate may help"
+    )
+
+
+def _joined(before: str | None, message: str | None) -> str | None:
+    """Both, unless a resumed training repeats itself."""
+    if before is None or message is None or message in before:
+        return before or message
+    return f"{before}; {message}"
+
+
+def _with_warning(message: str, warning: str | None) -> str:
+    return message if warning is None else f"{message}. WARNING: {warning}"
 
 
 def _percent(steps: int, total: int | None) -> float:

@@ -13,6 +13,7 @@ class EventType(StrEnum):
 
     SUBMITTED = "submitted"  # a Ray Job was started for it: submission_id
     WAITING = "waiting"  # it can not go on yet: reason
+    STOPPING = "stopping"  # the tracker has its Ray Job stopped, to start another: reason
     LOST = "lost"  # its Ray Job is gone without a word: reason
     INTERRUPTED = "interrupted"  # its Ray Job is gone with the whole cluster: reason
     CANCELLED = "cancelled"  # somebody wanted it to stop: reason?
@@ -20,7 +21,7 @@ class EventType(StrEnum):
     PROGRESS = "progress"  # step, total_steps, epoch, loss, learning_rate, tokens_per_second, seconds_left
     CHECKPOINT = "checkpoint"  # step
     METRICS = "metrics"  # when: before or after; ndcg@10, ...
-    NOTE = "event"  # level, message
+    NOTE = "event"  # level, message; lasting: whether the job's last message repeats it
     PUBLISHED = "published"  # model_name, folder
     FAILED = "failed"  # reason; of the training, or of the tracker when it gives up
     DONE = "done"
@@ -28,7 +29,14 @@ class EventType(StrEnum):
 
 _LARGEST = 2**53  # of what a JSON reader must keep exactly
 OF_THE_TRACKER = frozenset(
-    {EventType.SUBMITTED, EventType.WAITING, EventType.LOST, EventType.INTERRUPTED, EventType.CANCELLED}
+    {
+        EventType.SUBMITTED,
+        EventType.WAITING,
+        EventType.STOPPING,
+        EventType.LOST,
+        EventType.INTERRUPTED,
+        EventType.CANCELLED,
+    }
 )
 OF_THE_TRAINING = frozenset(EventType) - OF_THE_TRACKER
 

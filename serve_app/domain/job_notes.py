@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from serve_app.domain.job_effects import MEASURE
 from serve_app.domain.job_events import EventType, JobEvent
 from serve_app.domain.jobs import JobRecord
+from serve_app.domain.measures import changes
 
 _LEVELS = frozenset({"info", "warning", "error"})
 
@@ -59,8 +59,8 @@ def _failed(event: JobEvent, record: JobRecord) -> tuple[str, str]:
 
 
 def _done(event: JobEvent, record: JobRecord) -> tuple[str, str]:
-    before, after = ((metrics or {}).get(MEASURE) for metrics in (record.metrics_before, record.metrics_after))
-    return "warning" if before is not None and after is not None and after < before else "info", record.message
+    worse = any(change.is_worse for change in changes(record.metrics_before, record.metrics_after))
+    return "warning" if worse or record.warning else "info", record.message
 
 
 def _checkpoint(event: JobEvent, record: JobRecord) -> tuple[str, str]:
@@ -79,6 +79,7 @@ def _note(event: JobEvent, record: JobRecord) -> tuple[str, str]:
 
 _WORDS: Mapping[EventType, Words] = MappingProxyType(
     {
+        EventType.STOPPING: _lost,
         EventType.LOST: _lost,
         EventType.INTERRUPTED: _lost,
         EventType.FAILED: _failed,

@@ -22,8 +22,9 @@ class Limits:
         max_items: Texts in one request, at most ``MOST_TEXTS``. OpenAI's clients send up to 2,048.
         max_text_chars: Characters of one text, before tokenising. 8,192 tokens are about 40,000
             characters; what is beyond the token limit is only tokenised to be thrown away.
-        max_request_tokens: Tokens of all texts of a request together, after each was cut to its model's limit. The
-            default is 2,048 texts of 2,048 tokens, which take minutes on most devices.
+        max_request_tokens: Tokens of all texts of a request together, after each was cut to its model's limit; token
+            ids that a client sends are counted before that. The default is 2,048 texts of 2,048 tokens, which take
+            minutes on most devices.
         max_candidates: Candidates of one rerank request, likewise.
         max_colbert_floats: Numbers of all ColBERT vectors in one reply: 4 KB a token with 1,024 dimensions, and
             three times that as JSON. The default is one text of 8,192 tokens.

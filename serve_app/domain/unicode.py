@@ -1,6 +1,8 @@
-"""Whether a string is text."""
+"""Whether a string is text, and whether two texts are one but for the way they are written."""
 
 from __future__ import annotations
+
+import unicodedata
 
 
 def is_unicode(text: str) -> bool:
@@ -13,3 +15,10 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def fold(text: str) -> str:
+    """The text without case, Unicode form (NFKC) and differences of white space: what two spellings of it share."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(text.casefold().split())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.domain.errors import StorageError
+from serve_app.domain.files import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +42,7 @@ def write(path: Path, data: bytes) -> None:
 
 def replace(path: Path, data: bytes) -> None:
     """Replaces a file: a reader sees the old or the new content, and so does everybody after a crash."""
-    temporary = path.with_suffix(".tmp")
-    write(temporary, data)
-    temporary.replace(path)
+    replace_file(path, data)
 
 
 def sync_folder(path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from serve_app.domain.errors import PayloadTooLargeError, UploadNotFoundError
+from serve_app.domain.files import PRIVATE_FOLDER, make_private_folder, remove
 from serve_app.domain.limits import FineTuneLimits
 from serve_app.domain.uploads import Upload, is_upload_id, new_upload_id
 from serve_app.jobs.disk import naming_the_fault, sync_folder, write
@@ -66,15 +67,16 @@ class UploadStore:
         file_id = new_upload_id()
         unfinished = self._root / f"{_UNFINISHED}{file_id}"
         with naming_the_fault():
-            self._remove_abandoned()
+            make_private_folder(self._root)
             try:
-                unfinished.mkdir(parents=True)
+                unfinished.mkdir(mode=PRIVATE_FOLDER)
+                self._remove_abandoned(unfinished.stat().st_mtime)
                 size = _copy(source, unfinished / _DATA)
                 upload = Upload(file_id, filename, size, self._clock())
                 write(unfinished / _CARD, upload.to_json().encode())
                 unfinished.rename(self._root / file_id)
             except BaseException:  # a client that leaves closes the file under the copy: a ValueError
-                shutil.rmtree(unfinished, ignore_errors=True)
+                remove(unfinished)
                 raise
             sync_folder(self._root)
         return upload
@@ -142,7 +144,7 @@ class UploadStore:
                 self._folder(file_id).rename(gone)
             except FileNotFoundError:
                 raise _not_found(file_id) from None
-        shutil.rmtree(gone, ignore_errors=True)
+        remove(gone)
 
     def _all(self) -> list[Upload]:
         with naming_the_fault():
@@ -169,14 +171,19 @@ class UploadStore:
             raise _not_found(file_id)
         return self._root / file_id
 
-    def _remove_abandoned(self) -> None:
+    def _remove_abandoned(self, now: float) -> None:
+        """Removes what processes that died have left, of this service or another one on the same folder.
+
+        Args:
+            now: By the clock of the file system, which has stamped the others, too; those of two machines may differ.
+        """
         for rest in self._root.glob(f"{_UNFINISHED}*"):
             try:
-                is_abandoned = rest.stat().st_mtime < self._clock() - _ABANDONED_S
+                is_abandoned = rest.lstat().st_mtime < now - _ABANDONED_S
             except FileNotFoundError:  # it was no rest: another process has just finished it
                 continue
             if is_abandoned:
-                shutil.rmtree(rest, ignore_errors=True)
+                remove(rest)
 
 
 def _copy(source: BinaryIO, target: Path) -> int:

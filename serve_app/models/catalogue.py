@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 
 from serve_app.domain.embeddings import Variant
 from serve_app.domain.errors import ConflictError, ModelNotFoundError
+from serve_app.domain.files import PRIVATE_FOLDER, remove
 from serve_app.models.source import is_model_name
 
 _TRASH = ".trash"
@@ -94,11 +94,13 @@ def delete_fine_tune(name: str, models_dir: Path) -> None:
     if children := [other.name for other in fine_tunes(models_dir) if other.base == name]:
         raise ConflictError(f"{name!r} is the base of {', '.join(children)}; delete these first")
     trash = models_dir / _TRASH
-    trash.mkdir(exist_ok=True)
+    if trash.is_symlink():  # what it leads to is not ours to empty
+        trash.unlink()
+    trash.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     grave = trash / uuid.uuid4().hex
     try:
         found.folder.rename(grave)
     except FileNotFoundError:  # somebody else was faster
         raise missing from None
     for dead in trash.iterdir():  # this one, and what a process that died has left
-        shutil.rmtree(dead, ignore_errors=True)
+        remove(dead)

@@ -71,13 +71,19 @@ class EmbeddingModel:
     def _encode_all(self, texts: Sequence[TextToEncode]) -> list[Encoded | ServiceError]:
         hidden = self.transformer.hidden([text.ids for text in texts], self.adapter)
         dense: Float32 = pooled(hidden, self.pooling).cpu().numpy()
+        unnormalized: Float32 | None = None
+        if any(Capability.UNNORMALIZED in text.want for text in texts):
+            unnormalized = pooled(hidden, self.pooling, normalize=False).cpu().numpy()
         weights: Float32 | None = None
         if self.heads is not None and any(Capability.SPARSE in text.want for text in texts):
             weights = self.heads.token_weights(hidden).cpu().numpy()
         results: list[Encoded | ServiceError] = []
         for row, text in enumerate(texts):
-            sparse = colbert = None
-            finite = np.isfinite(dense[row].sum())
+            sparse = colbert = states = None
+            vector = dense[row]
+            if unnormalized is not None and Capability.UNNORMALIZED in text.want:
+                vector = unnormalized[row]
+            finite = np.isfinite(dense[row].sum()) and np.isfinite(vector.sum())
             if weights is not None and Capability.SPARSE in text.want:
                 row_weights = weights[row, : len(text.ids)]
                 finite &= np.isfinite(row_weights.sum())
@@ -85,8 +91,11 @@ class EmbeddingModel:
             if self.heads is not None and Capability.COLBERT in text.want:
                 colbert = self.heads.token_vectors(hidden, row).cpu().numpy()
                 finite &= np.isfinite(colbert.sum())
+            if Capability.TOKEN_STATES in text.want:
+                states = hidden.states[row, : len(text.ids)].float().cpu().numpy()
+                finite &= np.isfinite(states.sum())
             results.append(
-                Encoded(dense[row], sparse, colbert)
+                Encoded(vector, sparse, colbert, states)
                 if finite
                 else NonFiniteError("the model computed no finite vector for this text")
             )

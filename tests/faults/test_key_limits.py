@@ -17,7 +17,6 @@ from tests.service import Service
 
 CLIENTS = 12  # connections of their own, so both replicas are asked
 SECONDS, MOST_SECONDS = 3.0, 60.0
-OVERDRAFT = CLIENTS + 4  # requests that may be under way when the last token is taken
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,8 @@ async def test_tokens_a_minute_are_counted_over_both_replicas_and_for_one_key_on
     )
     budget = TOKENS_PER_MINUTE * (1 + limited.took_s / 60)
     print(f"{limited.allowed} texts of {cost} tokens in {limited.took_s:.1f} s, budget {budget:.0f}")
-    # what a text costs is taken when it has been read, so those under way at the end are on credit
-    assert TOKENS_PER_MINUTE // (cost + 2) <= limited.allowed <= math.ceil(budget / (cost - 2)) + OVERDRAFT
+    # requests under way hold an estimate, so the first refusal comes a little early; one request may be on credit
+    assert TOKENS_PER_MINUTE // (cost + 2) - CLIENTS <= limited.allowed <= math.ceil(budget / (cost - 2)) + 1
     assert limited.other == []
     assert limited.waits
     assert min(limited.waits) >= 1

@@ -61,6 +61,18 @@ def test_what_stands_in_the_file_stays_as_it_is(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
 
 
+def test_a_link_at_a_temporary_name_is_not_written_through(tmp_path: Path) -> None:
+    file, victim = tmp_path / "keys", tmp_path / "victim"
+    victim.write_text("mine")
+    victim.chmod(0o644)
+    for planted in ("keys.new", "keys.tmp", ".keys"):
+        (tmp_path / planted).symlink_to(victim)
+    main(["you", "--file", str(file)])
+    assert victim.read_text() == "mine"
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o644
+    assert [key.name for key in keys_of_file(file.read_text())] == ["you"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -72,10 +72,15 @@ def test_the_environment_says_which_file_and_wins(monkeypatch: pytest.MonkeyPatc
         assert security.wants_keys
 
 
-def test_empty_variables_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in (KEYS_VARIABLE, FILE_VARIABLE):
-        monkeypatch.setenv(variable, "")
-    assert not Settings().security.wants_keys
+@pytest.mark.parametrize("variable", [KEYS_VARIABLE, FILE_VARIABLE])
+@pytest.mark.parametrize("value", ["", " "])
+@pytest.mark.parametrize("args", [{}, {"security": {"api_keys_file": "/yaml/keys"}}])
+def test_a_variable_that_is_set_but_empty_refuses_to_start_instead_of_turning_keys_off(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, args: dict[str, Any]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValidationError, match=f"{variable} is set but empty"):
+        Settings(**args)
 
 
 def test_keys_can_not_stand_in_the_config() -> None:

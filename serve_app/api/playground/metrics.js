@@ -1,6 +1,7 @@
 // Retrieval on the held-out pairs, before and after.
 
-const MEASURES = { "ndcg@10": "nDCG@10", "recall@1": "Recall@1", "recall@10": "Recall@10", "mrr@10": "MRR@10" };
+const MEASURES = { "ndcg@10": "nDCG@10", "recall@1": "Recall@1", "recall@10": "Recall@10", "mrr@10": "MRR@10",
+  "sparse_ndcg@10": "nDCG@10, sparse", "colbert_ndcg@10": "nDCG@10, ColBERT" };
 const FEW_QUERIES = 30; // below it a single query moves the numbers by more than most fine-tunes do
 
 function metricsTable({ metrics_before: before, metrics_after: after }) {

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
+from serve_app.api.patterns import MODEL_NAME
 from serve_app.api.schemas.native import Request
 
 _LINES = "how do I rotate a log file?\tlogrotate rotates log files.\nhow do I run a job at night?\tcron runs jobs.\n"
@@ -17,7 +18,7 @@ _LINES = "how do I rotate a log file?\tlogrotate rotates log files.\nhow do I ru
 ModelName = Annotated[
     str,
     Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        pattern=MODEL_NAME,
         description="Name of the result, which is served under it: a letter or digit, then up to 99 of A-Za-z0-9._-",
     ),
 ]
@@ -115,8 +116,11 @@ class Job(BaseModel):
     learning_rate: float | None
     seconds_left: float | None
     tokens_per_second: float | None
-    metrics_before: dict[str, float] | None = Field(description="Of the base, on the held-out examples.")
+    metrics_before: dict[str, float] | None = Field(
+        description="Of the base, on the held-out examples; `sparse_` and `colbert_` are of those heads."
+    )
     metrics_after: dict[str, float] | None = Field(description="Of the result.")
+    warning: str | None = Field(description="What to know about the result, such as that its vectors have collapsed.")
     accepted: int
     ignored: int
     train_pairs: int | None

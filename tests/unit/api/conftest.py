@@ -13,7 +13,7 @@ from serve_app.domain.limits import FineTuneLimits, Limits
 from tests.unit.api.fake_gateway import FakeGateway
 from tests.unit.api.fake_jobs import FakeJobs
 
-LIMITS = Limits(max_body_bytes=300_000, max_items=5, max_text_chars=100, request_timeout_s=30.0)
+LIMITS = Limits(max_body_bytes=300_000, max_items=5, max_text_chars=100, max_request_tokens=400, request_timeout_s=30.0)
 
 
 class Behind:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from serve_app.api.gateway import CallOptions, Embedded
 from serve_app.domain.keys import ApiKey, KeyRing, Scope, sha256_of
 from serve_app.domain.limits import FineTuneLimits
 from serve_app.domain.profiles import TextRole
-from serve_app.domain.rates import Rates
+from serve_app.domain.rates import Admission, Rates
 from serve_app.domain.usage import add_tokens
 from tests.unit.api.conftest import LIMITS
 from tests.unit.api.fake_gateway import FakeGateway
@@ -35,6 +37,7 @@ KEYS = (
 )
 OPEN_PATHS = {"/", "/livez", "/readyz", "/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+JSON = {"Content-Type": "application/json"}
 PAGE = "https://app.example.com"
 
 
@@ -46,19 +49,31 @@ class FakeLimiter:
         self.asked: list[str] = []
         self._rates = Rates()
 
-    async def admit(self, key: ApiKey) -> float:
+    async def admit(self, key: ApiKey, estimate: int) -> Admission:
         self.asked.append(key.name)
-        return self._rates.admit(key, self.now)
+        await asyncio.sleep(0)  # as a call of another process: other requests go on meanwhile
+        return self._rates.admit(key, self.now, estimate=estimate)
 
-    def spend(self, key: ApiKey, tokens: int) -> None:
-        self._rates.spend(key, tokens, self.now)
+    async def charge(self, key: ApiKey, extra: int, reserved: int) -> float:
+        await asyncio.sleep(0)
+        return self._rates.charge(key, extra, self.now, reserved=reserved)
+
+    def settle(self, key: ApiKey, used: int, reserved: int) -> None:
+        self._rates.settle(key, used, self.now, reserved=reserved)
 
 
 class CountingGateway(FakeGateway):
-    """Tells what texts cost: a token a character."""
+    """Charges a token for a character.
+
+    Attributes:
+        tokens: Of all requests that were charged.
+    """
+
+    tokens = 0
 
     async def embed(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> Embedded:
-        add_tokens(sum(map(len, texts)))
+        await add_tokens(sum(map(len, texts)))
+        self.tokens += sum(map(len, texts))
         return await super().embed(texts, role, options)
 
 
@@ -129,8 +144,8 @@ async def test_no_route_answers_without_a_key_but_those_that_are_meant_to(door: 
                 answered.add((method, path))
             else:
                 assert reply.headers["WWW-Authenticate"] == "Bearer"
-    assets = "/static-offline-docs/anything"
-    assert answered == {(method, path) for method in ("GET", "HEAD") for path in (*OPEN_PATHS, assets)}
+    assets = {f"/static-offline-docs/{name}" for name in ("anything", "redoc.standalone.js")}
+    assert answered == {(method, path) for method in ("GET", "HEAD") for path in OPEN_PATHS | assets}
     assert door.gateway.asked == []
 
 
@@ -285,16 +300,56 @@ async def test_with_the_requests_used_up_it_is_429_and_says_when_to_come_back(do
 
 async def test_tokens_are_counted_by_what_the_texts_cost(door: Door) -> None:
     assert (await door.vectorize(FRUGAL, "x" * 59)).status_code == 200
-    assert (await door.vectorize(FRUGAL, "x" * 61)).status_code == 200  # one token was left; the rest is debt
+    assert (await door.vectorize(FRUGAL, "x" * 60)).status_code == 200  # one token was left; the rest is debt
     reply = await door.vectorize(FRUGAL, "x")
-    assert (reply.status_code, reply.headers["Retry-After"]) == (429, "61")
-    door.limiter.now = 61.0
+    assert (reply.status_code, reply.headers["Retry-After"]) == (429, "60")
+    door.limiter.now = 60.0
     assert (await door.vectorize(FRUGAL, "x")).status_code == 200
+
+
+@pytest.mark.parametrize("padding", [0, 300])  # of the body: the estimate is too low without it, and too high with it
+async def test_parallel_requests_spend_at_most_the_limit_and_one_request_more(door: Door, padding: int) -> None:
+    async def ask() -> httpx.Response:
+        content = json.dumps({"text": "x" * 50}).encode() + b" " * padding
+        return await door.client.post("/vectorize", content=content, headers=bearer(FRUGAL) | JSON)
+
+    replies = await asyncio.gather(*(ask() for _ in range(16)))
+    statuses = [reply.status_code for reply in replies]
+    assert set(statuses) == {200, 429}
+    assert door.gateway.tokens == 50 * statuses.count(200) <= 60 + 50
+    assert all("Retry-After" in reply.headers for reply in replies if reply.status_code == 429)
+
+
+async def test_what_a_request_did_not_use_of_its_estimate_is_given_back(door: Door) -> None:
+    for _ in range(12):  # each reserves all 60 tokens and uses five of them
+        reply = await door.client.post(
+            "/vectorize", content=b'{"text": "xxxxx"}' + b" " * 300, headers=bearer(FRUGAL) | JSON
+        )
+        assert reply.status_code == 200
+    assert (await door.vectorize(FRUGAL, "x")).status_code == 429
+
+
+async def test_a_request_that_fails_before_its_texts_are_read_costs_no_tokens(door: Door) -> None:
+    for _ in range(20):
+        reply = await door.client.post("/vectorize", content=b"{" + b" " * 300, headers=bearer(FRUGAL) | JSON)
+        assert reply.status_code == 422
+    assert (await door.vectorize(FRUGAL, "x" * 60)).status_code == 200
+
+
+async def test_a_request_with_more_tokens_than_the_key_may_use_a_minute_says_so_and_costs_nothing(door: Door) -> None:
+    reply = await door.vectorize(FRUGAL, "x" * 61)
+    assert (reply.status_code, reply.json()["detail"]) == (
+        413,
+        "the request has at least 61 tokens, but the API key 'frugal' may use 60 a minute; "
+        "send fewer or shorter texts at once",
+    )
+    assert "Retry-After" not in reply.headers
+    assert (await door.vectorize(FRUGAL, "x" * 60)).status_code == 200
 
 
 async def test_a_request_that_fails_after_its_texts_were_read_costs_its_tokens(door: Door) -> None:
     door.gateway.error = RuntimeError("boom")
-    assert (await door.vectorize(FRUGAL, "x" * 80)).status_code == 500
+    assert (await door.vectorize(FRUGAL, "x" * 60)).status_code == 500
     assert (await door.vectorize(FRUGAL)).status_code == 429
 
 

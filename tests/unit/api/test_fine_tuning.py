@@ -135,7 +135,10 @@ async def test_bad_names_are_refused(client: httpx.AsyncClient, jobs: FakeJobs, 
         ({"eval_text_content": ""}, "eval_text_content: not one usable pair"),
         ({"eval_text_content": "x"}, "eval_text_content: not one usable pair of query and passage (number 1: "),
         ({"eval_text_content": "q\tp\n" * 7}, "eval_text_content: 7 examples, the limit is 6"),
-        ({"eval_text_content": "q1\tother"}, "eval_text_content: its queries are not trained on"),
+        (
+            {"eval_text_content": "q1\tother"},
+            "eval_text_content: no training pairs remain after removing the queries that are held out",
+        ),
         ({"epochs": 0}, "epochs: "),
         ({"epochs": 11}, "epochs: 11, the limit is 10"),
         ({"epochs": 1.5}, "epochs: "),
@@ -223,7 +226,8 @@ async def test_what_the_jobs_refuse_reaches_the_client(
         ({"query": 5, "pos": ["p"]}, "examples[1].query: input should be a valid string"),
         ({"query": "q", "pos": "p"}, "examples[1].pos: input should be a valid list"),
         ({"query": "q", "pos": ["p", 5]}, "examples[1].pos[1]: input should be a valid string"),
-        ({"query": "q", "pos": ["p"], "negs": []}, "examples[1].negs: extra inputs are not permitted"),
+        ({"query": "q", "pos": ["p"], "negs": []}, "examples[1]: has a field 'negs'; it is called 'neg' here"),
+        ({"query": "q", "passage": "p"}, "examples[1]: has a field 'passage'; it is called 'pos' here"),
     ],
 )
 async def test_an_example_that_is_none_is_named(

@@ -186,3 +186,15 @@ async def test_a_text_has_no_more_token_ids_than_characters(client: httpx.AsyncC
     for given, named in (([5] * 101, "input"), ([[5], [5] * 101], "input[1]")):
         error = (await client.post("/v1/embeddings", json={"input": given})).json()["error"]
         assert error["message"] == f"{named}: 101 token ids, the limit is 100; split the text"
+
+
+@pytest.mark.parametrize(("path", "field"), [("/v1/embeddings", "input"), ("/embed", "inputs")])
+async def test_the_token_ids_of_a_request_are_counted_before_they_are_looked_through(
+    client: httpx.AsyncClient, gateway: FakeGateway, path: str, field: str
+) -> None:
+    reply = await client.post(path, json={field: [["no id"], *[[5] * 100] * 4]})
+    assert reply.status_code == 422
+    assert f"{field}: 401 token ids together, the limit is 400; send several requests" in reply.text
+    assert gateway.asked_ids == []
+    reply = await client.post(path, json={field: [[5] * 100] * 4})
+    assert (reply.status_code, len(gateway.asked_ids)) == (200, 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +20,7 @@ from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.gateway import ServeGateway
 from serve_app.deployments.served import Served
 from serve_app.domain.embeddings import DENSE, EncodedBatch, TokenBatch
-from serve_app.domain.errors import CapabilityError, InvalidInputError, ModelNotFoundError
+from serve_app.domain.errors import CapabilityError, DeadlineError, InvalidInputError, ModelNotFoundError
 from serve_app.domain.limits import Limits
 from serve_app.domain.profiles import Capability, TextRole
 from serve_app.domain.ragged import Ragged
@@ -26,6 +28,7 @@ from serve_app.domain.usage import measured
 from serve_app.models.source import describe
 from serve_app.models.tokenizer import TextTokenizer
 from serve_app.models.vocabulary import Vocabulary
+from tests.unit.deployments.fake_caller import never
 
 OPTIONS = CallOptions(None, truncate=False, timeout_s=5)
 MOST_TOKENS = 1000
@@ -44,7 +47,8 @@ class FakeEncoder:
         self.rows, self.want = [row.tolist() for row in batch.rows()], want
         weights = Ragged(np.full(batch.tokens, 0.5, np.float32), batch.lengths)
         dense = batch.lengths[:, None].astype(np.float32)
-        return EncodedBatch(dense, (), Ragged(batch.ids, batch.lengths), weights)
+        states = Ragged(np.zeros((batch.tokens, 32), np.float32), batch.lengths)
+        return EncodedBatch(dense, (), Ragged(batch.ids, batch.lengths), weights, None, states)
 
 
 @pytest.fixture
@@ -106,6 +110,23 @@ async def test_whoever_has_texts_tokenised_pays_for_them_whatever_becomes_of_the
     assert refused.tokens == 512
 
 
+@pytest.mark.parametrize("method", ["embed", "embed_ids", "encode", "encode_sparse"])
+async def test_the_deadline_acts_while_a_request_waits_to_be_tokenised(
+    gateway_of: Gateways, bge_m3_tiny: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(served_module, "in_turns", never)
+    gateway, options = gateway_of(bge_m3_tiny, "bge-m3"), CallOptions("tiny", truncate=True, timeout_s=0.02)
+    texts = ["more than is tokenised at once " * 200]
+    calls = {
+        "embed": lambda: gateway.embed(texts, None, options),
+        "embed_ids": lambda: gateway.embed_ids([[5] * 5002] * 3, options),
+        "encode": lambda: gateway.encode(texts, options, colbert=False),
+        "encode_sparse": lambda: gateway.encode_sparse(texts, None, options),
+    }
+    with pytest.raises(DeadlineError, match=r"not done within 0\.02 s; the remaining work was dropped"):
+        await asyncio.wait_for(calls[method](), 10)
+
+
 async def test_what_a_model_can_not_do_is_refused_without_texts_too(gateway_of: Gateways, e5_tiny: Path) -> None:
     gateway = gateway_of(e5_tiny, "e5")
     assert (await gateway.find("tiny", "embed")).name == "tiny"
@@ -135,6 +156,70 @@ async def test_texts_with_too_many_tokens_together_are_refused_before_the_call(
     assert encoder.rows == []
 
 
+async def test_a_prefix_that_is_there_already_is_kept_where_the_options_say_so(
+    gateway_of: Gateways, encoder: FakeEncoder, e5_tiny: Path
+) -> None:
+    gateway, options = gateway_of(e5_tiny, "e5"), replace(OPTIONS, keep_prefix=True)
+    await gateway.embed(["query: cats", "passage: cats"], None, OPTIONS)
+    as_they_are = encoder.rows
+    await gateway.embed(["query: cats", "cats"], TextRole.PASSAGE, options)
+    assert encoder.rows == as_they_are
+    await gateway.embed(["query: cats", "cats"], TextRole.PASSAGE, OPTIONS)
+    assert encoder.rows != as_they_are
+
+
+async def test_a_text_may_be_cut_to_fewer_tokens_at_either_end_and_keeps_its_prefix(
+    gateway_of: Gateways, encoder: FakeEncoder, e5_tiny: Path
+) -> None:
+    gateway, text = gateway_of(e5_tiny, "e5"), "cats " * 20 + "read a file"
+    await gateway.embed([text], TextRole.QUERY, OPTIONS)
+    (whole,) = encoder.rows
+    await gateway.embed([""], TextRole.QUERY, OPTIONS)
+    head = len(encoder.rows[0]) - 1
+    options = replace(OPTIONS, max_tokens=head + 4, truncate=True)
+    embedded = await gateway.embed([text], TextRole.QUERY, options)
+    assert (encoder.rows, embedded.tokens, embedded.truncated) == ([[*whole[: head + 3], 2]], head + 4, [0])
+    embedded = await gateway.embed([text], TextRole.QUERY, replace(options, keep_end=True))
+    assert (encoder.rows, embedded.tokens) == ([[*whole[:head], *whole[-4:]]], head + 4)
+    await gateway.embed_ids([whole], replace(options, keep_end=True))
+    assert encoder.rows == [[0, *whole[-head - 3 :]]]
+    with pytest.raises(InvalidInputError, match=rf"{len(whole)} tokens, the limit is {head + 4};"):
+        await gateway.embed([text], TextRole.QUERY, replace(options, truncate=False))
+
+
+async def test_unnormalised_vectors_and_token_states_are_asked_for(
+    gateway_of: Gateways, encoder: FakeEncoder, e5_tiny: Path
+) -> None:
+    gateway = gateway_of(e5_tiny, "e5")
+    await gateway.embed(["cats"], None, replace(OPTIONS, normalize=False))
+    assert encoder.want == {Capability.DENSE, Capability.UNNORMALIZED}
+    embedded = await gateway.embed_tokens(["cats", "read a file"], None, OPTIONS)
+    assert encoder.want == {Capability.DENSE, Capability.TOKEN_STATES}
+    assert [len(states) for states in embedded.states] == [len(row) for row in encoder.rows]
+    most = Limits().max_colbert_floats // 32
+    with pytest.raises(InvalidInputError, match=r"inputs: .* numbers each are over the limit"):
+        await gateway.embed_tokens(["cats " * 500] * (most // 500 + 2), None, replace(OPTIONS, truncate=True))
+
+
+async def test_sparse_weights_by_id_merge_no_two_tokens(
+    gateway_of: Gateways, encoder: FakeEncoder, bge_m3_tiny: Path
+) -> None:
+    gateway = gateway_of(bge_m3_tiny, "bge-m3")
+    embedded = await gateway.encode(["read a file"], OPTIONS, colbert=False, by_id=True)
+    assert (embedded.weights, embedded.sparse) == ([[(id, 0.5) for id in encoder.rows[0][1:-1]]], [])
+
+
+async def test_ids_become_text_again(gateway_of: Gateways, e5_tiny: Path) -> None:
+    gateway = gateway_of(e5_tiny, "e5")
+    (tokens,) = await gateway.tokenize(["read a file"], None, None, special=True)
+    ids = [token.id for token in tokens]
+    assert await gateway.decode([ids, ids[1:2]], None, special=False) == ["read a file", "read"]
+    assert await gateway.decode([ids], None, special=True) == ["<s> read a file</s>"]
+    with pytest.raises(InvalidInputError, match="vocabulary") as caught:
+        await gateway.decode([ids, [10**9]], None, special=False)
+    assert caught.value.item == 1
+
+
 async def test_sparse_vectors_have_no_special_tokens_and_ask_for_no_colbert(
     gateway_of: Gateways, encoder: FakeEncoder, bge_m3_tiny: Path
 ) -> None:
@@ -157,7 +242,7 @@ async def test_many_tokens_are_worked_on_beside_the_event_loop(
     workers: list[int] = []
 
     def noting(work: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args: workers.append(threading.get_ident()) or work(*args)
+        return lambda *args, **more: workers.append(threading.get_ident()) or work(*args, **more)
 
     for owner, name in ((Vocabulary, "weights_by_text"), (Vocabulary, "weights_by_id"), (TextTokenizer, "of_ids")):
         monkeypatch.setattr(owner, name, noting(getattr(owner, name)))
@@ -179,3 +264,13 @@ async def test_a_model_is_found_for_what_it_is_served_for(gateway_of: Gateways, 
         await gateway.find("tiny", "rerank")
     with pytest.raises(ModelNotFoundError):
         await gateway.find("\ud83d", "rerank")
+
+
+async def test_an_alias_is_listed_as_a_model_and_leads_to_it(
+    gateway_of: Gateways, encoder: FakeEncoder, e5_tiny: Path
+) -> None:
+    gateway = gateway_of(e5_tiny, "e5")
+    gateway._models.aliases = {"text-embedding-3-small": "tiny", "rerank-v3.5": "another"}
+    told = [(state.name, state.alias_of, state.serves) for state in await gateway.models()]
+    assert told == [("tiny", None, ("embed",)), ("text-embedding-3-small", "tiny", ("embed",))]
+    assert (await gateway.find("openai/text-embedding-3-small", "embed")).name == "tiny"

@@ -210,8 +210,35 @@ async def test_a_fine_tune_is_named_in_the_request(ingress: Ingress, tmp_path: P
 async def test_texts_and_tokens_are_counted_as_often_as_they_are_read(ingress: Ingress, name: str) -> None:
     ranked = await ingress.rerank(options=model(name))
     (request,) = ingress.requests(name)
-    assert ranked.tokens == request.candidates.tokens + len(request.query) == ingress.metrics.tokens
+    assert request.candidates.tokens + len(request.query) == ingress.metrics.tokens
     assert ingress.metrics.texts == len(DISTINCT) + (name == COLBERT)
+    sent = [int(request.candidates.lengths[DISTINCT.index(text)]) for text in CANDIDATES]
+    assert ranked.tokens == len(request.query) + sum(sent), "the client pays for what it sends"
+
+
+@both
+@pytest.mark.parametrize("keep_end", [False, True])
+async def test_a_smaller_limit_cuts_candidates_and_lowers_the_usage(
+    ingress: Ingress, name: str, keep_end: bool
+) -> None:
+    whole = await ingress.rerank(options=model(name))
+    most = 3 if name == COLBERT else 2
+    options = model(name, max_tokens=most, max_query_tokens=4, keep_end=keep_end)
+    cut = await ingress.rerank(options=options)
+    first, second = (request.candidates.rows() for request in ingress.requests(name))
+    asked = len(ingress.requests(name)[1].query)
+    assert cut.tokens < whole.tokens
+    assert cut.truncated[-1] == len(CANDIDATES) - 1
+    assert asked == (4 if name == COLBERT else 0)
+    # of late interaction the limit holds for the row with its two special tokens, of a pair for the text
+    assert {len(row) for row in second} == ({3} if name == COLBERT else {4 + 2 + 4})
+    kept = 1 if name == COLBERT else 2
+    for row, short in zip(first, second, strict=True):
+        body = row[1:-1] if name == COLBERT else row[list(row).index(2) + 2 : -1]
+        expected = body[-kept:] if keep_end else body[:kept]
+        assert short[-1 - kept : -1].tolist() == expected.tolist()
+    with pytest.raises(InvalidInputError):
+        await ingress.rerank(options=model(name, max_tokens=3, truncate=False))
 
 
 # ------------------------------------------------------------------ errors name the right text

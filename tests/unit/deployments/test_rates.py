@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,17 +29,18 @@ class FakeActors:
 
     def connect(self) -> Any:
         self.connections += 1
-        return SimpleNamespace(admit=SimpleNamespace(remote=self._admit), spend=SimpleNamespace(remote=self._spend))
+        return SimpleNamespace(
+            admit=SimpleNamespace(remote=partial(self._answer, self.counter.admit)),
+            charge=SimpleNamespace(remote=partial(self._answer, self.counter.charge)),
+            settle=SimpleNamespace(remote=self.counter.settle),
+        )
 
-    async def _admit(self, key: ApiKey) -> float:
+    async def _answer(self, method: Callable[..., Any], *args: Any) -> Any:
         if self.hangs:
             await asyncio.Event().wait()
         if self.error is not None:
             raise self.error
-        return self.counter.admit(key)
-
-    def _spend(self, key: ApiKey, tokens: int) -> None:
-        self.counter.spend(key, tokens)
+        return method(*args)
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 async def admitted(*replicas: SharedRates, times: int) -> int:
-    return sum([await replica.admit(KEY) == 0 for _ in range(times) for replica in replicas])
+    return sum([not (await replica.admit(KEY, 0)).wait_s for _ in range(times) for replica in replicas])
 
 
 async def test_a_limit_holds_for_all_replicas_together(clock: SimpleNamespace) -> None:
@@ -63,9 +66,14 @@ async def test_a_limit_holds_for_all_replicas_together(clock: SimpleNamespace) -
 async def test_what_one_replica_spends_the_other_one_lacks(clock: SimpleNamespace) -> None:
     actors = FakeActors()
     one, two = SharedRates(connect=actors.connect), SharedRates(connect=actors.connect)
-    assert await one.admit(KEY) == 0
-    one.spend(KEY, 150)
-    assert await two.admit(KEY) == pytest.approx(30.6)  # until there is one token again
+    assert (await one.admit(KEY, 0)).wait_s == 0
+    assert await one.charge(KEY, 150, 0) == 0
+    assert (await two.admit(KEY, 0)).wait_s == pytest.approx(30.6)  # until there is one token again
+    assert await two.charge(KEY, 1, 0) == pytest.approx(30.6)
+    one.settle(KEY, 99, 150)
+    clock.now += 60
+    first, second = await one.admit(KEY, 70), await two.admit(KEY, 70)
+    assert (first.reserved, second.reserved) == (70, 30)
 
 
 async def test_a_replica_counts_alone_while_the_counter_is_dead_and_asks_again_later(clock: SimpleNamespace) -> None:
@@ -73,14 +81,14 @@ async def test_a_replica_counts_alone_while_the_counter_is_dead_and_asks_again_l
     rates = SharedRates(connect=actors.connect)
     actors.error = ActorDiedError()
     assert await admitted(rates, times=5) == 2
-    rates.spend(KEY, 500)
+    assert await rates.charge(KEY, 500, 0) == 0
     assert actors.connections == 1
     actors.error = None
     clock.now += 4.9
-    assert await rates.admit(KEY) > 0
+    assert (await rates.admit(KEY, 0)).wait_s > 0
     assert actors.connections == 1
     clock.now += 0.2
-    assert await rates.admit(KEY) == 0  # the counter knows nothing of what was counted without it
+    assert (await rates.admit(KEY, 0)).wait_s == 0  # the counter knows nothing of what was counted without it
     assert actors.connections == 2
 
 

@@ -148,7 +148,7 @@ def test_values_survive_the_way_between_processes() -> None:
 # ------------------------------------------------------------------ sparse and ColBERT rows
 
 DIMENSION = 3
-ALL = DENSE | {Capability.SPARSE, Capability.COLBERT}
+ALL = DENSE | {Capability.SPARSE, Capability.COLBERT, Capability.TOKEN_STATES}
 
 
 def text_of(seed: int, want: frozenset[Capability]) -> Encoded:
@@ -160,6 +160,7 @@ def text_of(seed: int, want: frozenset[Capability]) -> Encoded:
         draw.random(DIMENSION, np.float32),
         sparse if Capability.SPARSE in want else None,
         draw.random((tokens, DIMENSION), np.float32) if Capability.COLBERT in want else None,
+        draw.random((tokens, DIMENSION), np.float32) if Capability.TOKEN_STATES in want else None,
     )
 
 
@@ -168,7 +169,9 @@ results = st.lists(
         st.builds(
             text_of,
             st.integers(0, 10**6),
-            st.frozensets(st.sampled_from([Capability.SPARSE, Capability.COLBERT])).map(DENSE.union),
+            st.frozensets(st.sampled_from([Capability.SPARSE, Capability.COLBERT, Capability.TOKEN_STATES])).map(
+                DENSE.union
+            ),
         ),
         st.just(NonFiniteError("no number")),
         st.just(QueueFullError("full", retry_after_s=2.5)),
@@ -182,13 +185,14 @@ def plain(result: Encoded | ServiceError) -> dict[str, Any]:
     """The slow form of what is expected of one text in an answer in which everything was asked for."""
     if isinstance(result, ServiceError):
         failure = (result.code, result.message, result.retry_after_s)
-        return {"failure": failure, "dense": [0.0] * DIMENSION, "sparse": {}, "colbert": []}
+        return {"failure": failure, "dense": [0.0] * DIMENSION, "sparse": {}, "colbert": [], "states": []}
     ids, weights = result.sparse or (np.empty(0), np.empty(0))
     return {
         "failure": None,
         "dense": result.dense.tolist(),
         "sparse": dict(zip(ids.tolist(), weights.tolist(), strict=True)),
         "colbert": [] if result.colbert is None else result.colbert.tolist(),
+        "states": [] if result.states is None else result.states.tolist(),
     }
 
 
@@ -197,17 +201,20 @@ def told(answer: EncodedBatch) -> list[dict[str, Any]]:
     assert answer.sparse_ids is not None
     assert answer.sparse_weights is not None
     assert answer.colbert is not None
+    assert answer.states is not None
     failures = {f.index: (f.code, f.message, f.retry_after_s) for f in answer.failures}
     assert len(failures) == len(answer.failures)
-    rows = zip(answer.dense, answer.sparse_ids.rows(), answer.sparse_weights.rows(), answer.colbert.rows(), strict=True)
+    ragged = (answer.sparse_ids, answer.sparse_weights, answer.colbert, answer.states)
+    rows = zip(answer.dense, *(part.rows() for part in ragged), strict=True)
     return [
         {
             "failure": failures.get(i),
             "dense": dense.tolist(),
             "sparse": dict(zip(ids.tolist(), weights.tolist(), strict=True)),
             "colbert": vectors.tolist(),
+            "states": states.tolist(),
         }
-        for i, (dense, ids, weights, vectors) in enumerate(rows)
+        for i, (dense, ids, weights, vectors, states) in enumerate(rows)
     ]
 
 
@@ -247,6 +254,7 @@ def test_an_answer_has_no_rows_of_what_nobody_wants(want: frozenset[Capability])
         assert (answer.sparse_ids is not None) == (Capability.SPARSE in want)
         assert (answer.sparse_weights is not None) == (Capability.SPARSE in want)
         assert (answer.colbert is not None) == (Capability.COLBERT in want)
+        assert (answer.states is not None) == (Capability.TOKEN_STATES in want)
 
 
 def test_the_rows_of_a_part_are_views_not_copies() -> None:

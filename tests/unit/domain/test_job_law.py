@@ -21,6 +21,7 @@ P, R, C, F, X = JobStatus
 LAW = {  # written a second time, by hand: a change of the law must be wanted twice
     "submitted": {P: P},
     "waiting": {P: P},
+    "stopping": {P: P, R: R},
     "lost": {P: P, R: P},
     "interrupted": {P: P, R: P},
     "cancelled": {P: X, R: X},
@@ -170,6 +171,37 @@ def test_a_completed_job_says_whether_it_made_its_model_better(
     note = note_of(done, record)
     assert note is not None
     assert (note.level, note.message) == (level, record.message)
+
+
+@pytest.mark.parametrize(
+    ("sparse", "colbert", "says", "level"),
+    [
+        (0.5, 0.9, "served as 'my-e5'; nDCG@10 on the held-out examples: dense rose from 0.600 to 0.700, sparse rose "
+                   "from 0.400 to 0.500, ColBERT is as it was, 0.900", "info"),
+        (0.3, 0.9, "WORSE than its base 'multilingual-e5-small' by its sparse head: nDCG@10", "warning"),
+        (0.3, 0.8, "by its sparse and ColBERT heads: nDCG@10", "warning"),
+    ],
+)  # fmt: skip
+def test_a_completed_job_judges_every_head_of_its_model(sparse: float, colbert: float, says: str, level: str) -> None:
+    before = {"ndcg@10": 0.6, "sparse_ndcg@10": 0.4, "colbert_ndcg@10": 0.9}
+    after = {"ndcg@10": 0.7, "sparse_ndcg@10": sparse, "colbert_ndcg@10": colbert}
+    measured = [event(EventType.METRICS, when=when, **m) for when, m in (("before", before), ("after", after))]
+    record = folded(*measured, event(EventType.DONE), record=RUNNING)
+    assert says in record.message
+    note = note_of(event(EventType.DONE), record)
+    assert note is not None
+    assert note.level == level
+
+
+def test_a_lasting_warning_is_part_of_the_last_message_once_and_of_the_record() -> None:
+    warning = event(EventType.NOTE, level="warning", message="the model has COLLAPSED", lasting=True)
+    passing = event(EventType.NOTE, level="warning", message="memory ran out")
+    record = folded(warning, passing, warning, event(EventType.PUBLISHED), event(EventType.DONE), record=RUNNING)
+    assert record.warning == "the model has COLLAPSED"
+    assert record.message.endswith("was not measured. WARNING: the model has COLLAPSED")
+    note = note_of(event(EventType.DONE), record)
+    assert note is not None
+    assert note.level == "warning"
 
 
 def test_a_failed_job_gives_the_reason_of_the_training() -> None:

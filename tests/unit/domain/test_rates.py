@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,15 +17,15 @@ def limited(requests: int | None = None, tokens: int | None = None, name: str = 
 
 
 def admitted(rates: Rates, key: ApiKey, times: list[float]) -> list[float]:
-    return [now for now in times if rates.admit(key, now) == 0]
+    return [now for now in times if not rates.admit(key, now).wait_s]
 
 
 def test_a_minutes_worth_may_come_at_once_and_then_as_much_as_flows_in() -> None:
     rates = Rates()
     key = limited(requests=6)  # one in ten seconds
     assert admitted(rates, key, [100.0] * 20) == [100.0] * 6
-    assert rates.admit(key, 100.0) == 10
-    assert rates.admit(key, 104.0) == 6
+    assert rates.admit(key, 100.0).wait_s == 10
+    assert rates.admit(key, 104.0).wait_s == 6
     assert admitted(rates, key, [109.9, 110.0, 110.1, 125.0, 130.0]) == [110.0, 125.0, 130.0]
     assert admitted(rates, key, [10_000.0] * 20) == [10_000.0] * 6
 
@@ -31,44 +33,75 @@ def test_a_minutes_worth_may_come_at_once_and_then_as_much_as_flows_in() -> None
 def test_a_refusal_costs_nothing() -> None:
     rates = Rates()
     key = limited(requests=1)
-    assert rates.admit(key, 0) == 0
-    assert [rates.admit(key, 0) for _ in range(50)] == [60] * 50
-    assert rates.admit(key, 60) == 0
+    assert rates.admit(key, 0).wait_s == 0
+    assert [rates.admit(key, 0).wait_s for _ in range(50)] == [60] * 50
+    assert rates.admit(key, 60).wait_s == 0
 
 
 def test_tokens_are_taken_on_credit_and_the_debt_is_paid_before_the_next_request() -> None:
     rates = Rates()
     key = limited(tokens=600)  # ten a second
-    assert rates.admit(key, 0) == 0
-    rates.spend(key, 599, 0)
-    assert rates.admit(key, 0) == 0
-    rates.spend(key, 5000, 0)
-    assert rates.admit(key, 0) == pytest.approx(500.0)
-    assert rates.admit(key, 499.8) > 0
-    assert rates.admit(key, 500.0) == 0
+    assert rates.admit(key, 0).wait_s == 0
+    rates.charge(key, 599, 0, reserved=0)
+    assert rates.admit(key, 0).wait_s == 0
+    rates.charge(key, 5000, 0, reserved=0)
+    assert rates.admit(key, 0).wait_s == pytest.approx(500.0)
+    assert rates.admit(key, 499.8).wait_s > 0
+    assert rates.admit(key, 500.0).wait_s == 0
 
 
 def test_the_longer_of_two_waits_counts_and_a_request_without_tokens_left_is_not_counted() -> None:
     rates = Rates()
     key = limited(requests=2, tokens=60)
-    assert rates.admit(key, 0) == 0
-    rates.spend(key, 70, 0)
-    assert rates.admit(key, 0) == pytest.approx(11)
-    assert rates.admit(key, 11) == 0
-    assert rates.admit(key, 11) == pytest.approx(19)  # the second request is there 30 s after the first
+    assert rates.admit(key, 0).wait_s == 0
+    rates.charge(key, 70, 0, reserved=0)
+    assert rates.admit(key, 0).wait_s == pytest.approx(11)
+    assert rates.admit(key, 11).wait_s == 0
+    assert rates.admit(key, 11).wait_s == pytest.approx(19)  # the second request is there 30 s after the first
+
+
+def test_an_estimate_is_reserved_raised_and_what_is_left_of_it_given_back() -> None:
+    rates = Rates()
+    key = limited(tokens=60)
+    first = rates.admit(key, 0, estimate=40)
+    second = rates.admit(key, 0, estimate=40)
+    assert (first.reserved, second.reserved) == (40, 20)  # an estimate takes what is there, and no credit
+    assert rates.admit(key, 0).wait_s == 1
+    assert rates.charge(key, 10, 0, reserved=second.reserved) == 0  # without its own 20 there are 20
+    assert rates.charge(key, 1, 0, reserved=5) == 6  # the others have left nothing
+    rates.settle(key, 0, 0, reserved=first.reserved)
+    rates.settle(key, 30, 0, reserved=30)
+    assert rates.admit(key, 0, estimate=99).reserved == 30
+    rates.settle(key, 0, 0, reserved=10**6)
+    assert rates.admit(key, 0, estimate=99).reserved == 60  # never more than a minute's worth
+
+
+@given(st.lists(st.tuples(st.integers(0, 80), st.integers(0, 80)), max_size=30), st.randoms(use_true_random=False))
+def test_requests_that_run_in_any_order_spend_at_most_the_limit_and_one_request(
+    sizes: list[tuple[int, int]], random: Random
+) -> None:
+    rates, key, spent = Rates(), limited(tokens=100), list[int]()
+    admitted = [(estimate, used, rates.admit(key, 0, estimate=estimate)) for estimate, used in sizes]
+    running = [(used, admission.reserved) for _, used, admission in admitted if not admission.wait_s]
+    random.shuffle(running)
+    for used, reserved in running:
+        extra = used - reserved
+        if extra <= 0 or not rates.charge(key, extra, 0, reserved=reserved):
+            spent.append(used)
+    assert sum(spent) <= 100 + max(spent, default=0)
 
 
 def test_keys_do_not_share_and_a_changed_limit_begins_anew() -> None:
     rates = Rates()
-    assert rates.admit(limited(requests=1), 0) == 0
-    assert rates.admit(limited(requests=1, name="b"), 0) == 0
-    assert rates.admit(limited(requests=1), 0) > 0
+    assert rates.admit(limited(requests=1), 0).wait_s == 0
+    assert rates.admit(limited(requests=1, name="b"), 0).wait_s == 0
+    assert rates.admit(limited(requests=1), 0).wait_s > 0
     assert admitted(rates, limited(requests=3), [0.0] * 9) == [0.0] * 3
 
 
 def test_a_key_without_limits_is_never_refused() -> None:
     rates = Rates()
-    rates.spend(limited(), 10**9, 0)
+    rates.charge(limited(), 10**9, 0, reserved=0)
     assert admitted(rates, limited(), [0.0] * 50) == [0.0] * 50
 
 

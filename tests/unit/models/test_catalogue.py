@@ -171,3 +171,22 @@ def test_the_next_one_that_goes_takes_along_what_a_process_that_died_has_left(mo
     write_manifest(models_dir / "laws", base="e5-base")
     delete_fine_tune("laws", models_dir)
     assert list((models_dir / ".trash").iterdir()) == []
+
+
+def test_a_fine_tune_that_is_a_link_leaves_nothing_and_what_it_leads_to_stays(models_dir: Path) -> None:
+    elsewhere = models_dir.parent / "elsewhere"
+    write_manifest(elsewhere, base="e5-base")
+    (models_dir / "laws").symlink_to(elsewhere)
+    delete_fine_tune("laws", models_dir)
+    assert list((models_dir / ".trash").iterdir()) == []
+    assert (elsewhere / "manifest.json").exists()
+
+
+def test_a_link_in_the_place_of_the_trash_is_not_emptied(models_dir: Path) -> None:
+    elsewhere = models_dir.parent / "elsewhere"
+    write_manifest(elsewhere / "kept", base="e5-base")
+    (models_dir / ".trash").symlink_to(elsewhere)
+    write_manifest(models_dir / "laws", base="e5-base")
+    delete_fine_tune("laws", models_dir)
+    assert (elsewhere / "kept" / "manifest.json").exists()
+    assert find_fine_tune("laws", models_dir) is None

@@ -93,6 +93,21 @@ def test_token_vectors_are_the_colbert_vectors(tiny: EmbeddingModel) -> None:
         np.testing.assert_allclose(vectors, result.colbert, atol=TOLERANCE)
 
 
+def test_a_text_may_have_its_vector_as_pooled_and_the_states_of_its_tokens_beside_others(tiny: EmbeddingModel) -> None:
+    wants = [DENSE | {Capability.UNNORMALIZED}, DENSE, DENSE | {Capability.TOKEN_STATES}, ALL, ALL, DENSE]
+    results = encoded(tiny.encode(asked(wants)))
+    expected = encoded(tiny.encode(asked([DENSE] * len(ROWS))))
+    norms = [float(np.linalg.norm(result.dense)) for result in results]
+    assert abs(norms[0] - 1) > 0.1
+    np.testing.assert_allclose(norms[1:], 1, atol=1e-6)
+    np.testing.assert_allclose(results[0].dense / norms[0], expected[0].dense, atol=TOLERANCE)
+    assert [result.states is None for result in results] == [True, True, False, True, True, True]
+    assert results[2].states is not None
+    assert results[2].states.shape == (len(ROWS[2]), 32)
+    first = results[2].states[0]  # this family pools the first token
+    np.testing.assert_allclose(first / np.linalg.norm(first), expected[2].dense, atol=TOLERANCE)
+
+
 # ------------------------------------------------------------------ heads that must be left alone
 
 

@@ -1,4 +1,4 @@
-"""The examples of a job: merged, split the same way every time, formatted as the model reads them."""
+"""The examples of a job: merged, formatted as the model reads them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,7 @@ from hypothesis import strategies as st
 
 from serve_app.domain.profiles import BGE_M3, E5, TextRole
 from tests.unit.training.jobs import write_examples
-from training.data import (
-    Example,
-    columns,
-    load_split,
-    merge,
-    pairs,
-    read_examples,
-    split,
-)  # fmt: skip
+from training.data import Example, columns, merge, pairs, read_examples
 from training.errors import TrainingError
 from training.rivals import most_in_a_batch, text_ids
 
@@ -26,9 +18,6 @@ from training.rivals import most_in_a_batch, text_ids
 def most(rows: dict[str, list[str]]) -> int:
     """How many of the rows may be in one batch."""
     return most_in_a_batch(text_ids(rows.values()), 1000)
-
-
-TEN = [Example(f"q{i}", (f"p{i}",)) for i in range(10)]
 
 
 def test_examples_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -51,50 +40,6 @@ def test_examples_of_one_query_become_one() -> None:
 
 def test_a_query_without_a_positive_is_left_out() -> None:
     assert merge([Example("a", (), ("n",)), Example("b", ("p",))]) == [Example("b", ("p",))]
-
-
-@given(count=st.integers(2, 60), fraction=st.floats(0, 0.5), seed=st.integers(0, 5))
-def test_a_split_parts_the_examples_and_leaves_two_to_train_on(count: int, fraction: float, seed: int) -> None:
-    examples = [Example(str(i), (f"p{i}",)) for i in range(count)]
-    parts = split(examples, fraction=fraction, seed=seed, held_out=None)
-    assert sorted([*parts.train, *parts.held_out], key=examples.index) == examples
-    assert len(parts.train) >= 2
-    assert bool(parts.held_out) == (fraction > 0 and count > 2)
-    assert parts == split(examples, fraction=fraction, seed=seed, held_out=None)
-
-
-@given(seed=st.integers(0, 9))
-def test_nothing_is_held_out_if_the_rest_could_form_no_batch(seed: int) -> None:
-    two_of_one_passage = [Example("a", ("p",)), Example("b", ("p",)), Example("c", ("q",))]
-    parts = split(two_of_one_passage, fraction=0.1, seed=seed, held_out=None)
-    assert parts.held_out in {(), (two_of_one_passage[0],), (two_of_one_passage[1],)}
-    assert most(columns(parts.train, E5, seed=seed)) == 2
-
-
-def test_another_seed_holds_out_others() -> None:
-    first, second = (split(TEN, fraction=0.3, seed=seed, held_out=None).held_out for seed in (1, 2))
-    assert len(first) == len(second) == 3
-    assert first != second
-
-
-def test_the_clients_own_held_out_queries_are_not_trained_on(tmp_path: Path) -> None:
-    write_examples(tmp_path / "pairs.jsonl", TEN)
-    write_examples(tmp_path / "eval.jsonl", [Example("q3", ("other",)), Example("new", ("p",))])
-    parts = load_split(tmp_path, fraction=0.5, seed=0)
-    assert [e.query for e in parts.held_out] == ["q3", "new"]
-    assert [e.query for e in parts.train] == [f"q{i}" for i in range(10) if i != 3]
-
-
-@pytest.mark.parametrize("examples", [[], [Example("q", ("p",))], [Example("q", ("p",)), Example("q", ("r",))]])
-def test_fewer_than_two_queries_can_not_be_trained_on(tmp_path: Path, examples: list[Example]) -> None:
-    write_examples(tmp_path / "pairs.jsonl", examples)
-    with pytest.raises(TrainingError, match="left to train on"):
-        load_split(tmp_path, fraction=0.1, seed=0)
-
-
-def test_a_job_without_examples_says_so(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"pairs\.jsonl is missing"):
-        load_split(tmp_path, fraction=0.1, seed=0)
 
 
 def test_every_pair_is_a_row_formatted_by_its_role() -> None:

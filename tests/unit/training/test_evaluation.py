@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.domain.embeddings import Float32
+from serve_app.domain.embeddings import Encoded, Float32
 from serve_app.domain.profiles import E5, TextRole
 from training import evaluation
-from training.data import Example, Split
+from training.data import Example
 from training.evaluation import evaluate, held_out_task, ranking_metrics
+from training.splitting import Split
 
 TRAIN = tuple(Example(f"q{i}", (f"p{i}",)) for i in range(20))
 HELD_OUT = (Example("h0", ("a", "b")), Example("h1", ("p3",)), Example("h2", ("a",)))
+
+
+def dense(vectors: Float32) -> Iterable[tuple[int, Encoded]]:
+    """A model that computes these, the last text first."""
+    return [(i, Encoded(row)) for i, row in reversed(list(enumerate(vectors)))]
 
 
 def metrics_by_loops(scores: Float32, relevant: Sequence[set[int]]) -> dict[str, float]:
@@ -75,6 +81,14 @@ def test_the_passages_of_the_training_examples_are_documents_too() -> None:
     }
 
 
+def test_a_passage_or_query_in_another_spelling_is_as_right() -> None:
+    twins = (Example("How?", ("Answer",)), Example("how?", ("answer", "more")))
+    task = held_out_task(Split(TRAIN, twins), E5, seed=0)
+    assert task is not None
+    wanted = {E5.format(TextRole.PASSAGE, text) for text in ("Answer", "answer", "more")}
+    assert [{task.documents[i] for i in places} for places in task.relevant] == [wanted, wanted]
+
+
 def test_a_large_task_is_drawn_small_and_keeps_every_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "MAX_QUERIES", 2)
     monkeypatch.setattr(evaluation, "MAX_DOCUMENTS", 5)
@@ -93,12 +107,13 @@ def test_a_model_that_knows_the_answers_scores_one_and_an_indifferent_one_does_n
     task = held_out_task(Split(TRAIN, HELD_OUT), E5, seed=0)
     assert task is not None
 
-    def knowing(texts: Sequence[str]) -> Float32:
+    def knowing(texts: Sequence[str]) -> Iterable[tuple[int, Encoded]]:
         if tuple(texts) == task.documents:
-            return np.eye(len(task.documents), dtype=np.float32)
-        return np.array([[i in wanted for i in range(len(task.documents))] for wanted in task.relevant], np.float32)
+            return dense(np.eye(len(task.documents), dtype=np.float32))
+        rows = [[i in wanted for i in range(len(task.documents))] for wanted in task.relevant]
+        return dense(np.array(rows, np.float32))
 
     perfect = evaluate(task, knowing)
     assert perfect["ndcg@10"] == perfect["mrr@10"] == perfect["recall@10"] == 1.0
     assert (perfect["queries"], perfect["documents"]) == (3, 22)
-    assert evaluate(task, lambda texts: np.ones((len(texts), 2), np.float32))["ndcg@10"] < 0.9
+    assert evaluate(task, lambda texts: dense(np.ones((len(texts), 2), np.float32)))["ndcg@10"] < 0.9

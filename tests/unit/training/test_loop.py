@@ -81,7 +81,13 @@ def test_a_job_says_what_it_does(finished: dict[TrainingKind, tuple[Path, Path]]
     (started,) = of_type(lines, "started")
     assert (started["total_steps"], started["train_pairs"], started["eval_pairs"]) == (4, 16, 4)
     assert (started["device"], started["world_size"], started["resumed_step"]) == ("cpu", 1, 0)
-    assert [line["message"] for line in of_type(lines, "event")] == ["measuring the base", "measuring the result"]
+    assert json.loads((folder / "manifest.json").read_text())["warnings"] == []
+    groups, *measured = [line["message"] for line in of_type(lines, "event")]
+    assert groups.startswith("4 of 20 queries are held out: 4 of 20 groups")
+    assert measured == ["measuring the base", "measuring the result"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["data"] == {"train_pairs": 16, "eval_pairs": 4, "train_groups": 16, "eval_groups": 4}
+    assert manifest["metrics"]["after"]["groups"] == 4
     assert [line["step"] for line in of_type(lines, "checkpoint")] == [2, 4]
     progress = of_type(lines, "progress")
     assert progress[0]["step"] == 1
@@ -110,7 +116,8 @@ def test_the_work_moves_with_every_mini_batch_of_measuring_and_of_training(tmp_p
     spec, job_dir = make_job(tmp_path, e5_tiny, mini_batch_size=2, checkpoint_steps=9)
     train(spec, job_dir, Counting(job_dir / FILE_NAME))
     measured = 20 // 8 + 1 + 1  # passages and queries, eight at a time
-    assert moves["measuring the base"] == moves["measuring the result"] == measured
+    assert moves["measuring the base"] == measured
+    assert moves["measuring the result"] == measured + 16 // 8  # training passages, to see that they differ
     assert moves["steps"] >= 4 * 2 * (2 + 2)  # queries and passages of each step, twice
 
 
@@ -147,6 +154,11 @@ def test_a_bge_m3_result_has_its_trained_heads(tmp_path: Path, bge_m3_tiny: Path
         before, after = (torch.load(f / name, weights_only=True)["weight"] for f in (bge_m3_tiny, folder))
         assert before.shape == after.shape
         assert not torch.equal(before, after)
+    measures = {f"{head}{name}" for head in ("", "sparse_", "colbert_") for name in ("ndcg@10", "recall@1", "mrr@10")}
+    metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
+    assert measures < metrics["before"].keys() == metrics["after"].keys()
+    assert metrics["after"] == {name: line[name] for line in of_type(read_lines(job_dir), "metrics")[1:]
+                                for name in metrics["after"]}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -205,6 +217,7 @@ def test_a_killed_job_goes_on_as_if_nothing_had_been(
     folder = run(spec, job_dir)
     lines = read_lines(job_dir)
     assert [line["resumed_step"] for line in of_type(lines, "started")] == [0, 2]
+    assert sum("are held out" in line["message"] for line in of_type(lines, "event")) == 1  # as are the groups
     assert [line["when"] for line in of_type(lines, "metrics")] == ["before", "after"]  # the base is measured once
     assert not half_written.exists()
     assert same_weights(folder, finished[TrainingKind.LORA][1])
@@ -221,6 +234,8 @@ def test_a_slow_job_has_checkpoints_before_it_has_taken_many_steps(
     )  # fmt: skip
     with pytest.raises(Killed):
         run(spec, job_dir, dies_after=2)
+    (state,) = job_dir.glob("checkpoints/*/trainer_state.json")
+    assert json.loads(state.read_text())["log_history"] == [], "a checkpoint does not grow with the steps"
     run(spec, job_dir)
     lines = read_lines(job_dir)
     assert [line["resumed_step"] for line in of_type(lines, "started")] == [0, 2]
@@ -266,6 +281,28 @@ def test_a_training_that_blows_up_says_so(tmp_path: Path, e5_tiny: Path) -> None
     with pytest.raises(TrainingError, match="lower learning_rate"):
         run(spec, job_dir)
     assert not (tmp_path / "models" / "tuned").exists()
+
+
+@pytest.mark.parametrize("family", ["e5", "bge-m3"])
+def test_a_collapsed_model_is_published_with_a_warning_if_it_was_measured_and_not_at_all_else(
+    tmp_path: Path, e5_tiny: Path, bge_m3_tiny: Path, family: str
+) -> None:
+    base = {"e5": e5_tiny, "bge-m3": bge_m3_tiny}[family]
+    collapsing: dict[str, Any] = {"family": family, "learning_rate": 0.1, "epochs": 5, "checkpoint_steps": 99}
+    spec, job_dir = make_job(tmp_path / "measured", base, **collapsing)
+    folder = run(spec, job_dir)
+    warnings = json.loads((folder / "manifest.json").read_text())["warnings"]
+    lasting = [line for line in of_type(read_lines(job_dir), "event") if line.get("lasting")]
+    assert [line["message"] for line in lasting] == warnings
+    assert {line["level"] for line in lasting} == {"warning"}
+    collapse, loss = warnings
+    assert "COLLAPSED: it computes one dense vector" in collapse
+    assert ("one vector for every token" in collapse) is (family == "bge-m3")
+    assert "no better than guessing" in loss
+    spec, job_dir = make_job(tmp_path / "not measured", base, eval_fraction=0.0, **collapsing)
+    with pytest.raises(TrainingError, match=r"COLLAPSED: .* not published, because nothing was held out"):
+        run(spec, job_dir)
+    assert not (Path(spec.models_dir) / "tuned").exists()
 
 
 def test_one_step_is_enough_to_learn_something(tmp_path: Path, e5_tiny: Path) -> None:

@@ -71,7 +71,7 @@ def test_the_picture_shows_each_step_once_with_its_latest_loss(tmp_path: Path) -
     assert "a &lt;b&gt; &amp; c" in svg
     texts = [text.text for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
     assert {"step", "loss", "0", "5"} <= set(texts)
-    assert not list(tmp_path.glob("*.new"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loss.svg", FILE_NAME]
 
 
 def test_nothing_is_drawn_before_the_first_step(tmp_path: Path) -> None:

@@ -87,11 +87,24 @@ def test_a_watched_job_ends_with_the_table(
     assert "7 queries, 70 documents" in out
 
 
+def test_the_table_has_a_row_for_each_head_that_was_measured() -> None:
+    before, after = ({**METRICS, "sparse_ndcg@10": value} for value in (0.25, 0.2))
+    assert "sparse_ndcg@10    0.250   0.200   -0.050" in submit.table(before, after)
+
+
 def test_a_job_that_failed_says_why_and_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, pairs: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, FakeService(FAILED), pairs, "--model-name", "mine", "--watch") == 1
     assert "the disk is full" in capsys.readouterr().out
+
+
+def test_a_service_that_may_only_read_jobs_says_where_to_submit(
+    monkeypatch: pytest.MonkeyPatch, pairs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reply = {"detail": "the fine-tuning jobs of this folder are managed by service A", "code": "jobs_read_only"}
+    assert run(monkeypatch, lambda _: httpx.Response(503, json=reply), pairs, "--model-name", "mine") == 1
+    assert capsys.readouterr().err == f"not submitted: 503: {reply['detail']}\n"
 
 
 def test_a_watcher_who_asks_too_often_waits(

@@ -1,0 +1,97 @@
+"""One text that is the same for every job: what the trained model computes of it, and the one that is served."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from serve_app.domain.embeddings import Encoded, Float32
+from serve_app.domain.profiles import TextRole
+from serve_app.models.heads import heaviest
+from serve_app.models.openmp import wait_passively
+from serve_app.models.source import ModelSource
+from training.contrastive import Heads
+from training.errors import TrainingError
+from training.m3 import M3Heads, special_ids_of
+from training.m3_heads import represent
+from training.model import Place
+
+wait_passively()
+
+import torch
+from sentence_transformers import SentenceTransformer
+from torch.nn import functional
+
+logger = logging.getLogger(__name__)
+
+_PROBE = "which texts answer this question?"
+
+
+def probe_text(source: ModelSource) -> str:
+    """The text, as the model reads it."""
+    return source.profile.format(TextRole.QUERY, _PROBE)
+
+
+@torch.inference_mode()
+def probe_of(model: SentenceTransformer, heads: Heads | None, source: ModelSource, place: Place) -> Encoded:
+    """What a trained model makes of the text, by every head that was trained."""
+    model.eval()
+    features = {name: value.to(model.device) for name, value in model.preprocess([probe_text(source)]).items()
+                if isinstance(value, torch.Tensor)}  # fmt: skip
+    with place.autocast():
+        output = model(features)
+    dense: Float32 = functional.normalize(output["sentence_embedding"][0].float(), dim=-1).cpu().numpy()
+    if not isinstance(heads, M3Heads):
+        return Encoded(dense)
+    vectors = represent(output, heads, special_ids_of(model).to(model.device))
+    kept = vectors.mask[0]
+    ids, weights = (values[0][kept].cpu().numpy() for values in (vectors.ids, vectors.weights))
+    return Encoded(dense, heaviest(ids.astype(np.int32), weights), vectors.colbert[0][kept].cpu().numpy())
+
+
+def agreement(trained: Encoded, served: Encoded) -> dict[str, float]:
+    """How far two models' representations of one text are the same, by head: 1 is equal.
+
+    Dense vectors by their cosine, ColBERT vectors by the mean cosine of a token's. Sparse weights have a length that
+    counts, so theirs is ``1 - |a - b|^2 / (2 max(|a|, |b|)^2)``, which is the cosine where the lengths are equal.
+    """
+    found = {"dense": float(trained.dense @ served.dense)}
+    if trained.sparse is not None and served.sparse is not None:
+        found["sparse"] = _sparse_agreement(trained.sparse, served.sparse)
+    if trained.colbert is not None and served.colbert is not None:
+        same = trained.colbert.shape == served.colbert.shape
+        found["ColBERT"] = float((trained.colbert * served.colbert).sum(axis=1).mean()) if same else 0.0
+    return found
+
+
+def check_agreement(trained: Encoded, served: Encoded, *, least: float, least_of_tokens: float) -> None:
+    """Makes sure that every head of the served model computes what the trained one does.
+
+    Args:
+        trained: What the trained model makes of a text.
+        served: What the served one does.
+        least: Agreement of the dense vectors.
+        least_of_tokens: Agreement of sparse weights and ColBERT vectors, whose errors no pooling evens out.
+
+    Raises:
+        TrainingError: A head computes something else.
+    """
+    found = agreement(trained, served)
+    logger.info("trained and served agree: %s", ", ".join(f"{head} {value:.4f}" for head, value in found.items()))
+    for head, value in found.items():
+        wanted = least if head == "dense" else least_of_tokens
+        if not value >= wanted:
+            raise TrainingError(
+                f"the result does not compute what was trained ({head} vectors agree by {value:.3f}, {wanted} is the "
+                f"least); it is not published"
+            )
+
+
+def _sparse_agreement(one: tuple[np.ndarray, Float32], other: tuple[np.ndarray, Float32]) -> float:
+    ids = np.union1d(one[0], other[0])
+    rows = np.zeros((2, len(ids)))
+    for row, (own, weights) in zip(rows, (one, other), strict=True):
+        row[np.searchsorted(ids, own)] = weights
+    largest = (rows**2).sum(axis=1).max(initial=0.0)
+    return 1.0 if largest == 0 else float(1 - ((rows[0] - rows[1]) ** 2).sum() / (2 * largest))
