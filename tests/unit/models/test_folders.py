@@ -285,7 +285,7 @@ def test_a_family_that_can_not_do_what_is_configured_is_told_where_it_belongs(
 
 
 def test_a_reranker_whose_name_tells_nothing_is_told_what_it_is(reranker: Path) -> None:
-    with pytest.raises(ModelLoadError, match="is a reranker .* configure 'law' under `rerankers:`"):
+    with pytest.raises(ModelLoadError, match=r"is a reranker .* configure 'law' under `rerankers:`"):
         describe("law", reranker)
 
 
