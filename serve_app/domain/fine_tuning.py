@@ -37,6 +37,12 @@ CLUSTER_VARIABLE = "RETRIEVAL_CLUSTER"
 """Tells the training which cluster started it. Ray Jobs tell ``RAY_ADDRESS``, but that of whatever cluster was started
 last on the machine."""
 
+LEASE_VARIABLE = "RETRIEVAL_LEASE_HOLDER"
+"""Tells the training which cluster held the lease of the jobs folder when it was started."""
+
+ATTEMPT_VARIABLE = "RETRIEVAL_JOB_ATTEMPT"
+"""Tells the training which attempt of its job it is, counted from 1."""
+
 NARROWEST_IN_FOUR_BITS = 64
 """Columns of a layer that Q-LoRA can quantise, and what they must be a multiple of: one block of weights."""
 

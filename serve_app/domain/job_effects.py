@@ -31,12 +31,18 @@ def _waiting(record: JobRecord, event: JobEvent) -> JobRecord:
     return replace(record, pending_reason=reason, message=reason or "starts", heard_at=heard_at)
 
 
+def _stopping(record: JobRecord, event: JobEvent) -> JobRecord:
+    reason = event.text("reason") or "the training is stopped"
+    return replace(record, stopping=reason, message=reason)
+
+
 def _lost(record: JobRecord, event: JobEvent) -> JobRecord:
     reason = event.text("reason") or "the training is gone"
     resumed = f"step {record.checkpoint}" if record.checkpoint else "the start"
     return replace(
         count_loss(record, event.type),
         submission_id=None,
+        stopping=None,
         seconds_left=None,
         pending_reason="waits to be started again",
         message=f"{reason}; it will go on from {resumed}",
@@ -126,6 +132,7 @@ EFFECTS: Mapping[EventType, Callable[[JobRecord, JobEvent], JobRecord]] = Mappin
     {
         EventType.SUBMITTED: _submitted,
         EventType.WAITING: _waiting,
+        EventType.STOPPING: _stopping,
         EventType.LOST: _lost,
         EventType.INTERRUPTED: _lost,
         EventType.CANCELLED: _cancelled,

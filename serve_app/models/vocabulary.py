@@ -115,6 +115,9 @@ def _word_start_scheme(folder: Path) -> str | None:
     """Where the class XLMRobertaTokenizer marks the start of a word at the beginning of a text; None for others."""
     path = folder / "tokenizer_config.json"
     config = read_object(path, {})
-    if not str(config.get("tokenizer_class", "")).startswith("XLMRobertaTokenizer"):
+    name = config.get("tokenizer_class")
+    if name is None and read_object(folder / "config.json", {}).get("model_type") == "xlm-roberta":
+        name = "XLMRobertaTokenizer"  # as transformers chooses
+    if not str(name).startswith("XLMRobertaTokenizer"):
         return None
     return "always" if config.get("add_prefix_space", True) else "never"

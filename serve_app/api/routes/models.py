@@ -12,7 +12,7 @@ from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.problems import Problem
 from serve_app.api.replies import json_reply
 from serve_app.api.schemas.models import Model, Models
-from serve_app.domain.errors import ConflictError, JobNotFoundError, ModelNotFoundError
+from serve_app.domain.errors import ConflictError, ModelNotFoundError
 
 
 def models_router(gateway: Gateway, jobs: JobsGateway) -> APIRouter:
@@ -49,25 +49,10 @@ def models_router(gateway: Gateway, jobs: JobsGateway) -> APIRouter:
     )
     async def delete(name: str) -> Response:
         """Its name is free at once; requests that are under way are answered."""
-        if (job_id := await _live_job_on(name, jobs)) is not None:
-            raise ConflictError(f"{name!r} is the base of the job {job_id}; cancel that first")
+        for record in await jobs.live():
+            if record.base_model == name:
+                raise ConflictError(f"{name!r} is the base of the job {record.id}; cancel that first")
         await gateway.delete_model(name)
         return Response(status_code=204)
 
     return router
-
-
-async def _live_job_on(base: str, jobs: JobsGateway) -> str | None:
-    after = None
-    while True:
-        try:
-            page = await jobs.page(limit=100, after=after)
-        except JobNotFoundError:  # the last job of the page before was deleted under us
-            after = None
-            continue
-        if not page:
-            return None
-        for record in page:
-            if record.base_model == base and not record.status.is_terminal:
-                return record.id
-        after = page[-1].id

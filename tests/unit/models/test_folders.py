@@ -11,7 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from serve_app.domain.errors import ModelLoadError
-from serve_app.domain.profiles import TextRole
+from serve_app.domain.profiles import PROFILES, Capability, Pooling, TextRole
 from serve_app.models.embedder import EmbeddingModel, TextToEncode
 from serve_app.models.loader import load_cross_encoder, load_model
 from serve_app.models.source import ModelSource, describe
@@ -72,6 +72,7 @@ HONOURED: dict[str, tuple[str, tuple[Change, ...]]] = {  # name -> the folder it
     "e5-of-a-classifier": ("e5", (edit("config.json", architectures=["BertForSequenceClassification"]),)),
     "e5-roberta": ("m3", (edit(SETTINGS, prompts=E5_PROMPTS), edit("config.json", model_type="roberta"))),
     "bge-m3": ("m3", ()),
+    "bge-m3-of-no-tokenizer": ("m3", (remove(TOKENIZER), remove("special_tokens_map.json"))),
     "bge-m3-empty-prompts": ("m3", (edit(SETTINGS, prompts={"query": "", "document": ""}),)),
 }
 
@@ -263,6 +264,39 @@ def test_a_reranker_that_is_configured_as_an_encoder_is_told_what_it_is(reranker
     with pytest.raises(ModelLoadError, match=r"XLMRobertaForSequenceClassification\) is a reranker") as caught:
         start("my-reranker", reranker, family="e5")
     assert "under `rerankers:` with `kind: cross-encoder`" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("family", "needs", "says"),
+    [
+        ("cross-encoder", Capability.COLBERT, "is a reranker .* under `rerankers:` with `kind: cross-encoder`"),
+        ("cross-encoder", Capability.DENSE, "is a reranker .* under `rerankers:` with `kind: cross-encoder`"),
+        ("e5", Capability.PAIR_SCORE, "is an encoder, not a cross-encoder; configure it under `models:`$"),
+        ("bge-m3", Capability.PAIR_SCORE, "under `models:`, or under `rerankers:` with `kind: colbert`$"),
+        ("e5", Capability.COLBERT, "which has no colbert; these have: bge-m3"),
+    ],
+)
+def test_a_family_that_can_not_do_what_is_configured_is_told_where_it_belongs(
+    family: str, needs: Capability, says: str
+) -> None:
+    source = ModelSource("mine", Path("mine"), PROFILES[family], Pooling.MEAN, dimension=32, max_tokens=512)
+    with pytest.raises(ModelLoadError, match=says):
+        source.require(needs)
+
+
+def test_a_reranker_whose_name_tells_nothing_is_told_what_it_is(reranker: Path) -> None:
+    with pytest.raises(ModelLoadError, match="is a reranker .* configure 'law' under `rerankers:`"):
+        describe("law", reranker)
+
+
+def test_an_architecture_that_is_not_served_is_named_before_a_family_is_asked_for(
+    e5_tiny: Path, tmp_path: Path
+) -> None:
+    folder = copy_of(e5_tiny, tmp_path / "law", edit("config.json", model_type="qwen3"))
+    with pytest.raises(
+        ModelLoadError, match="the architecture 'qwen3' is not served; served are: bert, roberta, xlm-rob"
+    ):
+        describe("law", folder)
 
 
 def test_an_encoder_that_is_configured_as_a_reranker_is_told_what_it_is(e5_tiny: Path) -> None:

@@ -234,6 +234,8 @@ def test_a_slow_job_has_checkpoints_before_it_has_taken_many_steps(
     )  # fmt: skip
     with pytest.raises(Killed):
         run(spec, job_dir, dies_after=2)
+    (state,) = job_dir.glob("checkpoints/*/trainer_state.json")
+    assert json.loads(state.read_text())["log_history"] == [], "a checkpoint does not grow with the steps"
     run(spec, job_dir)
     lines = read_lines(job_dir)
     assert [line["resumed_step"] for line in of_type(lines, "started")] == [0, 2]

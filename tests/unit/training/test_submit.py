@@ -110,6 +110,14 @@ def test_a_job_that_failed_says_why_and_is_a_failure(
     assert "the disk is full" in capsys.readouterr().out
 
 
+def test_a_service_that_may_only_read_jobs_says_where_to_submit(
+    monkeypatch: pytest.MonkeyPatch, pairs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reply = {"detail": "the fine-tuning jobs of this folder are managed by service A", "code": "jobs_read_only"}
+    assert run(monkeypatch, lambda _: httpx.Response(503, json=reply), pairs, "--model-name", "mine") == 1
+    assert capsys.readouterr().err == f"not submitted: 503: {reply['detail']}\n"
+
+
 def test_a_watcher_who_asks_too_often_waits(
     monkeypatch: pytest.MonkeyPatch, pairs: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
