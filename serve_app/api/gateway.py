@@ -159,6 +159,7 @@ class ModelState:
         metrics: Of a fine-tune: retrieval on held-out pairs, ``before`` and ``after``.
         pooling: How token states become its vector: ``mean`` or ``cls``.
         max_backlog_tokens: Tokens that may wait for one of its replicas; beyond that it refuses more.
+        max_batch_tokens: Padded tokens of one forward; unknown until a replica answers.
     """
 
     name: str
@@ -175,6 +176,20 @@ class ModelState:
     metrics: Mapping[str, Mapping[str, float]] | None = None
     pooling: str | None = None
     max_backlog_tokens: int | None = None
+    max_batch_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What one HTTP replica does at once.
+
+    Attributes:
+        max_concurrent_requests: Requests that are inside at once.
+        tokenization_workers: Threads that tokenise lists.
+    """
+
+    max_concurrent_requests: int
+    tokenization_workers: int
 
 
 class Gateway(Protocol):
@@ -183,6 +198,11 @@ class Gateway(Protocol):
     Texts are never empty. An error has ``item`` set where a single text is at
     fault; of a rerank request that is the index of the candidate, or -1 for the query.
     """
+
+    @property
+    def capacity(self) -> Capacity:
+        """What this HTTP replica does at once."""
+        ...
 
     async def embed(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> Embedded:
         """Dense vectors of texts, as queries or as passages, or without a role as they are."""
