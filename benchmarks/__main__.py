@@ -64,7 +64,7 @@ def measure(plan: Plan) -> dict[str, Any]:
     settings = Settings(**config["applications"][0]["args"])
     model = settings.models[0]
     source = find_model(model.name, settings.models_dir)
-    tokenizer = TextTokenizer(source.folder, source.max_tokens)
+    tokenizer = TextTokenizer.of(source)
     texts = {kind: counted_texts(kind, tokenizer) for kind in KINDS}
     threads = threads_for(model.num_cpus, model.most_replicas) if model.threads == "auto" else model.threads
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:

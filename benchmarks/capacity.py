@@ -61,7 +61,7 @@ def main() -> int:
     options = parser.parse_args()
     health = httpx.get(f"{options.url}/health", timeout=60).raise_for_status().json()
     source = find_model(options.folder.name, options.folder.parent)
-    tokenizer = TextTokenizer(source.folder, source.max_tokens)
+    tokenizer = TextTokenizer.of(source)
     texts = {kind: counted_texts(kind, tokenizer) for kind in KINDS}
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         reference = str(Path(scratch) / "reference.npz")

@@ -23,13 +23,14 @@ from serve_app.apart import free_port, is_free, own_places, unset
 _SHORT = "/tmp"  # a Unix socket goes below it, whose path has about a hundred bytes
 
 # As in configs/serve.env, which explains it; for those who start without that file, the container among them.
+EDGE = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.api.edge.middlewares"}
 HEAD_TIMEOUT = {"RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "leastconn\n    timeout http-request 10s"}
 
 
 def main(arguments: list[str]) -> None:
     """Starts a local Ray cluster (or joins ``RAY_ADDRESS``) and runs Serve's own command line on it."""
     with tempfile.TemporaryDirectory(prefix="retrieval-", dir=_SHORT, ignore_cleanup_errors=True) as folder:
-        os.environ.update(unset(own_places(Path(folder)) | HEAD_TIMEOUT, os.environ))
+        os.environ.update(unset(own_places(Path(folder)) | HEAD_TIMEOUT | EDGE, os.environ))
         _run(arguments)
 
 

@@ -97,7 +97,7 @@ class ModelSettings(DeploymentSettings):
 
     Attributes:
         name: The folder ``models_dir/name`` if it exists, else that name on the model hub.
-        family: ``e5`` or ``bge-m3``, where the name and the manifest do not tell.
+        family: ``e5``, ``e5-instruct`` or ``bge-m3``, where the name and the manifest do not tell.
         device: ``auto``, ``cpu`` or ``cuda``. A replica sees only the GPU that it has a share of.
         dtype: ``auto`` is bfloat16 where the hardware computes in it, else float32.
         num_gpus: GPUs of each replica, fractions allowed. ``auto``: ``gpu_share`` if the cluster has

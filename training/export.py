@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
+from serve_app.models.sentence_settings import lowers_case
 
 from serve_app.domain.files import remove
 from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, staging_folder
@@ -51,6 +52,7 @@ def _write_model(model: SentenceTransformer, folder: Path, source: ModelSource) 
         pooling=source.pooling,
         max_length=source.max_tokens,
         prompts=prompts_of(source.profile),
+        lower_case=lowers_case(source.folder),
     )
 
 

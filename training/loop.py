@@ -22,9 +22,10 @@ from transformers import set_seed
 from serve_app.models.source import ModelSource, describe, find_model
 from training import checkpoints, lora
 from training.batch_size import choose_batches
+from training.collapse import check_collapse, describe_standing_loss, loss_of_guessing, sample_passages
 from training.contrastive import Heads, build_loss
 from training.data import columns, pairs
-from training.evaluation import HeldOut, evaluate, held_out_task
+from training.evaluation import Encode, HeldOut, evaluate, held_out_task
 from training.export import stage
 from training.loss_curve import draw_loss
 from training.model import Place, build_model, choose_place, freeze_embeddings
@@ -129,7 +130,7 @@ def train(
     before = _measure_base(job, reporter) if rank == 0 else {}
     if world_size > 1:
         distributed.barrier()
-    model, heads = _take_steps(job, reporter, on_checkpoint)
+    model, heads, guessing = _take_steps(job, reporter, on_checkpoint)
     if rank != 0:
         return None
     draw_loss(job_dir, f"{spec.model_name}: {spec.kind.value} fine-tune of {spec.base_model}")
@@ -144,9 +145,11 @@ def train(
         reporter.event("info", "measuring the result")
         after = evaluate(job.task, encode, device=job.place.device)
         reporter.metrics("after", after)
+    warnings = _warn(job, encode, guessing, reporter)
     folder = publish(
-        staged, spec, {"before": before, "after": after}, _counts(job.parts) | _groups(job.parts), job_dir=job_dir
-    )
+        staged, spec, {"before": before, "after": after}, _counts(job.parts) | _groups(job.parts), job_dir=job_dir,
+        warnings=warnings,
+    )  # fmt: skip
     reporter.published(model_name=spec.model_name, folder=folder)
     return folder
 
@@ -170,7 +173,27 @@ def _measure_base(job: Job, reporter: Reporter) -> dict[str, float]:
     return metrics
 
 
-def _take_steps(job: Job, reporter: Reporter, on_checkpoint: OnCheckpoint) -> tuple[SentenceTransformer, Heads | None]:
+def _warn(job: Job, encode: Encode, guessing: float, reporter: Reporter) -> list[str]:
+    """What a user of the result must know.
+
+    Raises:
+        TrainingError: The result has collapsed, and nothing was measured.
+    """
+    passages = sample_passages(job.parts.train, job.profile, seed=job.spec.seed)
+    found = [
+        check_collapse(encode, passages, measured=job.task is not None),
+        describe_standing_loss(read_lines(job.folder), guessing),
+    ]
+    warnings = [warning for warning in found if warning is not None]
+    for warning in warnings:
+        reporter.lasting_warning(warning)
+    return warnings
+
+
+def _take_steps(
+    job: Job, reporter: Reporter, on_checkpoint: OnCheckpoint
+) -> tuple[SentenceTransformer, Heads | None, float]:
+    """The trained model, its heads, and the loss that it would have by guessing."""
     spec = job.spec
     rows = columns(job.parts.train, job.profile, seed=spec.seed)
     batch_size, batches = choose_batches(rows, spec, reporter, world_size=job.world_size)
@@ -200,7 +223,8 @@ def _take_steps(job: Job, reporter: Reporter, on_checkpoint: OnCheckpoint) -> tu
         resumed_step=checkpoints.step_of(newest),
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
-    return model, heads
+    candidates = batch_size * (len(rows) - 1)
+    return model, heads, loss_of_guessing(candidates, has_heads=heads is not None)
 
 
 def _build_trainable(job: Job) -> SentenceTransformer:

@@ -15,6 +15,7 @@ wait_passively()
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from serve_app.models.sentence_settings import lowers_case
 from transformers import AutoModel, PreTrainedModel
 
 from serve_app.models.source import ModelSource
@@ -88,7 +89,8 @@ def build_model(source: ModelSource, place: Place, *, max_tokens: int, **options
     """
     encoder = _Encoder(
         str(source.folder), max_seq_length=min(max_tokens, source.max_tokens), model_kwargs=options,
-        processor_kwargs={"local_files_only": True},
+        do_lower_case=lowers_case(source.folder),
+        processor_kwargs={"local_files_only": True, "padding_side": "right"},  # as in serving
     )  # fmt: skip
     parts = [encoder, Pooling(source.dimension, pooling_mode=source.pooling.value), Normalize()]
     return SentenceTransformer(modules=parts, device=str(place.device))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ def publish(
     data: Mapping[str, int],
     *,
     job_dir: Path,
+    warnings: Sequence[str] = (),
 ) -> Path:
     """Gives a staged result its manifest and its name. It appears whole or not at all.
 
@@ -34,13 +35,14 @@ def publish(
         metrics: Retrieval quality, by ``before`` and ``after``.
         data: Examples, by what they were used for.
         job_dir: The job's folder; its record may say that nobody wants the result any more.
+        warnings: What a user of the result must know.
 
     If the job has published already, by a worker that died before anybody heard of it, that result stays.
 
     Raises:
         TrainingError: The name was taken meanwhile, or the job has ended without this training.
     """
-    write_json(staged / "manifest.json", manifest(spec, metrics, data))
+    write_json(staged / "manifest.json", manifest(spec, metrics, data, warnings))
     for path in staged.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes its files 0600
     flush(staged)
@@ -93,7 +95,12 @@ def _job_of(folder: Path) -> str | None:
     return job_id
 
 
-def manifest(spec: TrainingSpec, metrics: Mapping[str, Mapping[str, float]], data: Mapping[str, int]) -> dict[str, Any]:
+def manifest(
+    spec: TrainingSpec,
+    metrics: Mapping[str, Mapping[str, float]],
+    data: Mapping[str, int],
+    warnings: Sequence[str] = (),
+) -> dict[str, Any]:
     """What the result says of itself, so that nothing has to be guessed from its name."""
     described = {"job_id", "model_name", "base_model", "base_folder", "models_dir", "family", "kind", "origin"}
     settings = {name: value for name, value in asdict(spec).items() if name not in described}
@@ -107,6 +114,7 @@ def manifest(spec: TrainingSpec, metrics: Mapping[str, Mapping[str, float]], dat
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metrics": {when: dict(values) for when, values in metrics.items()},
         "data": dict(data),
+        "warnings": list(warnings),
         "settings": settings,
     }
 

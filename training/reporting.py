@@ -64,6 +64,10 @@ class Reporter:
         """Something a person wants to know; ``level`` is ``info`` or ``warning``."""
         self._write("event", level=level, message=message)
 
+    def lasting_warning(self, message: str) -> None:
+        """Something that a user of the result must know; the job's last message repeats it."""
+        self._write("event", level="warning", message=message, lasting=True)
+
     def moves(self) -> None:
         """A piece of the work is done: some texts were computed, or a model was loaded. Says nothing by itself."""
         self._has_moved = True

@@ -91,7 +91,7 @@ def _with_adapter(base: EmbeddingModel, staged: Path, source: ModelSource) -> Em
 def _encode_with(
     model: EmbeddingModel, source: ModelSource, spec: TrainingSpec, place: Place, on_batch: OnBatch
 ) -> Encode:
-    tokenize = TextTokenizer(source.folder, min(source.max_tokens, spec.max_seq_length))
+    tokenize = TextTokenizer.of(source, min(source.max_tokens, spec.max_seq_length))
     size = _GPU_BATCH if place.device.type == "cuda" else _CPU_BATCH
     want = source.profile.capabilities
 

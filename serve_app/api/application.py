@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from serve_app import __version__
 from serve_app.api import auth_docs, openapi_docs, problems
 from serve_app.api.auth import Access, Auth
+from serve_app.api.content_encoding import ContentEncodingMiddleware
 from serve_app.api.door import Door, Doorkeeper
 from serve_app.api.gateway import Gateway
 from serve_app.api.head import HeadMiddleware
@@ -77,6 +78,7 @@ def create_app(
         door: Closed when the service stops; None if it never is.
     """
     app = FastAPIOffline(title="Retrieval model server", version=__version__, description=_DESCRIPTION)
+    app.add_middleware(ContentEncodingMiddleware)
     if access is not None:
         app.add_middleware(Auth, access=access)
         auth_docs.describe(app)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
+class _EndedError(OSError):
+    """What a server raises when its client has gone: a body without end stops there."""
+
+
 class HeadMiddleware:
     """Answers HEAD with status and headers of the GET of the same path. Plain ASGI."""
 
@@ -23,8 +27,14 @@ class HeadMiddleware:
             nonlocal ended
             if message["type"] == "http.response.start":
                 await send(message)
-            elif not ended:  # the first piece of a body ends the reply: what would follow may be without end
+            elif ended:
+                raise _EndedError("the reply to HEAD has ended")
+            else:
                 ended = True
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-        await self._app({**scope, "method": "GET"}, receive, send_head)
+        try:
+            await self._app({**scope, "method": "GET"}, receive, send_head)
+        except Exception:  # also in a group, or as the exception that the framework makes of it
+            if not ended:
+                raise

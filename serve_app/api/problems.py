@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from serve_app.api import near_fields
 from serve_app.api.error_shapes import Failure, body_for, dialect_of, status_for
 from serve_app.domain.errors import InternalError, ServiceError
 
@@ -115,6 +116,8 @@ def problem(
 ) -> Response:
     """An error response; ``Retry-After`` is rounded up to whole seconds."""
     headers = {} if retry_after_s is None else {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
+    if status == 408:  # OpenAI's clients try it again twice by themselves, and the same work would be dropped again
+        headers["X-Should-Retry"] = "false"
     return ProblemResponse(Failure(status, code, detail, error_id), headers)
 
 
@@ -141,7 +144,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
-        errors = error.errors()
+        errors = [near_fields.with_hint(request, one) for one in error.errors()]
         return problem(422, "invalid_input", _wrong_type(request, errors) or describe_violations(errors))
 
     @app.exception_handler(HTTPException)

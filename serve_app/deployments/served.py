@@ -55,7 +55,7 @@ class Served(Generic[C]):
         self.fine_tune = fine_tune
         self.max_backlog_tokens = max_backlog_tokens
         self.batch_tokens = batch_tokens
-        self.tokenizer = TextTokenizer(source.folder, source.max_tokens)
+        self.tokenizer = TextTokenizer.of(source)
 
     @property
     def variant(self) -> Variant | None:

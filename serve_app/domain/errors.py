@@ -2,6 +2,8 @@
 
 Where each one is raised, along the way of a request::
 
+    headers: bytes that cannot be read, encoding ─ InvalidHeaderError 400, UnsupportedEncodingError 415
+      │
     body ── too large, no room for it, too slow ── PayloadTooLargeError 413, QueueFullError 429, DeadlineError 408
       │
     sent by another site's web page ────────────── ForeignOriginError 403, ForeignHostError 403
@@ -88,6 +90,20 @@ class RateLimitError(ServiceError):
 
     status = 429
     code = "rate_limit_exceeded"
+
+
+class InvalidHeaderError(ServiceError):
+    """A header has bytes that cannot be read; the message names it."""
+
+    status = 400
+    code = "invalid_header"
+
+
+class UnsupportedEncodingError(ServiceError):
+    """The body has a Content-Encoding that is not read; the message names it."""
+
+    status = 415
+    code = "unsupported_content_encoding"
 
 
 class InvalidInputError(ServiceError):
@@ -208,7 +224,7 @@ class ModelLoadError(ServiceError):
 _BY_CODE = {
     cls.code: cls
     for cls in (UnauthenticatedError, ForbiddenError, ForeignOriginError, ForeignHostError, RateLimitError,
-                InvalidInputError, PayloadTooLargeError,
+                InvalidHeaderError, UnsupportedEncodingError, InvalidInputError, PayloadTooLargeError,
                 ModelNotFoundError, CapabilityError, JobNotFoundError, UploadNotFoundError, ConflictError,
                 IllegalTransitionError, StorageError, QueueFullError, DeadlineError, UnavailableError, NonFiniteError,
                 OutOfMemoryError, InternalError, ConfigurationError, ModelLoadError)

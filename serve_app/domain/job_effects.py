@@ -101,7 +101,9 @@ def _metrics(record: JobRecord, event: JobEvent) -> JobRecord:
 
 def _note(record: JobRecord, event: JobEvent) -> JobRecord:
     # whoever speaks has been started, so nothing is waited for any more
-    return replace(record, pending_reason=None, message=event.text("message") or record.message)
+    message = event.text("message")
+    warning = _joined(record.warning, message) if event.data.get("lasting") is True else record.warning
+    return replace(record, pending_reason=None, message=message or record.message, warning=warning)
 
 
 def _published(record: JobRecord, event: JobEvent) -> JobRecord:
@@ -115,7 +117,9 @@ def _failed(record: JobRecord, event: JobEvent) -> JobRecord:
 
 def _done(record: JobRecord, event: JobEvent) -> JobRecord:
     steps = record.total_steps or record.steps
-    return replace(record, published=True, steps=steps, progress=100.0, message=verdict(record))
+    return replace(
+        record, published=True, steps=steps, progress=100.0, message=_with_warning(verdict(record), record.warning)
+    )
 
 
 EFFECTS: Mapping[EventType, Callable[[JobRecord, JobEvent], JobRecord]] = MappingProxyType(
@@ -153,6 +157,17 @@ def verdict(record: JobRecord) -> str:
         f"{served}, but it is WORSE than its base {record.base_model!r}{where}: {told}; more data, fewer epochs or a "
         f"lower learning_rate may help"
     )
+
+
+def _joined(before: str | None, message: str | None) -> str | None:
+    """Both, unless a resumed training repeats itself."""
+    if before is None or message is None or message in before:
+        return before or message
+    return f"{before}; {message}"
+
+
+def _with_warning(message: str, warning: str | None) -> str:
+    return message if warning is None else f"{message}. WARNING: {warning}"
 
 
 def _percent(steps: int, total: int | None) -> float:

@@ -20,7 +20,7 @@ class EventType(StrEnum):
     PROGRESS = "progress"  # step, total_steps, epoch, loss, learning_rate, tokens_per_second, seconds_left
     CHECKPOINT = "checkpoint"  # step
     METRICS = "metrics"  # when: before or after; ndcg@10, ...
-    NOTE = "event"  # level, message
+    NOTE = "event"  # level, message; lasting: whether the job's last message repeats it
     PUBLISHED = "published"  # model_name, folder
     FAILED = "failed"  # reason; of the training, or of the tracker when it gives up
     DONE = "done"

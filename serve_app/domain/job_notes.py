@@ -60,7 +60,7 @@ def _failed(event: JobEvent, record: JobRecord) -> tuple[str, str]:
 
 def _done(event: JobEvent, record: JobRecord) -> tuple[str, str]:
     worse = any(change.is_worse for change in changes(record.metrics_before, record.metrics_after))
-    return "warning" if worse else "info", record.message
+    return "warning" if worse or record.warning else "info", record.message
 
 
 def _checkpoint(event: JobEvent, record: JobRecord) -> tuple[str, str]:

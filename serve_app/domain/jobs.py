@@ -67,6 +67,7 @@ class JobRecord:
         device: ``cpu`` or ``cuda``.
         metrics_before: Retrieval quality of the base on the held-out examples, by name of the measure.
         metrics_after: The same of the result.
+        warning: What a user of the result must know, though the job has not failed.
         published: Whether the result is there, under ``model_name``.
         started_at: When training first started.
         ended_at: When the status became terminal.
@@ -105,6 +106,7 @@ class JobRecord:
     device: str | None = None
     metrics_before: Metrics | None = None
     metrics_after: Metrics | None = None
+    warning: str | None = None
     published: bool = False
     started_at: float | None = None
     ended_at: float | None = None

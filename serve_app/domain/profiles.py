@@ -2,12 +2,14 @@
 
 A profile is a value. Serving, training and a saved manifest use the same object, and no other
 place in the project knows a prefix. Sources: the model cards of ``intfloat/multilingual-e5-*``
-(prefixes, 512 tokens, mean pooling), ``BAAI/bge-m3`` (no prefix, 8,192 tokens, CLS pooling) and
+(prefixes, 512 tokens, mean pooling), ``intfloat/multilingual-e5-large-instruct`` (an instruction
+before queries, here that of its example for web search), ``BAAI/bge-m3`` (no prefix, 8,192 tokens, CLS pooling) and
 ``BAAI/bge-reranker-*`` (pairs of texts, 8,192 tokens where the folder has the positions).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -96,6 +98,14 @@ E5 = Profile(
     pooling=Pooling.MEAN,
     capabilities=frozenset({Capability.DENSE}),
 )
+E5_INSTRUCT = Profile(
+    family="e5-instruct",
+    query_prefix="Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ",
+    passage_prefix="",
+    max_tokens=512,
+    pooling=Pooling.MEAN,
+    capabilities=frozenset({Capability.DENSE}),
+)
 BGE_M3 = Profile(
     family="bge-m3",
     query_prefix="",
@@ -112,7 +122,7 @@ CROSS_ENCODER = Profile(
     pooling=Pooling.CLS,
     capabilities=frozenset({Capability.PAIR_SCORE}),
 )
-PROFILES: Mapping[str, Profile] = MappingProxyType({p.family: p for p in (E5, BGE_M3, CROSS_ENCODER)})
+PROFILES: Mapping[str, Profile] = MappingProxyType({p.family: p for p in (E5, E5_INSTRUCT, BGE_M3, CROSS_ENCODER)})
 
 
 def resolve_profile(name: str, family: str | None = None) -> Profile:
@@ -131,14 +141,18 @@ def resolve_profile(name: str, family: str | None = None) -> Profile:
         if family not in PROFILES:
             raise ModelLoadError(f"unknown model family {family!r} for {name!r}; the families are: {known}")
         return PROFILES[family]
-    lowered = name.lower()
-    if "bge-m3" in lowered:
+    if _names(name, "bge-m3"):
         return BGE_M3
-    if "e5" in lowered:
-        return E5
-    if "reranker" in lowered:
+    if _names(name, "e5"):
+        return E5_INSTRUCT if _names(name, "instruct") else E5
+    if _names(name, "reranker"):
         return CROSS_ENCODER
     raise ModelLoadError(
-        f"the name {name!r} does not tell the model's family. Families served here: {known}. "
-        f"If the model is one of these, say so with `family:` beside its `name:` in the serve config."
+        f"cannot infer the model family of {name!r} from its name. Families served here: {known}. If the model is one "
+        f"of these, set `family:` beside its `name:` in the serve config, or MODEL_FAMILY"
     )
+
+
+def _names(name: str, word: str) -> bool:
+    """Whether a word is a whole part of a name: ``e5`` of ``my-e5-law``, not of ``code5`` or ``me5x``."""
+    return re.search(rf"(?<![a-z0-9]){word}(?![a-z0-9])", name.lower()) is not None

@@ -71,9 +71,11 @@ class TokenHeads:
         """Reads ``sparse_linear.pt`` and ``colbert_linear.pt``; weights only, nothing in them is executed.
 
         Raises:
-            ModelLoadError: A file is missing or does not fit the model: it never goes on with random weights.
+            ModelLoadError: A file is missing, does not fit the model, or holds NaN or infinity: it never goes on with
+                random weights, or with a part of them.
         """
-        return cls(*(_linear(folder / name, hidden_size).to(device) for name in (SPARSE_FILE, COLBERT_FILE)))
+        sparse = _linear(folder / SPARSE_FILE, hidden_size, rows=1)
+        return cls(sparse.to(device), _linear(folder / COLBERT_FILE, hidden_size).to(device))
 
     def token_weights(self, hidden: Hidden) -> torch.Tensor:
         """Sparse weight of every token, float32 ``[n, longest]`` on the device, 0 or more; pads have any."""
@@ -99,7 +101,7 @@ def heaviest(ids: Int32, weights: Float32) -> tuple[Int32, Float32]:
     return distinct[kept].astype(np.int32), heaviest_of[kept]
 
 
-def _linear(path: Path, hidden_size: int) -> torch.nn.Linear:
+def _linear(path: Path, hidden_size: int, rows: int | None = None) -> torch.nn.Linear:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         # the dtype is said, because transformers changes the default of all threads while it loads a model
@@ -115,4 +117,11 @@ def _linear(path: Path, hidden_size: int) -> torch.nn.Linear:
         raise ModelLoadError(
             f"{path} can not be read as a linear layer over {hidden_size} numbers ({reason})"
         ) from error
+    if rows is not None and layer.out_features != rows:
+        raise ModelLoadError(
+            f"{path} has {layer.out_features} rows and {rows} is served: it gives a token one weight; copy it from the "
+            f"original model again"
+        )
+    if layer.out_features == 0 or not all(value.isfinite().all() for value in layer.state_dict().values()):
+        raise ModelLoadError(f"{path} holds NaN, infinity or nothing; copy it from the original model again")
     return layer.eval().requires_grad_(False)

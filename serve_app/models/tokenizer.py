@@ -12,8 +12,9 @@ import numpy as np
 from tokenizers import Encoding
 
 from serve_app.domain.embeddings import Int32, TokenBatch
-from serve_app.domain.errors import InvalidInputError
+from serve_app.domain.errors import InvalidInputError, ModelLoadError
 from serve_app.domain.tokens import Token
+from serve_app.models.source import ModelSource
 from serve_app.models.vocabulary import load_vocabulary
 
 
@@ -67,8 +68,32 @@ class TextTokenizer:
         self._tokenizer = self.vocabulary.tokenizer
         self._prefix, self._suffix = self._around_text()
 
+    @classmethod
+    def of(cls, source: ModelSource, max_tokens: int | None = None) -> TextTokenizer:
+        """The tokenizer of a model.
+
+        Args:
+            source: The model's card.
+            max_tokens: Another limit than the model's.
+
+        Raises:
+            ModelLoadError: It can not be read, or has tokens that the model has no embedding for.
+        """
+        tokenizer = cls(source.folder, source.max_tokens if max_tokens is None else max_tokens)
+        if source.rows is not None and (size := tokenizer.vocabulary.size) > source.rows:
+            raise ModelLoadError(
+                f"{source.folder / 'tokenizer.json'} has {size} tokens, and the model has embeddings for "
+                f"{source.rows} (vocab_size in config.json): take the tokenizer and the weights from one model"
+            )
+        return tokenizer
+
     def __call__(
-        self, texts: Sequence[str], *, max_tokens: int | None = None, keep_end: bool = False, prompts: Sequence[str] = ()
+        self,
+        texts: Sequence[str],
+        *,
+        max_tokens: int | None = None,
+        keep_end: bool = False,
+        prompts: Sequence[str] = (),
     ) -> Tokenised:
         """Token ids of the texts, in order, each at most ``max_tokens`` long.
 

@@ -3,7 +3,8 @@
 The reference is what ``transformers`` does with the same folder, because that is what training and
 sentence-transformers use. It builds the pre-tokenizer of the class XLMRobertaTokenizer itself
 (split at white space, then mark words) and ignores the one in tokenizer.json; so do we. The only
-texts where it matters have blanks at an end or in a row.
+texts where it matters have blanks at an end or in a row. Where sentence_bert_config.json says
+do_lower_case, sentence-transformers turns texts to lower case before all else; so do we.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from serve_app.domain.errors import ModelLoadError
+from serve_app.models.sentence_settings import lowers_case
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # replicas share cores with the model
 
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 _WORD_START = "▁"
 
@@ -57,8 +59,9 @@ class Vocabulary:
 
     @cached_property
     def size(self) -> int:
-        """Number of tokens; every id is below it."""
-        return int(self.tokenizer.get_vocab_size())
+        """Every id is below it; the number of tokens, unless added ones leave a gap."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return max(int(self.tokenizer.get_vocab_size()), max(added, default=-1) + 1)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """The tokens as they stand in the text: a blank in front says that a word starts there."""
@@ -71,19 +74,19 @@ class Vocabulary:
         return text
 
 
-_loaded: WeakValueDictionary[tuple[str, bool], Vocabulary] = WeakValueDictionary()
+_loaded: WeakValueDictionary[tuple[str, bool, bool], Vocabulary] = WeakValueDictionary()
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:
     """Reads ``tokenizer.json``; the same file in another folder is not loaded twice (XLM-RoBERTa's takes 300 MB).
 
     Raises:
-        ModelLoadError: It, or ``tokenizer_config.json``, can not be read.
+        ModelLoadError: It, ``tokenizer_config.json`` or ``sentence_bert_config.json`` can not be read.
     """
     path = folder / "tokenizer.json"
     try:
         content = path.read_bytes()
-        key = hashlib.sha256(content).hexdigest(), _is_xlm_roberta(folder)
+        key = hashlib.sha256(content).hexdigest(), _is_xlm_roberta(folder), lowers_case(folder)
         if (known := _loaded.get(key)) is not None:
             return known
         tokenizer = Tokenizer.from_buffer(content)
@@ -100,6 +103,10 @@ def load_vocabulary(folder: Path) -> Vocabulary:
                 pre_tokenizers.Metaspace(replacement=_WORD_START, prepend_scheme="always"),
             ]
         )
+    if key[2]:
+        lower = normalizers.Lowercase()
+        known_one = tokenizer.normalizer
+        tokenizer.normalizer = normalizers.Sequence([lower, known_one]) if known_one else lower
     vocabulary = _loaded[key] = Vocabulary(tokenizer)
     return vocabulary
 

@@ -27,7 +27,7 @@ def load_weights(auto_class: Any, folder: Path, dtype: torch.dtype, **options: o
         The model on the host, in evaluation mode.
 
     Raises:
-        ModelLoadError: Weights are missing, unreadable or do not fit the configuration.
+        ModelLoadError: Weights are missing, unreadable, no finite numbers, or do not fit the configuration.
     """
     from transformers.utils import logging as transformers_logging
 
@@ -49,7 +49,18 @@ def load_weights(auto_class: Any, folder: Path, dtype: torch.dtype, **options: o
     if missing:  # transformers would go on with random numbers in their place
         raise ModelLoadError(f"the weights in {folder} lack {len(missing)} tensors, among them {missing[0]!r}")
     assert isinstance(model, torch.nn.Module)
+    _check_finite(model, folder)
     return model
+
+
+def _check_finite(model: torch.nn.Module, folder: Path) -> None:
+    """Smallest and largest number of each tensor, read once and without a copy; NaN is both."""
+    for name, tensor in model.named_parameters():
+        if tensor.is_floating_point() and tensor.numel() and not all(map(torch.isfinite, torch.aminmax(tensor))):
+            raise ModelLoadError(
+                f"the weights in {folder} hold NaN or infinity as {str(tensor.dtype).removeprefix('torch.')}, in "
+                f"{name!r}; copy them from the original model again, or choose a wider `dtype:`"
+            )
 
 
 def count_weights(folder: Path) -> int:

@@ -134,6 +134,43 @@ def test_every_answer_carries_the_request_id_of_the_client(client: httpx.Client)
     assert reply.headers["x-request-id"] == "mine-42"
 
 
+@pytest.mark.parametrize("byte", [b"\x80", b"\xff", b"\x01", b"\xc3\xa9"])
+def test_a_byte_in_a_header_is_read_or_refused_by_us(client: httpx.Client, byte: bytes) -> None:
+    """Ray Serve reads the first five before the application is called."""
+    for name in ("X-Request-Timeout-Seconds", "X-Session-Id", "serve_multiplexed_model_id", "X-Request-ID",
+                 "X-Request-Disconnect-Disabled", "Authorization", "X-Input-Type", "Accept", "User-Agent"):  # fmt: skip
+        reply = client.post("/v1/embeddings", json={"input": "a"}, headers=[(name.encode(), b"1" + byte)])
+        refused = name.lower() in reply.json().get("error", {"message": ""})["message"].lower()
+        assert reply.status_code == 200 or refused, (name, reply.status_code, reply.text)
+        assert reply.headers["x-request-id"].isascii()
+
+
+def test_a_request_id_is_cut_before_it_is_logged(service: Service, client: httpx.Client) -> None:
+    reply = client.get("/livez", headers={"X-Request-ID": "cut " + "7" * 7000})
+    assert reply.headers["x-request-id"] == "cut" + "7" * 125
+    assert not any("7" * 126 in log.read_text(errors="replace") for log in service.logs() if "serve" in str(log))
+
+
+@pytest.mark.parametrize("seconds", ["0.001", "0.05", "inf", "1e300"])
+def test_a_deadline_too_short_or_too_long_for_the_machinery_is_answered_by_us(
+    client: httpx.Client, seconds: str
+) -> None:
+    body = {"input": ["word " * 300 for _ in range(40 if seconds.startswith("0") else 1)]}
+    reply = client.post("/v1/embeddings", json=body, headers={"X-Request-Timeout-Seconds": seconds})
+    if seconds.startswith("0"):
+        assert reply.status_code in {400, 408, 422}
+        assert reply.json()["error"]["message"]
+        assert reply.status_code != 408 or reply.headers["x-should-retry"] == "false"
+    else:
+        assert reply.status_code == 200
+
+
+def test_a_compressed_body_is_refused_by_the_name_of_its_encoding(client: httpx.Client) -> None:
+    reply = client.post("/vectorize", content=b"\x1f\x8b", headers={**JSON, "Content-Encoding": "gzip"})
+    assert (reply.status_code, reply.headers["accept-encoding"]) == (415, "identity")
+    assert "'gzip'" in reply.json()["detail"]
+
+
 def test_a_page_that_makes_its_own_name_lead_here_is_refused(service: Service, client: httpx.Client) -> None:
     port = urlsplit(service.url).port
     for name, status in (("evil.example", 403), ("localhost", 200), ("[::1]", 200)):

@@ -119,6 +119,7 @@ class Job(BaseModel):
         description="Of the base, on the held-out examples; `sparse_` and `colbert_` are of those heads."
     )
     metrics_after: dict[str, float] | None = Field(description="Of the result.")
+    warning: str | None = Field(description="What to know about the result, such as that its vectors have collapsed.")
     accepted: int
     ignored: int
     train_pairs: int | None

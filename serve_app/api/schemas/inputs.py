@@ -23,11 +23,20 @@ def _form(inputs: Any) -> str | None:
     return {int: "<ids>", list: "<lists>"}.get(type(first), "<texts>")
 
 
+def _ids_form(ids: Any) -> str | None:
+    form = "<ids>" if ids == [] else _form(ids)
+    return form if form in {"<ids>", "<lists>"} else None
+
+
 Ids = Annotated[
-    Annotated[list[TokenId], Tag("<ids>")]
-    | Annotated[list[list[TokenId]], Field(max_length=MOST_TEXTS), Tag("<lists>")],
+    Annotated[list[TokenId], Field(json_schema_extra={"minItems": 1}), Tag("<ids>")]
+    | Annotated[
+        list[Annotated[list[TokenId], Field(json_schema_extra={"minItems": 1})]],
+        Field(max_length=MOST_TEXTS, json_schema_extra={"minItems": 1}),
+        Tag("<lists>"),
+    ],
     Discriminator(
-        lambda ids: {"<ids>": "<ids>", "<lists>": "<lists>"}.get(_form(ids) or ""),
+        _ids_form,
         custom_error_type="input_type",
         custom_error_message="Input should be a list of token ids or a list of lists of token ids",
     ),

@@ -33,7 +33,13 @@ def write_weights(folder: Path, state: Mapping[str, NDArray[np.floating[Any]]]) 
 
 
 def write_sentence_transformers(
-    folder: Path, *, hidden: int, pooling: Pooling, max_length: int, prompts: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    hidden: int,
+    pooling: Pooling,
+    max_length: int,
+    prompts: Mapping[str, str] | None = None,
+    lower_case: bool = False,
 ) -> None:
     """Write ``modules.json`` and what it names: transformer, pooling, unit length.
 
@@ -43,6 +49,7 @@ def write_sentence_transformers(
         pooling: how token states become one vector: their mean, or the state of ``<s>``.
         max_length: the longest text in tokens, special tokens included.
         prompts: prompt name -> prefix, as sentence-transformers applies them.
+        lower_case: whether texts are read in lower case.
     """
     modules = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
     for _, path in modules:
@@ -60,7 +67,7 @@ def write_sentence_transformers(
     }
     write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": hidden, **modes})
     write_json(folder / "2_Normalize" / "config.json", {})
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": lower_case})
     wrapper = {"prompts": dict(prompts or {}), "default_prompt_name": None, "similarity_fn_name": "cosine"}
     write_json(folder / "config_sentence_transformers.json", wrapper)
 

@@ -179,3 +179,39 @@ async def test_a_broken_form_of_texts_is_named(client: httpx.AsyncClient, body: 
     reply = await client.post("/rerank", json=body)
     assert reply.status_code == 400
     assert reply.json()["error"].startswith(("texts[1]: must not", "candidates: cannot be honoured"))
+
+
+# ------------------------------------------------------------------ /embed_all, /decode, what /info tells
+
+
+async def test_every_token_has_its_state(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    gateway.truncated = [1]
+    reply = await client.post("/embed_all", json={"inputs": ["big cats", "dog"], "prompt_name": "query"})
+    expected = [[vector_of(word) for word in ("<s>", *text.split())] for text in ("big cats", "dog")]
+    for told, states in zip(reply.json(), expected, strict=True):
+        np.testing.assert_allclose(told, states, rtol=1e-6)
+    assert (reply.headers["x-truncated"], gateway.asked[0].role) == ("1", TextRole.QUERY)
+    one = (await client.post("/embed_all", json={"inputs": "dog"})).json()
+    np.testing.assert_allclose(one, expected[1:], rtol=1e-6)
+
+
+async def test_token_ids_become_texts(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    assert (await client.post("/decode", json={"ids": [5, 7]})).json() == ["5 7"]
+    body = {"ids": [[5, 7], [8]], "skip_special_tokens": False}
+    assert (await client.post("/decode", json=body)).json() == ["<s> 5 7", "<s> 8"]
+    for ids, says in (
+        ([], "ids: must not be empty"),
+        ([[5], []], "ids[1]: must not be empty"),
+        ([5, -1], "ids[1]: input should be a token id"),
+        ([[5] * 60, [5] * 60], "ids: 120 token ids together, the limit is 100"),
+        ("a", "ids: input should be a list of token ids"),
+        (["a"], "ids: input should be a list of token ids"),
+    ):
+        reply = await client.post("/decode", json={"ids": ids})
+        assert (reply.status_code, reply.json()["error"][: len(says)]) == (400, says)
+
+
+async def test_info_has_the_keys_of_tei(client: httpx.AsyncClient) -> None:
+    told = (await client.get("/info")).json()
+    assert (told["max_concurrent_requests"], told["tokenization_workers"]) == (100, 2)
+    assert (told["max_batch_tokens"], told["max_batch_requests"]) == (None, None)

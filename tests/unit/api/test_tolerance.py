@@ -1,4 +1,4 @@
-"""Bodies as other services' clients send them: honoured, ignored by name, or refused by name; never silently dropped."""
+"""Bodies of other services' clients: honoured, ignored by name, or refused by name; never dropped without a word."""
 
 from __future__ import annotations
 
@@ -54,16 +54,15 @@ async def test_null_is_absent_in_every_documented_field(client: httpx.AsyncClien
         known = schema["components"]["schemas"][name]
         optional = set(known["properties"]) - set(known["required"])
         assert len(optional) >= 1
-        expected = (await ok(client, path)).json()
-        told = (await ok(client, path, **dict.fromkeys(optional))).json()
-        assert {"id", "created"} & set(told) or told == expected
+        expected, told = await ok(client, path), await ok(client, path, **dict.fromkeys(optional))
+        assert '"id":' in told.text or told.text == expected.text
 
 
 @pytest.mark.parametrize("path", MINIMAL)
 async def test_unknown_fields_are_ignored_and_named(client: httpx.AsyncClient, path: str) -> None:
     assert "x-ignored-fields" not in (await ok(client, path, unknown=None)).headers
     reply = await ok(client, path, drop_params=True, **{"odd\r\nName: ü": {}})
-    assert reply.headers["x-ignored-fields"] == "drop_params,odd??Name????"
+    assert reply.headers["x-ignored-fields"] == "drop_params,odd??Name???"
     many = (await ok(client, path, **{f"field_{i}": i for i in range(30)})).headers["x-ignored-fields"]
     assert many.count(",") == 20
     assert many.endswith("field_19,...")
@@ -302,7 +301,8 @@ async def test_scores_are_raw_on_request_and_a_query_has_a_limit_of_its_own(
     for more in ({"raw_scores": True}, {"normalize": False}, {"use_activation": "false"}, {"raw_scores": False}):
         await ok(client, path, **more)
     assert [asked.normalize for asked in gateway.reranks] == [False, False, False, True]
-    await ok(client, path, max_tokens_per_query=7, query={"text": "cats"})
+    query = "text_1" if path == "/v1/score" else "query"
+    await ok(client, path, max_tokens_per_query=7, **{query: {"text": "cats"}})
     assert (gateway.options[-1].max_query_tokens, gateway.options[-1].max_tokens) == (7, None)
 
 

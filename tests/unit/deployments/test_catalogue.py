@@ -63,9 +63,7 @@ def served(name: str, folder: Path) -> Served[FakeCaller]:
 
 def whole(folder: Path, like: Path, *, base: str, job_id: str = "job-1", family: str = "e5") -> Path:
     """A whole fine-tune without its weights: nobody here reads them."""
-    folder.mkdir()
-    for path in like.glob("*.json"):
-        shutil.copy(path, folder)
+    shutil.copytree(like, folder, ignore=shutil.ignore_patterns("*.safetensors", "*.pt"))
     return write_manifest(folder, base=base, kind="full", job_id=job_id, family=family)
 
 

@@ -192,6 +192,17 @@ def test_a_completed_job_judges_every_head_of_its_model(sparse: float, colbert: 
     assert note.level == level
 
 
+def test_a_lasting_warning_is_part_of_the_last_message_once_and_of_the_record() -> None:
+    warning = event(EventType.NOTE, level="warning", message="the model has COLLAPSED", lasting=True)
+    passing = event(EventType.NOTE, level="warning", message="memory ran out")
+    record = folded(warning, passing, warning, event(EventType.PUBLISHED), event(EventType.DONE), record=RUNNING)
+    assert record.warning == "the model has COLLAPSED"
+    assert record.message.endswith("was not measured. WARNING: the model has COLLAPSED")
+    note = note_of(event(EventType.DONE), record)
+    assert note is not None
+    assert note.level == "warning"
+
+
 def test_a_failed_job_gives_the_reason_of_the_training() -> None:
     record = IN_EVERY_STATE[JobStatus.FAILED]
     assert (record.error, record.message) == ("the loss is not finite", "failed: the loss is not finite")

@@ -9,6 +9,7 @@ from serve_app.domain.profiles import (
     BGE_M3,
     CROSS_ENCODER,
     E5,
+    E5_INSTRUCT,
     PROFILES,
     Capability,
     Pooling,
@@ -24,6 +25,10 @@ from serve_app.domain.profiles import (
         ("intfloat/multilingual-e5-large", E5),
         ("intfloat/multilingual-E5-SMALL", E5),
         ("my-e5-tuned", E5),
+        ("my_e5.v2", E5),
+        ("intfloat/multilingual-e5-large-instruct", E5_INSTRUCT),
+        ("e5_Instruct_law", E5_INSTRUCT),
+        ("e5-instructor", E5),
         ("BAAI/bge-m3", BGE_M3),
         ("BGE-M3-law", BGE_M3),
         ("bge-m3-distilled-from-e5", BGE_M3),  # the longer word says more
@@ -34,11 +39,13 @@ def test_the_family_is_guessed_from_the_name(name: str, profile: Profile) -> Non
     assert resolve_profile(name) is profile
 
 
-@pytest.mark.parametrize("name", ["bert-base-uncased", "bge-large-en", "law", ""])
+@pytest.mark.parametrize(
+    "name", ["bert-base-uncased", "bge-large-en", "law", "", "me5x", "code5", "Base512", "bge-m3x", "prereranker"]
+)
 def test_a_name_that_tells_no_family_is_refused_with_the_families_and_the_way_out(name: str) -> None:
     with pytest.raises(ModelLoadError) as caught:
         resolve_profile(name)
-    for word in (repr(name), "e5", "bge-m3", "`family:`"):
+    for word in (repr(name), "e5", "bge-m3", "`family:`", "MODEL_FAMILY"):
         assert word in caught.value.message
 
 
@@ -58,6 +65,12 @@ def test_an_unknown_family_is_refused_with_the_known_ones(family: str) -> None:
 def test_e5_reads_queries_and_passages_with_their_prefixes() -> None:
     assert E5.format(TextRole.QUERY, "cats") == "query: cats"
     assert E5.format(TextRole.PASSAGE, "cats") == "passage: cats"
+
+
+def test_an_e5_that_takes_instructions_has_one_before_queries_and_nothing_before_passages() -> None:
+    instruction = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
+    assert E5_INSTRUCT.format(TextRole.QUERY, "cats") == instruction + "cats"
+    assert E5_INSTRUCT.format(TextRole.PASSAGE, "cats") == "cats"
 
 
 @pytest.mark.parametrize("role", TextRole)
@@ -85,7 +98,7 @@ def test_families_are_what_their_model_cards_say() -> None:
 
 def test_every_family_is_found_by_its_own_name() -> None:
     assert [(family, profile.family) for family, profile in PROFILES.items()] == [
-        (family, family) for family in ("e5", "bge-m3", "cross-encoder")
+        (family, family) for family in ("e5", "e5-instruct", "bge-m3", "cross-encoder")
     ]
 
 

@@ -106,7 +106,7 @@ class Workshop:
     def full(self, name: str, size: int = 100, *, base: str = HOME, job_id: str = "job-1") -> None:
         """Puts a whole fine-tune of ``size`` bytes on disk."""
         folder = write_manifest(self.models_dir / name, base=base, kind="full", job_id=job_id)
-        (folder / "config.json").write_text('{"hidden_size": 8}')
+        (folder / "config.json").write_text('{"model_type": "bert", "hidden_size": 8}')
         (folder / "tokenizer.json").write_text("{}")
         write_weights(folder / "model.safetensors", size)
 

@@ -181,6 +181,15 @@ def test_a_name_that_could_lead_elsewhere_is_refused_before_anything_is_opened(t
         find_model(name, tmp_path / "models")
 
 
+@pytest.mark.parametrize("name", ["/data/models/my-e5", "models/intfloat/my-e5", "~/my-e5", "./my-e5"])
+def test_a_path_as_a_name_is_told_models_dir(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelLoadError) as caught:
+        find_model(name, tmp_path)
+    parent = str(Path(name).expanduser().absolute().parent)
+    assert f"it is a path; set MODELS_DIR (or `models_dir:`) to {parent!r}" in caught.value.message
+    assert "MODEL_NAME (or `name:`) to 'my-e5'" in caught.value.message
+
+
 def test_a_name_with_an_owner_is_a_folder_in_a_folder(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "intfloat" / "e5-base")
     assert find_model("intfloat/e5-base", tmp_path).folder == folder

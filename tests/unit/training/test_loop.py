@@ -81,6 +81,7 @@ def test_a_job_says_what_it_does(finished: dict[TrainingKind, tuple[Path, Path]]
     (started,) = of_type(lines, "started")
     assert (started["total_steps"], started["train_pairs"], started["eval_pairs"]) == (4, 16, 4)
     assert (started["device"], started["world_size"], started["resumed_step"]) == ("cpu", 1, 0)
+    assert json.loads((folder / "manifest.json").read_text())["warnings"] == []
     groups, *measured = [line["message"] for line in of_type(lines, "event")]
     assert groups.startswith("4 of 20 queries are held out: 4 of 20 groups")
     assert measured == ["measuring the base", "measuring the result"]
@@ -115,7 +116,8 @@ def test_the_work_moves_with_every_mini_batch_of_measuring_and_of_training(tmp_p
     spec, job_dir = make_job(tmp_path, e5_tiny, mini_batch_size=2, checkpoint_steps=9)
     train(spec, job_dir, Counting(job_dir / FILE_NAME))
     measured = 20 // 8 + 1 + 1  # passages and queries, eight at a time
-    assert moves["measuring the base"] == moves["measuring the result"] == measured
+    assert moves["measuring the base"] == measured
+    assert moves["measuring the result"] == measured + 16 // 8  # training passages, to see that they differ
     assert moves["steps"] >= 4 * 2 * (2 + 2)  # queries and passages of each step, twice
 
 
@@ -277,6 +279,28 @@ def test_a_training_that_blows_up_says_so(tmp_path: Path, e5_tiny: Path) -> None
     with pytest.raises(TrainingError, match="lower learning_rate"):
         run(spec, job_dir)
     assert not (tmp_path / "models" / "tuned").exists()
+
+
+@pytest.mark.parametrize("family", ["e5", "bge-m3"])
+def test_a_collapsed_model_is_published_with_a_warning_if_it_was_measured_and_not_at_all_else(
+    tmp_path: Path, e5_tiny: Path, bge_m3_tiny: Path, family: str
+) -> None:
+    base = {"e5": e5_tiny, "bge-m3": bge_m3_tiny}[family]
+    collapsing: dict[str, Any] = {"family": family, "learning_rate": 0.1, "epochs": 5, "checkpoint_steps": 99}
+    spec, job_dir = make_job(tmp_path / "measured", base, **collapsing)
+    folder = run(spec, job_dir)
+    warnings = json.loads((folder / "manifest.json").read_text())["warnings"]
+    lasting = [line for line in of_type(read_lines(job_dir), "event") if line.get("lasting")]
+    assert [line["message"] for line in lasting] == warnings
+    assert {line["level"] for line in lasting} == {"warning"}
+    collapse, loss = warnings
+    assert "COLLAPSED: it computes one dense vector" in collapse
+    assert ("one vector for every token" in collapse) is (family == "bge-m3")
+    assert "no better than guessing" in loss
+    spec, job_dir = make_job(tmp_path / "not measured", base, eval_fraction=0.0, **collapsing)
+    with pytest.raises(TrainingError, match=r"COLLAPSED: .* not published, because nothing was held out"):
+        run(spec, job_dir)
+    assert not (Path(spec.models_dir) / "tuned").exists()
 
 
 def test_one_step_is_enough_to_learn_something(tmp_path: Path, e5_tiny: Path) -> None:

@@ -1,0 +1,76 @@
+"""One vector for every text, or a loss of guessing: what is told of a model that its training has destroyed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from serve_app.domain.embeddings import Encoded
+from serve_app.domain.profiles import E5
+from training.collapse import (
+    collapsed_heads,
+    describe_collapse,
+    describe_standing_loss,
+    loss_of_guessing,
+    sample_passages,
+)
+from training.data import Example
+from training.m3_scores import HeadScores, unified_loss
+
+SAME, NEAR, OTHER = (np.array([math.cos(angle), math.sin(angle)], np.float32) for angle in (0, 0.02, 0.1))
+NOTHING = np.empty(0, np.int32), np.empty(0, np.float32)
+WEIGHT = np.array([5], np.int32), np.array([0.5], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("texts", "heads"),
+    [
+        ([Encoded(SAME), Encoded(NEAR)], ["it computes one dense vector"]),
+        ([Encoded(SAME), Encoded(NEAR), Encoded(OTHER)], []),
+        ([Encoded(SAME, NOTHING), Encoded(OTHER, NOTHING)], ["its sparse head gives no token a weight"]),
+        ([Encoded(SAME, NOTHING), Encoded(OTHER, WEIGHT)], []),
+        ([Encoded(SAME, WEIGHT, np.stack([SAME, NEAR])), Encoded(OTHER, WEIGHT, np.stack([SAME]))],
+         ["its ColBERT head computes one vector for every token"]),
+        ([Encoded(SAME, WEIGHT, np.stack([SAME, OTHER])), Encoded(OTHER, WEIGHT, np.stack([SAME, OTHER]))], []),
+    ],
+)  # fmt: skip
+def test_each_head_collapses_for_itself(texts: list[Encoded], heads: list[str]) -> None:
+    assert collapsed_heads(texts) == heads
+
+
+def test_passages_that_differ_are_asked_about_and_of_one_alone_nothing_is_said() -> None:
+    examples = [Example("a", ("One", "one ")), Example("b", ("ONE",))]
+    assert len(sample_passages(examples, E5, seed=0)) == 1
+    assert describe_collapse(lambda texts: pytest.fail("one passage is always the same"), ["one"]) is None
+
+
+@pytest.mark.parametrize("candidates", [4, 96])
+def test_the_loss_of_guessing_is_that_of_equal_scores(candidates: int) -> None:
+    equal = torch.zeros(4, candidates)
+    scores, targets = HeadScores(equal, equal, equal), torch.arange(4)
+    assert loss_of_guessing(candidates, has_heads=False) == pytest.approx(math.log(candidates))
+    m3 = float(unified_loss(scores, targets, self_distill=True))
+    assert loss_of_guessing(candidates, has_heads=True) == pytest.approx(m3)
+
+
+@pytest.mark.parametrize(
+    ("losses", "total", "stands"),
+    [
+        ([3.0, 1.0, 1.39, 1.38], 20, True),
+        ([1.39, 1.39, 1.39, 9.0], 20, True),  # worse than guessing
+        ([1.39, 1.39, 1.39, 1.2], 20, False),
+        ([1.39, 1.39, 1.39, 1.39], 8, False),  # a few steps
+        ([], 20, False),
+    ],
+)
+def test_a_loss_that_ends_no_better_than_guessing_is_told(losses: list[float], total: int, stands: bool) -> None:
+    lines: list[dict[str, Any]] = [{"type": "event", "message": "x"}]
+    steps = [round(total * (i + 1) / len(losses)) for i in range(len(losses))]
+    lines += [
+        {"type": "progress", "step": s, "total_steps": total, "loss": x} for s, x in zip(steps, losses, strict=True)
+    ]
+    assert (describe_standing_loss(lines, math.log(4)) is not None) is stands
