@@ -5,53 +5,51 @@ type, so annotations in this file are not postponed.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import ray
 from ray import serve
 from ray.serve import Application
 
+from serve_app.deployments.console import say
 from serve_app.deployments.encoder import Encoder
 from serve_app.deployments.ingress import Ingress
 from serve_app.deployments.reranker import Reranker
-from serve_app.settings import DeploymentSettings, ModelSettings, Settings
+from serve_app.deployments.rollout import Part, alive_nodes, plan_rollout
+from serve_app.settings import ModelSettings, Settings
 
 
 def build(settings: Settings) -> Application:
     """The deployment graph: an encoder for each model, the rerankers, and the ingress in front of them."""
-    encoders = {model.name: _with_model(Encoder, model, settings) for model in settings.models}
-    rerankers = {model.name: _with_model(Reranker, model, settings) for model in settings.rerankers}
+    models = {_name(Encoder, model): model for model in settings.models}
+    models |= {_name(Reranker, model): model for model in settings.rerankers}
+    parts = [Part("Ingress", settings.ingress), *(Part(name, model, _gpus(model)) for name, model in models.items())]
+    rollout = plan_rollout(settings, parts, alive_nodes())
+    for warning in rollout.warnings:
+        say(f"WARNING {warning}")
+    encoders = {model.name: _with_model(Encoder, model, settings, rollout.options) for model in settings.models}
+    rerankers = {model.name: _with_model(Reranker, model, settings, rollout.options) for model in settings.rerankers}
     ingress = serve.deployment()(Ingress).options(
-        name="Ingress",
-        ray_actor_options={"num_cpus": settings.ingress.num_cpus},
-        graceful_shutdown_timeout_s=20,
-        **_replicas(settings.ingress),
+        name="Ingress", graceful_shutdown_timeout_s=20, **rollout.options["Ingress"]
     )
     return ingress.bind(settings, encoders, rerankers)
 
 
-def _with_model(kind: type, model: ModelSettings, settings: Settings) -> Application:
-    gpus = _gpus(model)
-    if not gpus and model.device == "auto":  # Ray would let it see GPUs that others have reserved
+def _with_model(
+    kind: type, model: ModelSettings, settings: Settings, options: Mapping[str, Mapping[str, Any]]
+) -> Application:
+    name = _name(kind, model)
+    if not _gpus(model) and model.device == "auto":  # Ray would let it see GPUs that others have reserved
         model = model.model_copy(update={"device": "cpu"})
     deployment = serve.deployment()(kind).options(
-        name=f"{kind.__name__}-" + re.sub(r"[^A-Za-z0-9._-]", "-", model.name),
-        ray_actor_options={"num_cpus": model.num_cpus, "num_gpus": gpus},
-        health_check_period_s=5,
-        graceful_shutdown_timeout_s=20,
-        **_replicas(model),
+        name=name, health_check_period_s=5, graceful_shutdown_timeout_s=20, **options[name]
     )
     return deployment.bind(model, settings.models_dir)
 
 
-def _replicas(deployment: DeploymentSettings) -> dict[str, Any]:
-    """Serve's options; fixed or autoscaled, never both."""
-    scaling: dict[str, Any] = (
-        {"autoscaling_config": deployment.autoscaling_config}
-        if deployment.autoscaling_config
-        else {"num_replicas": deployment.num_replicas}
-    )
-    return {"max_ongoing_requests": deployment.max_ongoing_requests, **scaling}
+def _name(kind: type, model: ModelSettings) -> str:
+    return f"{kind.__name__}-" + re.sub(r"[^A-Za-z0-9._-]", "-", model.name)
 
 
 def _gpus(model: ModelSettings) -> float:

@@ -46,12 +46,27 @@ class DeploymentSettings(_Frozen):
             training on a small machine.
         max_ongoing_requests: Calls that a replica has inside at once. The encoder orders and bounds its
             work itself, in tokens, so this should be far above the number of clients.
+        max_surge_percent: New replicas that a redeploy starts before it stops old ones, in percent of those that run,
+            rounded up. ``auto``: 100 for one or two replicas and 25 for more where a node has room for one replica
+            more, else 0: then each replica stops before the new one starts, and the start says so. A number is
+            taken as it is: without room the redeploy waits, and the old replicas serve on.
+        max_replicas_per_node: Replicas that one node may hold, so that its death leaves the others. A replica that
+            finds no node waits for one. ``auto``: half of the replicas where at least two nodes can hold one, no
+            limit on a single machine; where the number of replicas is scaled, more if ``max_replicas`` need it. null:
+            no limit. During a redeploy old and new replicas are counted apart.
     """
 
     num_replicas: int = Field(default=1, ge=1)
     autoscaling_config: dict[str, Any] | None = None
     num_cpus: float = Field(default=0.1, ge=0)
     max_ongoing_requests: int = Field(default=2000, ge=1)
+    max_surge_percent: Annotated[int, Field(ge=0, le=100)] | Auto = "auto"
+    max_replicas_per_node: Annotated[int, Field(ge=1, le=100)] | Auto | None = "auto"
+
+    @property
+    def least_replicas(self) -> int:
+        """The number of replicas that there always are."""
+        return int((self.autoscaling_config or {"min_replicas": self.num_replicas}).get("min_replicas", 1))
 
     @property
     def most_replicas(self) -> int:
@@ -97,6 +112,7 @@ class ModelSettings(DeploymentSettings):
 
     Attributes:
         name: The folder ``models_dir/name`` if it exists, else that name on the model hub.
+        aliases: Further names for the same model, such as one that clients have built in.
         family: ``e5``, ``e5-instruct`` or ``bge-m3``, where the name and the manifest do not tell.
         device: ``auto``, ``cpu`` or ``cuda``. A replica sees only the GPU that it has a share of.
         dtype: ``auto`` is bfloat16 where the hardware computes in it, else float32.
@@ -112,6 +128,7 @@ class ModelSettings(DeploymentSettings):
     """
 
     name: str = "intfloat/multilingual-e5-large"
+    aliases: tuple[str, ...] = ()
     family: str | None = None
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -121,6 +138,14 @@ class ModelSettings(DeploymentSettings):
     batching: BatchingSettings = BatchingSettings()
     dense_only: bool = False
     max_fine_tunes_gib: float = Field(default=4.0, ge=0)
+
+    @field_validator("aliases")
+    @classmethod
+    def _are_names(cls, aliases: tuple[str, ...]) -> tuple[str, ...]:
+        for alias in aliases:
+            if not alias or not alias.isprintable() or any(map(str.isspace, alias)):
+                raise ValueError(f"{alias!r} cannot be the name of a model: use a word without blanks")
+        return aliases
 
     @property
     def max_fine_tunes_bytes(self) -> int:
@@ -209,6 +234,24 @@ class Settings(_Frozen):
         if len(set(names)) < len(names):
             raise ValueError(f"every model needs a name of its own, but these are configured: {', '.join(names)}")
         return models
+
+    @model_validator(mode="after")
+    def _distinct_aliases(self) -> "Settings":
+        configured = (*self.models, *self.rerankers)
+        names = {model.name for model in configured}
+        owners: dict[str, str] = {}
+        for model in configured:
+            for alias in model.aliases:
+                if alias in names:
+                    raise ValueError(f"aliases: {alias!r} of {model.name!r} is the name of a configured model")
+                if owners.setdefault(alias, model.name) != model.name:
+                    raise ValueError(f"aliases: {alias!r} is given to {owners[alias]!r} and to {model.name!r}")
+        return self
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The model of each alias, of encoders and rerankers."""
+        return {alias: model.name for model in (*self.models, *self.rerankers) for alias in model.aliases}
 
 
 def overlay(values: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def _model(name: str, replicas: int = 1, **more: str) -> dict[str, Any]:
 
 
 def _wait_for_every_model(service: Service, timeout_s: float = 240) -> None:
-    """/readyz asks the default model alone."""
+    """/readyz answers 200 while models beside the default one still load."""
     deadline = time.monotonic() + timeout_s
     for model in httpx.get(f"{service.url}/models").json()["models"]:
         bodies = {

@@ -46,8 +46,11 @@ def choose_batches(
         why = "equal parts for each worker"
     if size < asked:
         reporter.event("info", f"batches have {size} pairs instead of {asked}: {why}")
+    trained = f"an epoch trains on {size * batches} of {count} pairs"
     if size * batches < _ENOUGH * count:
-        reporter.event("warning", f"an epoch trains on {size * batches} of {count} pairs: the others share their texts")
+        reporter.event("warning", f"{trained}: the others share their texts")
+    elif size * batches < count:
+        reporter.event("info", f"{trained}: all batches are whole, and which pairs are left over changes by epoch")
     return size, batches
 
 

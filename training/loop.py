@@ -82,7 +82,7 @@ def prepare(spec: TrainingSpec, job_dir: Path, *, world_size: int = 1, gpu: int 
         source = describe(spec.base_model, folder, family=spec.family)
     else:  # it was found by another machine, whose downloads are not ours
         source = find_model(spec.base_model, Path(spec.models_dir), family=spec.family)
-    parts = load_split(job_dir, fraction=spec.eval_fraction, seed=spec.seed)
+    parts = load_split(job_dir, source.profile, fraction=spec.eval_fraction, seed=spec.seed)
     return Job(
         spec=spec,
         folder=job_dir,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from serve_app.domain.profiles import Profile
 from serve_app.domain.unicode import fold
 from training.data import Example, Notice, merge, negatives_per_row, read_examples, rows_of
 from training.errors import TrainingError
 from training.grouping import group_examples
+from training.notices import clean, notice_negatives
 from training.rivals import most_in_a_batch, text_ids
 
 _MOST = 2  # times the share that was asked for, where groups are larger than that
@@ -35,26 +37,29 @@ class Split:
     notices: tuple[Notice, ...] = ()
 
 
-def load_split(job_dir: Path, *, fraction: float, seed: int) -> Split:
-    """The job's examples, merged and split.
+def load_split(job_dir: Path, profile: Profile, *, fraction: float, seed: int) -> Split:
+    """The job's examples, cleaned for a model of this profile, merged and split.
 
     Raises:
         TrainingError: A file is missing or a line is broken, or fewer than two examples are left to train on.
     """
     if not (job_dir / "pairs.jsonl").is_file():
         raise TrainingError("the job has no training examples (pairs.jsonl is missing)")
-    examples = merge(read_examples(job_dir / "pairs.jsonl"))
-    given = job_dir / "eval.jsonl"
+    cleaned, notices = clean(read_examples(job_dir / "pairs.jsonl"), profile)
+    examples, given = merge(cleaned), job_dir / "eval.jsonl"
     if given.is_file():
-        parts = without_held_out(examples, merge(read_examples(given)))
+        cleaned, of_held_out = clean(read_examples(given), profile)
+        notices += [Notice(level, f"held-out examples: {message}") for level, message in of_held_out]
+        parts = without_held_out(examples, merge(cleaned))
     else:
         parts = split(examples, fraction=fraction, seed=seed)
+    parts = replace(parts, notices=(*notices, *parts.notices))
     if len(parts.train) < 2:
         raise TrainingError(
             f"{len(parts.train)} different queries are left to train on; it takes two, because each one's passage is "
             f"the other's negative"
         )
-    return parts
+    return replace(parts, notices=(*parts.notices, *notice_negatives(parts.train, negatives_per_row(parts.train))))
 
 
 def split(examples: Sequence[Example], *, fraction: float, seed: int) -> Split:
@@ -108,7 +113,9 @@ def without_held_out(examples: Sequence[Example], held_out: Sequence[Example]) -
     notices = []
     if removed := len(examples) - len(train):
         notices.append(
-            Notice("info", f"{removed} queries are held out, apart from case and white space, and are not trained on")
+            Notice(
+                "info", f"held-out queries are not trained on, whatever their case and white space: {removed} removed"
+            )
         )
     if known:
         notices.append(

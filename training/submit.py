@@ -131,7 +131,8 @@ def _reason(error: Exception) -> str:
         except (ValueError, KeyError):
             return f"{error.response.status_code}: {error.response.text[:200]}"
     if isinstance(error, UnicodeDecodeError):
-        return f"the file is no text in UTF-8 (byte {error.start})"
+        line = error.object.count(b"\n", 0, error.start) + 1
+        return f"the file is no text in UTF-8 in line {line} (byte {error.start}); save it as UTF-8"
     if isinstance(error, httpx.ConnectError):
         return f"no service answers at {error.request.url.copy_with(raw_path=b'/')}; start it with `make serve`"
     return str(error)

@@ -24,9 +24,10 @@ from training.evaluation import Encode
 from training.model import Place
 from training.probe import check_agreement, probe_text
 
-CLOSEST = {TrainingKind.FULL: 0.99, TrainingKind.LORA: 0.99, TrainingKind.QLORA: 0.9}
-"""Least agreement of the trained and the served model's representations of a text; see ``agreement``. They round
-differently, and a Q-LoRA adapter was trained on weights of four bits and is served on the base's own."""
+CLOSEST = {TrainingKind.FULL: (0.99, 0.99), TrainingKind.LORA: (0.99, 0.99), TrainingKind.QLORA: (0.9, 0.8)}
+"""Least agreement of the trained and the served model's dense vector of a text, and of its tokens' representations; see
+``agreement``. They round differently, and a Q-LoRA adapter was trained on weights of four bits and is served on the
+base's own: 0.986 dense and 0.948 of ColBERT vectors were measured with a small BGE-M3."""
 
 OnBatch = Callable[[], None]
 
@@ -73,7 +74,8 @@ def load_result(
     found = _one(encode, source)
     if _is_same(found, unchanged):
         raise TrainingError("the training has changed nothing: the result computes the same vectors as its base")
-    check_agreement(trained, found, CLOSEST[spec.kind])
+    least, least_of_tokens = CLOSEST[spec.kind]
+    check_agreement(trained, found, least=least, least_of_tokens=least_of_tokens)
     return encode
 
 

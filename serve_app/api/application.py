@@ -10,7 +10,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from serve_app import __version__
-from serve_app.api import auth_docs, openapi_docs, problems
+from serve_app.api import auth_docs, documentation, openapi_docs, problems
 from serve_app.api.auth import Access, Auth
 from serve_app.api.content_encoding import ContentEncodingMiddleware
 from serve_app.api.door import Door, Doorkeeper
@@ -78,6 +78,7 @@ def create_app(
         door: Closed when the service stops; None if it never is.
     """
     app = FastAPIOffline(title="Retrieval model server", version=__version__, description=_DESCRIPTION)
+    documentation.serve_own_assets(app)
     app.add_middleware(ContentEncodingMiddleware)
     if access is not None:
         app.add_middleware(Auth, access=access)

@@ -158,6 +158,7 @@ class ModelState:
         created: Of a fine-tune: when, in ISO 8601.
         metrics: Of a fine-tune: retrieval on held-out pairs, ``before`` and ``after``.
         pooling: How token states become its vector: ``mean`` or ``cls``.
+        alias_of: The name of the model that this is another name for.
         max_backlog_tokens: Tokens that may wait for one of its replicas; beyond that it refuses more.
         max_batch_tokens: Padded tokens of one forward; unknown until a replica answers.
     """
@@ -177,6 +178,7 @@ class ModelState:
     pooling: str | None = None
     max_backlog_tokens: int | None = None
     max_batch_tokens: int | None = None
+    alias_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,47 @@ class Capacity:
 
     max_concurrent_requests: int
     tokenization_workers: int
+
+
+ReadyState = Literal["ready", "busy", "loading", "restarting", "down"]
+
+
+@dataclass(frozen=True)
+class ModelReadiness:
+    """Whether a configured model works.
+
+    Attributes:
+        model: Its name.
+        serves: ``embed`` or ``rerank``: a model may have a deployment for each.
+        state: ``ready`` after a forward; ``busy`` with longer work; ``loading`` since the start of the service;
+            ``restarting`` while Ray Serve replaces its replicas; ``down`` if its deployment failed, no replica has
+            answered for half a minute, or it computes no numbers.
+        reason: Of the last three: why.
+        device: Where it computes; unknown until a replica answers.
+        dtype: What it computes in; likewise.
+    """
+
+    model: str
+    serves: str
+    state: ReadyState
+    reason: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether the service works.
+
+    Attributes:
+        default: The model that dense routes use where a request names none.
+        models: Every configured model, the default one first.
+        reason: Why requests should go elsewhere: the default model does not answer, or one is down; else None.
+    """
+
+    default: ModelState
+    models: Sequence[ModelReadiness]
+    reason: str | None = None
 
 
 class Gateway(Protocol):
@@ -322,6 +365,14 @@ class Gateway(Protocol):
         Raises:
             ModelNotFoundError: There is no such model.
             ConflictError: It is configured, or the base of another.
+        """
+        ...
+
+    async def readiness(self, *, timeout_s: float) -> Readiness:
+        """Runs a real forward on every configured model, all at the same time; busy counts as in ``check``.
+
+        Args:
+            timeout_s: For all of it; more than two seconds.
         """
         ...
 

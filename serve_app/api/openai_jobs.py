@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from serve_app.api.patterns import EVENT_PREFIX
 from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.domain.job_notes import JobNote
 from serve_app.domain.jobs import JobRecord, JobStatus
 
 OWNER = "retrieval-model-server"
-EVENT_PREFIX = "ftevent-"
 
 _STATUS = {
     JobStatus.PENDING: "queued",

@@ -138,6 +138,9 @@ def _read(field: str, file_id: str, uploads: Uploads, limits: FineTuneLimits) ->
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{field}: not UTF-8 text (byte {error.start})") from error
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InvalidInputError(
+            f"{field}: not UTF-8 text in line {line} (byte {error.start} of the file); save it as UTF-8"
+        ) from error
     refuse_many(field, text.count("\n"), limits)
     return parse_file(text, max_text_chars=limits.max_text_chars)

@@ -14,6 +14,7 @@ from serve_app.api.schemas.fine_tuning import FineTuneLoraRequest, FineTuneReque
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.fine_tuning import LoraSettings, TrainingKind
 from serve_app.domain.limits import FineTuneLimits
+from serve_app.domain.pair_faults import wrong_field
 from serve_app.domain.pairs import Ignored, Pairs, parse_examples, parse_lines
 from serve_app.domain.unicode import fold
 
@@ -131,6 +132,8 @@ def _read(request: FineTuneRequest, limits: FineTuneLimits) -> Pairs:
 
 
 def _checked(index: int, given: Any) -> TrainingExample:
+    if isinstance(given, dict) and (reason := wrong_field(given)):
+        raise InvalidInputError(f"examples[{index}]: {reason}")
     try:
         return TrainingExample.model_validate(given)
     except ValidationError as error:

@@ -6,6 +6,7 @@ import logging
 import math
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import orjson
@@ -13,11 +14,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
+from starlette._utils import get_route_path  # what the router itself looks up
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from serve_app.api import near_fields
 from serve_app.api.error_shapes import Failure, body_for, dialect_of, status_for
+from serve_app.api.patterns import IN_WORDS
+from serve_app.api.route_index import RouteIndex
 from serve_app.domain.errors import InternalError, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -137,6 +141,7 @@ def internal(error: BaseException) -> Response:
 
 def install(app: FastAPI) -> None:
     """Registers the handlers for expected errors; unexpected ones are caught by ``limits.Guard``."""
+    route_index = cache(lambda: RouteIndex(app.routes))  # when needed: all routes are there then
 
     @app.exception_handler(ServiceError)
     async def _service(_: Request, error: ServiceError) -> Response:
@@ -154,8 +159,15 @@ def install(app: FastAPI) -> None:
         if error.status_code == 400:  # FastAPI's word for a body that is no JSON at all, or no form
             return problem(422, "invalid_input", _unreadable(request, error))
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-        response = problem(error.status_code, code, str(error.detail))
-        response.headers.update(error.headers or {})
+        headers, path = dict(error.headers or {}), get_route_path(request.scope)
+        detail = str(error.detail)
+        if error.status_code == 404:
+            detail = route_index().not_found(request.method, path)
+        elif error.status_code == 405:
+            detail = route_index().wrong_method(request.method, path)
+            headers["Allow"] = ", ".join(route_index().methods_of(path))
+        response = problem(error.status_code, code, detail)
+        response.headers.update(headers)
         return response
 
 
@@ -180,7 +192,7 @@ def describe_violations(errors: Sequence[Any], *, within: tuple[int | str, ...] 
         errors: As pydantic lists them.
         within: Where the value that was checked stands.
     """
-    lines = [f"{field_name((*within, *e['loc']))}: {_lower_first(e['msg'])}" for e in errors[:_MAX_VIOLATIONS]]
+    lines = [f"{field_name((*within, *e['loc']))}: {_in_words(e)}" for e in errors[:_MAX_VIOLATIONS]]
     if len(errors) > _MAX_VIOLATIONS:
         lines.append(f"and {len(errors) - _MAX_VIOLATIONS} more")
     return "; ".join(lines)
@@ -195,6 +207,13 @@ def field_name(location: Sequence[int | str]) -> str:
         elif part not in _UNION_TAGS:
             name += f".{part}" if name else part
     return name or "body"
+
+
+def _in_words(error: Any) -> str:
+    """What pydantic says of a value, but a regular expression as a sentence."""
+    if error["type"] == "string_pattern_mismatch":
+        return IN_WORDS.get(error["ctx"]["pattern"], _lower_first(error["msg"]))
+    return _lower_first(error["msg"])
 
 
 def _lower_first(message: str) -> str:

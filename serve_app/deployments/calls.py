@@ -41,6 +41,7 @@ class ReplicaCaller:
         self.state: ReplicaState | None = None
         self._last_answer = 0.0
         self._answered = asyncio.Event()
+        self._failed = False
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self, *, wait_s: float) -> None:
@@ -53,6 +54,15 @@ class ReplicaCaller:
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._answered.wait(), wait_s)
+
+    @property
+    def fault(self) -> str | None:
+        """Why no replica is going to answer; None while one answers, is replaced, or loads after the start."""
+        if self._failed:
+            return "its deployment failed; the log and the Ray dashboard say why"
+        if self.state is None and self._answered.is_set():
+            return f"no replica has answered for {_GIVE_UP_S:.0f} s"
+        return None
 
     def refuse_unless_ready(self) -> None:
         """Raises ``UnavailableError`` while no replica answers."""
@@ -112,7 +122,9 @@ class ReplicaCaller:
                         self.state = await self.handle.state.remote()
                     self._last_answer = time.monotonic()
                     self._answered.set()
+                    self._failed = False
                 except Exception as error:
+                    self._failed = isinstance(error, DeploymentUnavailableError)
                     silent_s = time.monotonic() - self._last_answer
                     if self.state is not None and silent_s > _GIVE_UP_S:
                         logger.warning("no replica has answered for %.0f s (%r)", silent_s, error)

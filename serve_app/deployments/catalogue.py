@@ -13,7 +13,14 @@ from typing import Any, Generic, TypeVar
 from serve_app.deployments.calls import ReplicaCaller
 from serve_app.deployments.served import Served
 from serve_app.deployments.turns import look_up
-from serve_app.domain.errors import CapabilityError, ModelLoadError, ModelNotFoundError, UnavailableError
+from serve_app.domain.errors import (
+    CapabilityError,
+    ConfigurationError,
+    ModelLoadError,
+    ModelNotFoundError,
+    UnavailableError,
+)
+from serve_app.domain.model_names import spellings
 from serve_app.domain.profiles import Capability
 from serve_app.models.catalogue import FineTune, find_fine_tune, fine_tunes
 from serve_app.models.source import describe
@@ -26,12 +33,25 @@ _DEEPEST = 10  # fine-tunes of fine-tunes
 C = TypeVar("C", bound=ReplicaCaller)
 
 
+def require_free_aliases(aliases: Mapping[str, str], models_dir: Path) -> None:
+    """Raises ``ConfigurationError`` if a fine-tune has the name of an alias: one of them could not be reached."""
+    for alias, name in aliases.items():
+        if find_fine_tune(alias, models_dir) is not None:
+            raise ConfigurationError(
+                f"aliases: {alias!r} of {name!r} is the name of a fine-tune in {models_dir}; choose another alias, or "
+                f"delete the fine-tune"
+            )
+
+
 class Catalogue(Generic[C]):
     """The models of one kind of deployment. A fine-tune is computed by the deployment of the model it comes from."""
 
-    def __init__(self, configured: Mapping[str, Served[C]], models_dir: Path) -> None:
-        """Takes the configured models, by name, the default first."""
+    def __init__(
+        self, configured: Mapping[str, Served[C]], models_dir: Path, aliases: Mapping[str, str] | None = None
+    ) -> None:
+        """Takes the configured models, by name, the default first; and the model of each alias, of others too."""
         self.configured = configured
+        self.aliases = aliases or {}
         self._models_dir = models_dir
         self._found: dict[str, tuple[float, Served[C]]] = {}
 
@@ -56,7 +76,7 @@ class Catalogue(Generic[C]):
             if not able:
                 raise CapabilityError(f"none of the served models does {what}")
             return self.configured[able[0]]
-        served = self.configured.get(name) or await self._fine_tune(name)
+        served = await self._find(name)
         if served is None and not (others and await others.has(name)):
             names = ", ".join(dict.fromkeys([*self.configured, *(others.configured if others else ())]))
             raise ModelNotFoundError(f"no model {name!r} is served; these are: {names}, and their fine-tunes")
@@ -70,7 +90,13 @@ class Catalogue(Generic[C]):
         Raises:
             UnavailableError: It is a fine-tune whose folder can not be read.
         """
-        return name in self.configured or await self._fine_tune(name) is not None
+        return await self._find(name) is not None
+
+    async def _find(self, name: str) -> Served[C] | None:
+        for spelling in spellings(name, self.aliases):
+            if served := self.configured.get(spelling) or await self._fine_tune(spelling):
+                return served
+        return None
 
     def all(self) -> Iterator[Served[C]]:
         """Every model; reads manifests, and the vocabularies of fine-tunes that were not seen yet."""
@@ -115,6 +141,11 @@ class Catalogue(Generic[C]):
         base = find_fine_tune(found.base, self._models_dir) if found.adapter else found
         if base is not None and base.adapter:  # an adapter on an adapter: replicas have no such thing
             return None
+        if base is None and found.family != (family := host.source.profile.family):
+            raise ModelLoadError(
+                f"{found.folder / 'manifest.json'} says that it was trained as {found.family!r}, and its base "
+                f"{host.source.name!r} is served as {family!r}; set `family: {found.family}` there, or train again"
+            )
         source = host.source if base is None else describe(found.name, base.folder, family=found.family)
         return Served(
             replace(source, name=found.name),

@@ -13,6 +13,7 @@ from ray import serve
 
 from serve_app.deployments.console import keep_log_fresh, telling_why
 from serve_app.deployments.device import Compute, Device, ReplicaState
+from serve_app.deployments.first_forward import first_forward
 from serve_app.domain.embeddings import Encoded, EncodedBatch, TokenBatch
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.profiles import Capability
@@ -49,7 +50,8 @@ class Encoder:
             threads=threads,
             dense_only=settings.dense_only,
         )
-        with telling_why(f"the encoder of {settings.name!r}"):
+        what = f"the encoder of {settings.name!r}"
+        with telling_why(what):
             source = find_model(settings.name, models_dir, family=settings.family)
             model = load(source)
         self._text = TextToEncode
@@ -69,7 +71,8 @@ class Encoder:
             wrap=lambda loaded: loaded.encode,
             on_device=self._device.run,
         )
-        await self._device.start()
+        with telling_why(what):
+            await first_forward(self._device, source, model.transformer.dtype_name)
         self._log_keeper = asyncio.get_running_loop().create_task(keep_log_fresh())
 
     async def encode(self, batch: TokenBatch) -> EncodedBatch:

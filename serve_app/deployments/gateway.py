@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from serve_app.api.gateway import (
     Embedded,
     HybridEmbedded,
     ModelState,
+    Readiness,
     SparseEmbedded,
     TokenEmbedded,
     Use,
@@ -24,6 +26,7 @@ from serve_app.deployments.client import EncoderClient
 from serve_app.deployments.deadline import within
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.ranking import Rerankers
+from serve_app.deployments.readiness import STATE_S, reason_not_ready, state_of
 from serve_app.deployments.served import Served, count, refuse_long, refuse_many_tokens
 from serve_app.deployments.turns import LIST_THREADS, look_up
 from serve_app.domain.embeddings import DENSE, EncodedBatch, Float32
@@ -39,7 +42,6 @@ _SPARSE = frozenset({Capability.SPARSE})
 _STATES = frozenset({Capability.DENSE, Capability.TOKEN_STATES})
 _CAPACITY = Capacity(max_concurrent_requests=1, tokenization_workers=LIST_THREADS)
 _INLINE_WEIGHTS = 4000  # about a millisecond of naming
-_STATE_S = 1.5  # of a check, for the question whether a replica that does not answer in time is busy or broken
 
 T = TypeVar("T")
 
@@ -150,7 +152,12 @@ class ServeGateway:
             for served in catalogue.all():
                 known = states.setdefault(served.source.name, served.state())
                 states[served.source.name] = replace(known, serves=(*known.serves, route))
-        return list(states.values())
+        named = [
+            replace(states[name], name=alias, alias_of=name)
+            for alias, name in self._models.aliases.items()
+            if name in states
+        ]
+        return [*states.values(), *named]
 
     async def delete_model(self, name: str) -> None:
         """See ``Gateway.delete_model``."""
@@ -163,14 +170,32 @@ class ServeGateway:
     async def check(self, *, timeout_s: float) -> ModelState:
         """See ``Gateway.check``."""
         served = await self._pick(None, DENSE, "dense vectors")
-        tokens = await served.tokenise(["ready?"], TextRole.QUERY)
         try:
-            answer = await served.caller.encode(served.batch(tokens), timeout_s=timeout_s - _STATE_S)
-            if answer.failures:
-                raise answer.failures[0].error()
+            await self._forward(served, timeout_s - STATE_S)
         except (QueueFullError, DeadlineError):  # busy, or broken?
-            await served.caller.refuse_if_stuck(timeout_s=_STATE_S)
+            await served.caller.refuse_if_stuck(timeout_s=STATE_S)
         return served.state()
+
+    async def readiness(self, *, timeout_s: float) -> Readiness:
+        """See ``Gateway.readiness``."""
+        default = await self._pick(None, DENSE, "dense vectors")
+        encoders = sorted(self._models.configured.values(), key=lambda served: served is not default)
+        states = [
+            state_of(served, partial(self._forward, served), serves="embed", timeout_s=timeout_s) for served in encoders
+        ]
+        states += [
+            state_of(served, partial(self._rerankers.forward, served), serves="rerank", timeout_s=timeout_s)
+            for served in self._rerankers.models.configured.values()
+        ]
+        models = await asyncio.gather(*states)
+        return Readiness(default.state(), models, reason_not_ready(models))
+
+    @staticmethod
+    async def _forward(served: Served[EncoderClient], timeout_s: float) -> None:
+        tokens = await served.tokenise(["ready?"], TextRole.QUERY)
+        answer = await served.caller.encode(served.batch(tokens), timeout_s=timeout_s)
+        if answer.failures:
+            raise answer.failures[0].error()
 
     async def _pick(self, name: str | None, needed: frozenset[Capability], what: str) -> Served[EncoderClient]:
         return await self._models.pick(name, needed, what, others=self._rerankers.models)

@@ -18,7 +18,7 @@ from serve_app.deployments import stopping
 from serve_app.deployments.address import host, is_loopback
 from serve_app.deployments.banner import announce
 from serve_app.deployments.calls import ReplicaCaller
-from serve_app.deployments.catalogue import Catalogue
+from serve_app.deployments.catalogue import Catalogue, require_free_aliases
 from serve_app.deployments.client import EncoderClient
 from serve_app.deployments.console import keep_log_fresh, telling_why
 from serve_app.deployments.encoder import Encoder
@@ -64,19 +64,29 @@ class Ingress:
         self._settings = settings
         with telling_why("the ingress"):
             self._keys = Keys(settings.security) if settings.security.wants_keys else None
+            require_free_aliases(settings.aliases, settings.models_dir)
             models = {m.name: self._served(m, EncoderClient(encoders[m.name])) for m in settings.models}
             scorers = {m.name: self._served(m, ReplicaCaller(rerankers[m.name])) for m in settings.rerankers}
         callers: list[ReplicaCaller] = [served.caller for served in models.values()]
         callers += [served.caller for served in scorers.values()]
         await asyncio.gather(*(caller.start(wait_s=_WAIT_FOR_REPLICAS_S) for caller in callers))
         self._metrics = IngressMetrics()
-        embedders = Catalogue(models, settings.models_dir)
+        embedders = Catalogue(models, settings.models_dir, settings.aliases)
         rankers = Rerankers(
-            Catalogue(scorers, settings.models_dir), embedders, settings.limits.max_request_tokens, self._metrics
+            Catalogue(scorers, settings.models_dir, settings.aliases),
+            embedders,
+            settings.limits.max_request_tokens,
+            self._metrics,
         )
         capacity = Capacity(settings.ingress.max_ongoing_requests, LIST_THREADS)
         self._gateway = ServeGateway(embedders, rankers, settings.models_dir, settings.limits, self._metrics, capacity)
-        self._jobs = TrackerJobs(settings.training, settings.models, settings.models_dir)
+        self._jobs = TrackerJobs(
+            settings.training,
+            settings.models,
+            settings.models_dir,
+            rerankers=[m.name for m in settings.rerankers],
+            aliases=settings.aliases,
+        )
         self._is_private = self._keys is None and is_loopback(await look_up(host))
         loop = asyncio.get_running_loop()
         self._tracking = loop.create_task(self._jobs.start())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from serve_app.api.jobs_gateway import FineTuneOrder
 from serve_app.deployments.orders import BaseModels, data_of, refuse_impossible, spec_of
-from serve_app.domain.errors import ServiceError, UnavailableError
+from serve_app.domain.errors import ConflictError, ServiceError, UnavailableError
 from serve_app.domain.fine_tuning import TrainingSpec
 from serve_app.domain.job_notes import JobNote
 from serve_app.domain.jobs import JobRecord
@@ -39,6 +39,8 @@ class TrackerJobs:
         models: Sequence[ModelSettings],
         models_dir: Path,
         *,
+        rerankers: Collection[str] = (),
+        aliases: Mapping[str, str] | None = None,
         connect: Callable[..., Any] = ensure_tracker,
     ) -> None:
         """Prepares; ``start`` or the first question connects.
@@ -47,12 +49,15 @@ class TrackerJobs:
             settings: Of fine-tuning.
             models: The configured models, the default one first.
             models_dir: Where results appear.
+            rerankers: Names of the models that score pairs, which cannot be tuned.
+            aliases: The model of each alias; no result can be named like one.
             connect: Makes the tracker's handle, as ``ensure_tracker`` does.
         """
         limits = settings.limits
         self.uploads = UploadStore(settings.jobs_dir, max_files=limits.max_files, max_bytes=limits.max_files_bytes)
         self._settings = settings
-        self._bases = BaseModels(models, models_dir)
+        self._bases = BaseModels(models, models_dir, rerankers, aliases)
+        self._aliases = aliases or {}
         self._models_dir = models_dir
         rules = Rules(settings.max_concurrent_jobs, settings.max_waiting_jobs)
         self._config = TrackerConfig(settings.jobs_dir, rules, env=settings.env)
@@ -72,6 +77,10 @@ class TrackerJobs:
 
     async def submit(self, order: FineTuneOrder) -> JobRecord:
         """See ``JobsGateway.submit``."""
+        if (name := order.model_name) in self._aliases:
+            raise ConflictError(
+                f"model_name: {name!r} is an alias of the model {self._aliases[name]!r}; choose another"
+            )
         base = await asyncio.to_thread(self._bases.find, order.base_model)
         refuse_impossible(order, base)
         gpus = 0.0

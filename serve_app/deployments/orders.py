@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from serve_app.domain.errors import (
     UnavailableError,
 )
 from serve_app.domain.fine_tuning import NARROWEST_IN_FOUR_BITS, TrainingKind, TrainingSpec, default_learning_rate
+from serve_app.domain.model_names import spellings
 from serve_app.domain.pairs import Example
 from serve_app.domain.profiles import Capability
 from serve_app.jobs.store import TrainingData
@@ -32,9 +33,17 @@ logger = logging.getLogger(__name__)
 class BaseModels:
     """The models that may be tuned: the configured ones, and fine-tunes that are whole models."""
 
-    def __init__(self, models: Sequence[ModelSettings], models_dir: Path) -> None:
-        """Takes the configured models, the default one first."""
+    def __init__(
+        self,
+        models: Sequence[ModelSettings],
+        models_dir: Path,
+        rerankers: Collection[str] = (),
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        """Takes the configured models, the default one first, the rerankers' names, and the model of each alias."""
+        self._aliases = aliases or {}
         self._models = {model.name: model for model in models}
+        self._rerankers = frozenset(rerankers)
         self._models_dir = models_dir
 
     def find(self, name: str | None) -> ModelSource:
@@ -45,10 +54,16 @@ class BaseModels:
             InvalidInputError: It can not be tuned.
             UnavailableError: Its folder can not be read; why is for the log, because it names folders of this machine.
         """
-        name = name or next(iter(self._models))
+        name = next(iter(self._models)) if not name else self._resolved(name)
         try:
             if (model := self._models.get(name)) is not None:
                 return find_model(name, self._models_dir, family=model.family)
+            if name in self._rerankers:
+                known = ", ".join(self._models)
+                raise InvalidInputError(
+                    f"base_model: {name!r} is a reranker: it scores pairs and computes no vectors, so it cannot be "
+                    f"fine-tuned here; these models can: {known}"
+                )
             if (found := find_fine_tune(name, self._models_dir)) is None:
                 known = ", ".join(self._models)
                 raise ModelNotFoundError(f"base_model: no model {name!r} is served; these are: {known}")
@@ -58,6 +73,14 @@ class BaseModels:
         except ModelLoadError as error:
             logger.warning("the base model %r can not be read: %s", name, error.message)
             raise UnavailableError(f"base_model: {name!r} can not be read; the log says why") from error
+
+    def _resolved(self, name: str) -> str:
+        """The name of the model that a client means, if there is one."""
+        known = self._models.keys() | self._rerankers
+        for spelling in spellings(name, self._aliases):
+            if spelling in known or find_fine_tune(spelling, self._models_dir) is not None:
+                return spelling
+        return name
 
 
 def refuse_impossible(order: FineTuneOrder, base: ModelSource) -> None:

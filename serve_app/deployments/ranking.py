@@ -89,6 +89,15 @@ class Rerankers:
         lengths = texts.lengths.astype(np.int64)
         return Ranked(served.source.name, values, read, cut), lambda rows: len(ids) + int(lengths[rows].sum())
 
+    async def forward(self, served: Served[ReplicaCaller], timeout_s: float) -> None:
+        """Scores a short text: a model that works can.
+
+        Raises:
+            ServiceError: It did not within ``timeout_s`` seconds.
+        """
+        options = CallOptions(served.source.name, truncate=True, timeout_s=timeout_s)
+        await self._rank("ready?", ["yes"], options, batch_size=1, normalize=True)
+
     async def explain(self, query: str, candidate: str, options: CallOptions) -> Explained:
         """See ``Gateway.explain``."""
         needed = frozenset({Capability.COLBERT})

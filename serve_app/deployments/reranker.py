@@ -13,6 +13,7 @@ import numpy as np
 
 from serve_app.deployments.console import keep_log_fresh, telling_why
 from serve_app.deployments.device import Device, ReplicaState
+from serve_app.deployments.first_forward import first_forward
 from serve_app.deployments.pieces import PIECE_TOKENS, piecewise
 from serve_app.domain.embeddings import ItemFailure
 from serve_app.domain.errors import ServiceError
@@ -42,7 +43,8 @@ class Reranker:
         self._query, self._candidate = QueryText, CandidateText
         kind: Any = load_cross_encoder if self._reads_pairs else load_model
         load = partial(kind, device=settings.device, dtype=settings.dtype, threads=threads)
-        with telling_why(f"the reranker {settings.name!r}"):
+        what = f"the reranker {settings.name!r}"
+        with telling_why(what):
             source = find_model(settings.name, models_dir, family=settings.family)
             source.require(Capability.PAIR_SCORE if self._reads_pairs else Capability.COLBERT)
             model = load(source)
@@ -66,7 +68,8 @@ class Reranker:
                 wrap=LateInteractionModel,
                 on_device=self._device.run,
             )
-        await self._device.start()
+        with telling_why(what):
+            await first_forward(self._device, source, where.dtype_name)
         self._log_keeper = asyncio.get_running_loop().create_task(keep_log_fresh())
 
     async def rank(self, request: RankRequest) -> Scores:

@@ -9,14 +9,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from serve_app.domain.pair_faults import wrong_field
 from serve_app.domain.pairs import Example, Pairs, example_of, gather, parse_lines
 
 BLANK = "the line is blank"
 NO_OBJECT = "not a JSON object"
 NAMED_TWICE = "names a field twice"
 
-_REQUIRED, _FIELDS = ("query", "pos"), ("query", "pos", "neg")
-_SHOWN_CHARS = 40
+_REQUIRED = ("query", "pos")
 
 
 class _NamedTwiceError(ValueError):
@@ -30,6 +30,7 @@ def parse_file(text: str, *, max_text_chars: int) -> Pairs:
         text: Lines that end with ``\n`` or ``\r\n``; the end of the last one may be missing.
         max_text_chars: An example with a longer text is left out.
     """
+    text = text.removeprefix("\ufeff")
     if not _is_json(text):
         return parse_lines(text, max_text_chars=max_text_chars)
     lines = text.split("\n")
@@ -60,9 +61,8 @@ def _read(line: str) -> Example | str:
 
 
 def _fault(given: Mapping[str, Any]) -> str | None:
-    for name in given:
-        if name not in _FIELDS:
-            return f"has a field {name[:_SHOWN_CHARS]!r}; an example has query, pos and, perhaps, neg"
+    if reason := wrong_field(given):
+        return reason
     for name in _REQUIRED:
         if name not in given:
             return f"lacks the field {name!r}"

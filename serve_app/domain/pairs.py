@@ -2,7 +2,8 @@ r"""Training examples from what a client sends: ``query<TAB>passage`` lines, or 
 
 A line that is no pair is left out and reported with its number, so that one bad line in a million does not cost the
 other 999,999, and nothing is left out without a word. Texts are kept exactly as they came: no stripping, no
-normalisation; lines end with ``\n`` or ``\r\n`` and with nothing else, so that a U+2028 stays inside its text.
+normalisation, but for the byte order mark of a file; lines end with ``\n`` or ``\r\n`` and with nothing else, so that
+a U+2028 stays inside its text.
 """
 
 from __future__ import annotations
@@ -12,14 +13,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from serve_app.domain.pair_faults import (
+    BROKEN_TEXT,
+    CONTRADICTION,
+    EMPTY_SIDE,
+    HEADER,
+    NO_POSITIVE,
+    NUL,
+    TOO_LONG,
+    is_header,
+    not_a_pair,
+)
 from serve_app.domain.unicode import fold, is_unicode
 
-NOT_ONE_TAB = "not exactly one tab between query and passage"
-EMPTY_SIDE = "query or passage is empty or blank"
-TOO_LONG = "longer than the limit"
-BROKEN_TEXT = "holds half of a surrogate pair, which is no Unicode text"
-NO_POSITIVE = "no passage that answers the query"
-CONTRADICTION = "a passage is both an answer and a negative"
+_BYTE_ORDER_MARK = "\ufeff"  # of the file, not of its first text
 
 
 class Example(NamedTuple):
@@ -80,10 +87,10 @@ def parse_lines(text: str, *, max_text_chars: int) -> Pairs:
         text: Lines that end with ``\n`` or ``\r\n``; the end of the last one may be missing.
         max_text_chars: A query or passage with more characters than this is left out.
     """
-    lines = text.split("\n")
+    lines = text.removeprefix(_BYTE_ORDER_MARK).split("\n")
     if not lines[-1]:
         lines.pop()
-    clean = is_unicode(text)  # asked once: it nearly always is
+    clean = is_unicode(text) and "\0" not in text  # asked once: it nearly always is
     accepted: list[Example] = []
     ignored: list[Ignored] = []
     numbers: dict[str, int] = {}
@@ -92,7 +99,9 @@ def parse_lines(text: str, *, max_text_chars: int) -> Pairs:
             line = line[:-1]
         sides = line.split("\t")
         if len(sides) != 2:
-            ignored.append(Ignored(number, NOT_ONE_TAB))
+            ignored.append(Ignored(number, not_a_pair(line, sides)))
+        elif number == 1 and is_header(sides):
+            ignored.append(Ignored(number, HEADER))
         elif reason := _text_fault(sides, max_text_chars, clean=clean):
             ignored.append(Ignored(number, reason))
         elif (first := numbers.setdefault(line, number)) != number:
@@ -142,7 +151,7 @@ def gather(found: Iterable[Example | str], *, max_text_chars: int) -> Pairs:
 def _example_fault(example: Example, max_text_chars: int) -> str | None:
     if not example.positives:
         return NO_POSITIVE
-    if not set(example.positives).isdisjoint(example.negatives):
+    if example.negatives and not set(map(fold, example.positives)).isdisjoint(map(fold, example.negatives)):
         return CONTRADICTION
     return _text_fault((example.query, *example.positives, *example.negatives), max_text_chars, clean=False)
 
@@ -155,6 +164,8 @@ def _text_fault(texts: Sequence[str], max_text_chars: int, *, clean: bool) -> st
             return TOO_LONG
         if not clean and not is_unicode(text):
             return BROKEN_TEXT
+        if not clean and "\0" in text:
+            return NUL
     return None
 
 

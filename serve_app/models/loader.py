@@ -8,6 +8,7 @@ from serve_app.domain.profiles import Capability
 from serve_app.models.cross_encoder import CrossEncoder
 from serve_app.models.embedder import EmbeddingModel
 from serve_app.models.heads import TokenHeads
+from serve_app.models.tokenizer_check import check_tokenizer
 from serve_app.models.transformer import Transformer, choose_device, choose_dtype
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def load_model(
         ModelLoadError: The weights, the heads or the device are missing.
     """
     source.require(Capability.DENSE)
+    check_tokenizer(source.folder)
     place = choose_device(device)
     heads = None
     if Capability.COLBERT in source.profile.capabilities and not dense_only:
@@ -42,5 +44,6 @@ def load_cross_encoder(
     source: ModelSource, *, device: str = "auto", dtype: str = "auto", threads: int = 1
 ) -> CrossEncoder:
     """Loads a model that reads query and candidate together; arguments and errors as ``load_model``."""
+    check_tokenizer(source.folder)
     place = choose_device(device)
     return CrossEncoder(source.folder, device=place, dtype=choose_dtype(dtype, place), threads=threads)

@@ -55,8 +55,17 @@ class ModelSource:
 
     def require(self, capability: Capability) -> None:
         """Raises ``ModelLoadError`` if the family does not have a capability that a setting asks for."""
-        if capability in self.profile.capabilities:
+        has = self.profile.capabilities
+        if capability in has:
             return
+        if Capability.PAIR_SCORE in has or capability is Capability.PAIR_SCORE:
+            where = "`models:`" if Capability.DENSE in has else "`rerankers:` with `kind: cross-encoder`"
+            if Capability.COLBERT in has:
+                where += ", or under `rerankers:` with `kind: colbert`"
+            what = "a reranker (a cross-encoder)" if Capability.PAIR_SCORE in has else "an encoder, not a cross-encoder"
+            raise ModelLoadError(
+                f"{self.name!r} is of the family {self.profile.family}, which is {what}; configure it under {where}"
+            )
         able = ", ".join(p.family for p in PROFILES.values() if capability in p.capabilities)
         raise ModelLoadError(
             f"{self.name!r} is of the family {self.profile.family}, which has no {capability.value}; "
@@ -160,7 +169,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_adapters(folder: Path) -> None:
-    """Transformers would put an adapter that lies beside whole weights to work without a word."""
+    """Refuses adapter files beside whole weights: transformers would apply them without a word."""
     found = next((folder / name for name in _ADAPTER_FILES if (folder / name).is_file()), None)
     if found is None:
         return

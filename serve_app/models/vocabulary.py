@@ -10,7 +10,6 @@ do_lower_case, sentence-transformers turns texts to lower case before all else; 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from functools import cached_property
@@ -18,6 +17,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from serve_app.domain.errors import ModelLoadError
+from serve_app.models.folder_json import read_object
 from serve_app.models.sentence_settings import lowers_case
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # replicas share cores with the model
@@ -74,7 +74,7 @@ class Vocabulary:
         return text
 
 
-_loaded: WeakValueDictionary[tuple[str, bool, bool], Vocabulary] = WeakValueDictionary()
+_loaded: WeakValueDictionary[tuple[str, str | None, bool], Vocabulary] = WeakValueDictionary()
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:
@@ -86,7 +86,7 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     path = folder / "tokenizer.json"
     try:
         content = path.read_bytes()
-        key = hashlib.sha256(content).hexdigest(), _is_xlm_roberta(folder), lowers_case(folder)
+        key = hashlib.sha256(content).hexdigest(), _word_start_scheme(folder), lowers_case(folder)
         if (known := _loaded.get(key)) is not None:
             return known
         tokenizer = Tokenizer.from_buffer(content)
@@ -96,11 +96,11 @@ def load_vocabulary(folder: Path) -> Vocabulary:
         raise ModelLoadError(f"{path} can not be read: {error}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    if key[1]:
+    if key[1] is not None:
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.WhitespaceSplit(),
-                pre_tokenizers.Metaspace(replacement=_WORD_START, prepend_scheme="always"),
+                pre_tokenizers.Metaspace(replacement=_WORD_START, prepend_scheme=key[1]),
             ]
         )
     if key[2]:
@@ -111,12 +111,13 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     return vocabulary
 
 
-def _is_xlm_roberta(folder: Path) -> bool:
+def _word_start_scheme(folder: Path) -> str | None:
+    """Where the class XLMRobertaTokenizer marks the start of a word at the beginning of a text; None for others."""
     path = folder / "tokenizer_config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        return str(config.get("tokenizer_class", "")).startswith("XLMRobertaTokenizer")
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelLoadError(f"{path} can not be read: {error}") from error
+    config = read_object(path, {})
+    name = config.get("tokenizer_class")
+    if name is None and read_object(folder / "config.json", {}).get("model_type") == "xlm-roberta":
+        name = "XLMRobertaTokenizer"  # as transformers chooses
+    if not str(name).startswith("XLMRobertaTokenizer"):
+        return None
+    return "always" if config.get("add_prefix_space", True) else "never"

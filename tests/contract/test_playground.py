@@ -50,6 +50,19 @@ def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name).click()
 
 
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_the_documentation_asks_nothing_of_another_host(browser: Browser, service: Service, path: str) -> None:
+    noticed = Noticed()
+    with browser.new_context() as profile:
+        page = profile.new_page()
+        noticed.listen(page)
+        page.goto(service.url + path)
+        expect(page.get_by_text("/vectorize-batch-hybrid").first).to_be_visible()
+        page.wait_for_load_state("networkidle")
+    assert [fault for fault in noticed.faults if "OpenAPI Sampler" not in fault] == []  # Redoc about our examples
+    assert [asked for asked in noticed.requests if not asked.startswith((f"{service.url}/", "data:", "blob:"))] == []
+
+
 def compare(page: Page, texts: list[str], model: str, role: str = "passages") -> None:
     page.get_by_label("Texts, one a line").fill("\n".join(texts))
     page.locator("#similarity-model").select_option(model)

@@ -30,7 +30,7 @@ def client(service: Service) -> Iterator[httpx.Client]:
         ({"base_model": "nobody"}, 404, "base_model: no model 'nobody'"),
         ({"base_model": "../models"}, 404, "base_model"),
         ({"base_model": "somebody/e5-large"}, 404, "base_model"),
-        ({"base_model": CROSS_ENCODER}, 404, "base_model"),
+        ({"base_model": CROSS_ENCODER}, 422, "is a reranker"),
         ({"model_name": "../escape"}, 422, "model_name"),
         ({"model_name": "a/b"}, 422, "model_name"),
         ({"model_name": ".hidden"}, 422, "model_name"),

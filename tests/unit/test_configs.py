@@ -140,6 +140,34 @@ def test_on_many_nodes_one_encoder_replica_may_die(name: str) -> None:
     assert all(least_replicas(model) >= 2 for model in settings_of(name).models)
 
 
+@pytest.mark.parametrize("name", MANY_NODES)
+def test_on_many_nodes_a_dead_one_leaves_half_of_each_deployment_and_a_redeploy_starts_new_replicas_first(
+    name: str,
+) -> None:
+    settings = settings_of(name)
+    for deployment in [settings.ingress, *settings.models, *settings.rerankers]:
+        assert isinstance(deployment.max_replicas_per_node, int), (
+            "what a deployment says, not what is there at the time"
+        )
+        assert deployment.max_replicas_per_node <= least_replicas(deployment) / 2
+        assert deployment.max_surge_percent == "auto" or deployment.max_surge_percent > 0
+
+
+def test_on_kubernetes_all_replicas_find_a_pod() -> None:
+    settings = settings_of("rayservice.yaml")
+    for deployment in [settings.ingress, *settings.models]:
+        per_pod = deployment.max_replicas_per_node
+        assert isinstance(per_pod, int)
+        assert least_replicas(deployment) <= per_pod * WORKERS["minReplicas"]
+        assert deployment.most_replicas <= per_pod * WORKERS["maxReplicas"]
+
+
+def test_on_kubernetes_a_redeploy_finds_room_though_it_does_not_ask_what_is_there() -> None:
+    (model,), pods = settings_of("rayservice.yaml").models, WORKERS["maxReplicas"]
+    assert model.max_surge_percent != "auto", "the autoscaler adds the pod"
+    assert model.most_replicas + 1 <= pods
+
+
 @pytest.mark.parametrize("name", ["serve_config.yaml", "container.yaml", "gpu.yaml"])
 def test_serving_leaves_a_fine_tune_its_share_of_one_gpu(name: str) -> None:
     settings = settings_of(name)

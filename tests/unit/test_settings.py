@@ -161,6 +161,32 @@ def test_two_models_of_one_name_are_refused_and_named(monkeypatch: pytest.Monkey
         Settings(**YAML)
 
 
+def test_aliases_lead_to_their_models_and_a_model_that_embeds_and_reranks_may_name_one_twice() -> None:
+    settings = Settings(
+        models=[{"name": "my-e5", "aliases": ["text-embedding-3-small", "e5"]}, {"name": "m3", "aliases": ["both"]}],  # type: ignore[arg-type]
+        rerankers=[{"name": "m3", "aliases": ["both", "rerank-v3.5"]}],  # type: ignore[arg-type]
+    )
+    assert settings.aliases == {"text-embedding-3-small": "my-e5", "e5": "my-e5", "both": "m3", "rerank-v3.5": "m3"}
+
+
+@pytest.mark.parametrize(
+    ("models", "rerankers", "words"),
+    [
+        ([{"name": "a", "aliases": ["b"]}, {"name": "b"}], [], "'b' of 'a' is the name of a configured model"),
+        ([{"name": "a", "aliases": ["a"]}], [], "'a' of 'a' is the name of a configured model"),
+        ([{"name": "a", "aliases": ["r"]}], [{"name": "r"}], "'r' of 'a' is the name of a configured model"),
+        ([{"name": "a", "aliases": ["x"]}], [{"name": "r", "aliases": ["x"]}], "'x' is given to 'a' and to 'r'"),
+        ([{"name": "a", "aliases": ["two words"]}], [], "'two words' cannot be the name of a model"),
+        ([{"name": "a", "aliases": [""]}], [], "'' cannot be the name of a model"),
+    ],
+)
+def test_an_alias_that_is_taken_or_no_name_is_refused_by_name(
+    models: list[dict[str, Any]], rerankers: list[dict[str, Any]], words: str
+) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Settings(models=models, rerankers=rerankers)  # type: ignore[arg-type]
+
+
 def test_settings_can_not_be_changed_afterwards() -> None:
     settings = Settings()
     with pytest.raises(ValidationError):

@@ -1,13 +1,15 @@
 """/health, /livez and /readyz.
 
-``/livez`` asks only whether this process runs. ``/readyz`` is for probes: a real forward through the whole path, within
-five seconds, or a replica that says in that time that it is busy. ``/health`` is for people and dashboards: the same
-check, but its outcome is shared for a second, so that asking often costs nothing.
+``/livez`` asks only whether this process runs. ``/readyz`` is for probes: a real forward on every configured model,
+within five seconds, or a replica that says in that time that it is busy. It fails where the default model does not
+answer or another one is down for good; one that is loading or restarting beside it is only named. ``/health`` is for
+people and dashboards: the same check, but its outcome is shared for a second, so that asking often costs nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import asdict
 from typing import Any
@@ -15,10 +17,10 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from serve_app.api.gateway import Gateway, ModelState
+from serve_app.api.gateway import Gateway, Readiness
 from serve_app.api.problems import Problem
 from serve_app.api.replies import json_reply
-from serve_app.api.schemas.health import Alive, Health
+from serve_app.api.schemas.health import Alive, Health, NotReady, Ready
 from serve_app.domain.errors import ServiceError, UnavailableError
 
 _DEADLINE_S = 5.0
@@ -26,6 +28,9 @@ _SHARED_S = 1.0
 
 _NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"model": Problem, "description": "Within five seconds neither a forward succeeded nor a replica was busy."}
+}
+_NONE_DOWN: dict[int | str, dict[str, Any]] = {
+    503: {"model": NotReady, "description": "The default model does not answer, or another one is down."}
 }
 
 
@@ -40,30 +45,45 @@ def health_router(gateway: Gateway) -> APIRouter:
         """Always 200 while the process runs."""
         return json_reply({"status": "ok"})
 
-    @router.get("/readyz", response_model=Health, responses=_NOT_READY, summary="Can it serve a request now?")
+    @router.get("/readyz", response_model=Ready, responses=_NONE_DOWN, summary="Can it serve a request now?")
     async def readyz() -> Response:
-        """Runs a forward; 200 with the default model's state, also where it is busy with a long one, or 503."""
-        return _reply(await _check(gateway))
+        """Runs a forward on every model. 200 with the state of each, also where one is busy or loading; or 503."""
+        readiness = await _check(gateway)
+        models = [asdict(model) for model in readiness.models]
+        if readiness.reason is None:
+            return json_reply(_told(readiness) | {"models": models})
+        error = _not_ready(readiness.reason)
+        reply = json_reply({"detail": error.message, "code": error.code, "models": models})
+        reply.status_code = error.status
+        reply.headers["Retry-After"] = str(math.ceil(error.retry_after_s or 1))
+        return reply
 
     @router.get("/health", response_model=Health, responses=_NOT_READY, summary="How is it?")
     async def health() -> Response:
         """As /readyz, but the outcome of the last second is reused."""
-        return _reply(await shared.state())
+        readiness = await shared.state()
+        if readiness.reason is not None:
+            raise _not_ready(readiness.reason)
+        return json_reply(_told(readiness))
 
     return router
 
 
-def _reply(state: ModelState) -> Response:
-    fields = asdict(state)
+def _told(readiness: Readiness) -> dict[str, Any]:
+    fields = asdict(readiness.default)
     told = {name: fields[name] for name in Health.model_fields if name in fields}
-    return json_reply({"status": "ok", "model": state.name, **told})
+    return {"status": "ok", "model": readiness.default.name, **told}
 
 
-async def _check(gateway: Gateway) -> ModelState:
+def _not_ready(reason: str) -> UnavailableError:
+    return UnavailableError(f"not ready: {reason}")
+
+
+async def _check(gateway: Gateway) -> Readiness:
     try:
-        return await gateway.check(timeout_s=_DEADLINE_S)
+        return await gateway.readiness(timeout_s=_DEADLINE_S)
     except ServiceError as error:
-        raise UnavailableError(f"not ready: {error.message}") from error
+        raise _not_ready(error.message) from error
 
 
 class _SharedCheck:
@@ -72,10 +92,10 @@ class _SharedCheck:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._lock = asyncio.Lock()
-        self._outcome: ModelState | ServiceError | None = None
+        self._outcome: Readiness | ServiceError | None = None
         self._until = 0.0
 
-    async def state(self) -> ModelState:
+    async def state(self) -> Readiness:
         async with self._lock:
             if time.monotonic() >= self._until:
                 try:

@@ -12,8 +12,9 @@ from fastapi.responses import Response
 from serve_app.api.body import take_body
 from serve_app.api.dialects.tolerant import TolerantRoute
 from serve_app.api.jobs_gateway import JobsGateway
-from serve_app.api.openai_jobs import EVENT_PREFIX, openai_checkpoints, openai_event, openai_job
+from serve_app.api.openai_jobs import openai_checkpoints, openai_event, openai_job
 from serve_app.api.openai_orders import openai_order_of, under_their_names
+from serve_app.api.patterns import EVENT_ID, EVENT_PREFIX
 from serve_app.api.problems import OpenAIProblem, Responses
 from serve_app.api.replies import json_reply
 from serve_app.api.schemas.openai_fine_tuning import FineTuningJobRequest
@@ -114,7 +115,7 @@ def openai_fine_tuning_router(jobs: JobsGateway, limits: FineTuneLimits) -> APIR
         limit: Limit = 20,
         after: Annotated[
             str | None,
-            Query(pattern=rf"^{EVENT_PREFIX}[0-9]{{1,16}}$", description="Id of the last event of the page before."),
+            Query(pattern=EVENT_ID, description="Id of the last event of the page before."),
         ] = None,
     ) -> Response:
         """One page of the job's diary, newest first."""

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
+from serve_app.api.patterns import MODEL_NAME
 from serve_app.api.schemas.native import Request
 
 _LINES = "how do I rotate a log file?\tlogrotate rotates log files.\nhow do I run a job at night?\tcron runs jobs.\n"
@@ -17,7 +18,7 @@ _LINES = "how do I rotate a log file?\tlogrotate rotates log files.\nhow do I ru
 ModelName = Annotated[
     str,
     Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        pattern=MODEL_NAME,
         description="Name of the result, which is served under it: a letter or digit, then up to 99 of A-Za-z0-9._-",
     ),
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel
 
 
 class Health(BaseModel):
-    """The service works: a forward on the default model just succeeded, or has to wait for a long one."""
+    """The service works: a forward on the default model just succeeded, or has to wait for a long one; none is down."""
 
     status: str
     model: str
@@ -15,6 +17,31 @@ class Health(BaseModel):
     max_tokens: int
     device: str | None = None
     dtype: str | None = None
+
+
+class ModelHealth(BaseModel):
+    """The state of one configured model; see ``reason`` where it neither is ready nor busy."""
+
+    model: str
+    serves: Literal["embed", "rerank"]
+    state: Literal["ready", "busy", "loading", "restarting", "down"]
+    reason: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+
+
+class Ready(Health):
+    """As Health, with the state of every configured model."""
+
+    models: list[ModelHealth]
+
+
+class NotReady(BaseModel):
+    """Why requests should go elsewhere, with the state of every configured model."""
+
+    detail: str
+    code: str
+    models: list[ModelHealth]
 
 
 class Alive(BaseModel):

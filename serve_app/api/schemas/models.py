@@ -25,6 +25,7 @@ class Model(BaseModel):
         None, description="Of a fine-tune: retrieval on held-out pairs, before and after."
     )
     pooling: str | None = Field(None, description="How token states become its vector: mean or cls.")
+    alias_of: str | None = Field(None, description="The name of the model that this is another name for.")
     max_backlog_tokens: int | None = Field(
         None, description="Tokens that may wait for one of its replicas; beyond that it refuses more (429)."
     )

@@ -14,8 +14,10 @@ from serve_app.api.gateway import (
     Embedded,
     Explained,
     HybridEmbedded,
+    ModelReadiness,
     ModelState,
     Ranked,
+    Readiness,
     SparseEmbedded,
     TokenEmbedded,
     Use,
@@ -75,6 +77,8 @@ class FakeGateway:
         options: Of every call that computes.
         truncated: What is reported of every request.
         dimension: Of the vectors.
+        readiness_of: The state of each model.
+        not_ready: Why the service is not ready.
     """
 
     def __init__(self) -> None:
@@ -88,6 +92,8 @@ class FakeGateway:
         self.error: BaseException | None = None
         self.truncated: Sequence[int] = ()
         self.dimension = 4
+        self.readiness_of = [ModelReadiness("my-e5", "embed", "ready", None, "cpu", "float32")]
+        self.not_ready: str | None = None
 
     async def embed(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> Embedded:
         self.asked.append(Asked(list(texts), role, options.model, options.truncate, options.timeout_s))
@@ -168,6 +174,10 @@ class FakeGateway:
         if self.error is not None:
             raise self.error
         self.deleted.append(name)
+
+    async def readiness(self, *, timeout_s: float) -> Readiness:
+        default = await self.check(timeout_s=timeout_s)
+        return Readiness(default, self.readiness_of, self.not_ready)
 
     async def check(self, *, timeout_s: float) -> ModelState:
         self.checks.append(timeout_s)

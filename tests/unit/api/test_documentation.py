@@ -12,6 +12,9 @@ FETCHED = re.compile(
     r"""(?:src|href|spec-url)\s*=\s*["']([^"']*)|url\s*[:(]\s*["']?([^"')\s]+)|@import\s+["']([^"']+)"""
 )
 
+# In a script: the address of something that a browser loads.
+LOADED = re.compile(r"""(?:src|href)\s*[:=]\s*["']https?://[\w.-]+/[^"']*\.(?:svg|png|css|js|woff2?)""")
+
 
 def fetched_by(page: str) -> list[str]:
     return [next(filter(None, groups)) for groups in FETCHED.findall(page) if any(groups)]
@@ -32,6 +35,20 @@ async def test_a_page_fetches_nothing_from_another_host_and_everything_it_fetche
         assert address.startswith("/")
         assert not address.startswith("//")
         assert (await client.get(address)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/"])
+async def test_no_script_loads_a_picture_of_another_host_and_the_policy_forbids_it(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    page = await client.get(path)
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith(("default-src 'self'", "default-src 'none'"))
+    assert not re.search(r"https?:", policy)
+    for address in fetched_by(page.text):
+        if address.endswith(".js"):
+            script = (await client.get(address)).text
+            assert not LOADED.search(script)
 
 
 def test_an_address_of_another_host_would_be_found() -> None:

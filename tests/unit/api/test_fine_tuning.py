@@ -226,7 +226,8 @@ async def test_what_the_jobs_refuse_reaches_the_client(
         ({"query": 5, "pos": ["p"]}, "examples[1].query: input should be a valid string"),
         ({"query": "q", "pos": "p"}, "examples[1].pos: input should be a valid list"),
         ({"query": "q", "pos": ["p", 5]}, "examples[1].pos[1]: input should be a valid string"),
-        ({"query": "q", "pos": ["p"], "negs": []}, "examples[1].negs: extra inputs are not permitted"),
+        ({"query": "q", "pos": ["p"], "negs": []}, "examples[1]: has a field 'negs'; it is called 'neg' here"),
+        ({"query": "q", "passage": "p"}, "examples[1]: has a field 'passage'; it is called 'pos' here"),
     ],
 )
 async def test_an_example_that_is_none_is_named(

@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from serve_app.api.application import create_app
+from serve_app.api.gateway import ModelReadiness
 from serve_app.api.routes import health
 from serve_app.domain.errors import DeadlineError, NonFiniteError, ServiceError, UnavailableError
 from serve_app.domain.limits import FineTuneLimits
@@ -45,11 +46,37 @@ def app(gateway: FakeGateway) -> FastAPI:
     return create_app(gateway, FakeJobs(), LIMITS, FineTuneLimits())
 
 
-@pytest.mark.parametrize("path", ["/health", "/readyz"])
-async def test_after_a_forward_the_model_is_told(client: httpx.AsyncClient, gateway: FakeGateway, path: str) -> None:
+MODELS = [{"model": "my-e5", "serves": "embed", "state": "ready", "reason": None, "device": "cpu", "dtype": "float32"}]
+
+
+@pytest.mark.parametrize(("path", "more"), [("/health", {}), ("/readyz", {"models": MODELS})])
+async def test_after_a_forward_the_model_is_told(
+    client: httpx.AsyncClient, gateway: FakeGateway, path: str, more: dict[str, object]
+) -> None:
     reply = await client.get(path)
-    assert (reply.status_code, reply.json()) == (200, READY)
+    assert (reply.status_code, reply.json()) == (200, READY | more)
     assert gateway.checks == [5.0]
+
+
+async def test_readyz_tells_the_state_of_each_model_and_why_it_fails(
+    client: httpx.AsyncClient, gateway: FakeGateway
+) -> None:
+    gateway.readiness_of.append(ModelReadiness("my-m3", "rerank", "loading", "it is loading"))
+    reply = await client.get("/readyz")
+    assert [(m["model"], m["serves"], m["state"], m["reason"]) for m in reply.json()["models"]] == [
+        ("my-e5", "embed", "ready", None),
+        ("my-m3", "rerank", "loading", "it is loading"),
+    ]
+    assert reply.status_code == 200
+    gateway.not_ready = "'my-m3' (rerank) is down"
+    reply = await client.get("/readyz")
+    assert (reply.status_code, reply.headers["retry-after"]) == (503, "2")
+    assert {name: reply.json()[name] for name in ("detail", "code")} == {
+        "detail": "not ready: 'my-m3' (rerank) is down",
+        "code": "unavailable",
+    }
+    assert len(reply.json()["models"]) == 2
+    assert (await client.get("/health")).status_code == 503
 
 
 @pytest.mark.parametrize("path", ["/health", "/readyz"])

@@ -172,7 +172,7 @@ async def test_what_can_not_work_is_refused_under_the_name_that_the_client_sent(
         (b"q\tp", "one usable pair; at least two"),
         (b"q\tp\nq\tr", "all pairs have the same query"),
         (b"a\tb\n" * 7, "7 examples, the limit is 6"),
-        (b"a\tb\nc\t\xff", "not UTF-8 text (byte 6)"),
+        (b"a\tb\nc\t\xff", "not UTF-8 text in line 2 (byte 6 of the file); save it as UTF-8"),
     ],
 )
 async def test_a_file_without_anything_to_learn_from_is_named(
@@ -287,6 +287,13 @@ async def test_the_diary_is_told_newest_first_and_by_pages(client: httpx.AsyncCl
         (replace(RUNNING, status=JobStatus.CANCELLED), 5, None, 1090, {"step": 5}),
         (DONE, 9, "mine", 1200, {"step": 9, "train_loss": 0.5, "ndcg@10": 0.75}),
         (replace(DONE, loss=None, metrics_after=None), 9, "mine", 1200, {"step": 9}),
+        (
+            replace(DONE, loss=None, metrics_after={"ndcg@10": 0.5, "sparse_ndcg@10": 0.25}),
+            9,
+            "mine",
+            1200,
+            {"step": 9, "ndcg@10": 0.5, "sparse_ndcg@10": 0.25},
+        ),
     ],
 )
 async def test_a_checkpoint_is_what_is_really_there(

@@ -109,9 +109,11 @@ async def test_every_unexpected_error_has_an_id_of_its_own(client: httpx.AsyncCl
 
 async def test_an_unknown_path_and_a_wrong_method_have_the_same_shape(client: httpx.AsyncClient) -> None:
     reply = await client.post("/vectorise", json={"text": "cats"})
-    assert (reply.status_code, reply.json()) == (404, {"detail": "Not Found", "code": "not_found"})
+    detail = "there is no route POST /vectorise; did you mean POST /vectorize?"
+    assert (reply.status_code, reply.json()) == (404, {"detail": detail, "code": "not_found"})
     reply = await client.get("/vectorize")
-    assert (reply.status_code, reply.json()) == (405, {"detail": "Method Not Allowed", "code": "method_not_allowed"})
+    detail = "GET is not allowed for /vectorize; use POST"
+    assert (reply.status_code, reply.json()) == (405, {"detail": detail, "code": "method_not_allowed"})
     assert reply.headers["allow"] == "POST"
 
 

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from serve_app.deployments import catalogue as catalogue_module
-from serve_app.deployments.catalogue import Catalogue
+from serve_app.deployments.catalogue import Catalogue, require_free_aliases
 from serve_app.deployments.served import Served
 from serve_app.domain.embeddings import DENSE, Variant
-from serve_app.domain.errors import CapabilityError, ModelNotFoundError, UnavailableError
+from serve_app.domain.errors import CapabilityError, ConfigurationError, ModelNotFoundError, UnavailableError
 from serve_app.domain.profiles import Capability, TextRole
 from serve_app.models.source import describe
 from tests.unit.deployments.fake_caller import FakeCaller
@@ -91,6 +91,39 @@ async def test_a_configured_model_is_meant_by_its_name(models: Catalogue[FakeCal
         assert found.variant is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["text-embedding-3-small", "openai/text-embedding-3-small", "openai/e5-second", "hosted_vllm/e5-second",
+     "litellm_proxy/openai/e5-second"],
+)  # fmt: skip
+async def test_a_provider_prefix_and_an_alias_lead_to_the_model(models: Catalogue[FakeCaller], name: str) -> None:
+    named = Catalogue(models.configured, Path("nowhere"), {"text-embedding-3-small": "e5-second"})
+    assert (await pick(named, name)).source.name == "e5-second"
+    assert await named.has(name)
+
+
+async def test_a_prefix_leads_to_fine_tunes_too_and_the_whole_name_comes_first(
+    models: Catalogue[FakeCaller], models_dir: Path, e5_tiny: Path
+) -> None:
+    whole(models_dir / "mine", e5_tiny, base="e5-first")
+    assert (await pick(models, "openai/mine")).source.name == "mine"
+    both = Catalogue({"openai/e5-first": models.configured["bge-m3"], **models.configured}, models_dir)
+    assert (await pick(both, "openai/e5-first")).source.name == "bge-m3"
+
+
+@pytest.mark.parametrize("name", ["openai/nothing", "openai/", "someone/e5-first", "/e5-first", "openai"])
+async def test_other_prefixes_are_part_of_the_name(models: Catalogue[FakeCaller], name: str) -> None:
+    with pytest.raises(ModelNotFoundError):
+        await pick(models, name)
+
+
+def test_an_alias_that_is_the_name_of_a_fine_tune_is_refused_at_start(models_dir: Path, e5_tiny: Path) -> None:
+    whole(models_dir / "mine", e5_tiny, base="e5-first")
+    require_free_aliases({"other": "e5-first"}, models_dir)
+    with pytest.raises(ConfigurationError, match="'mine' of 'e5-first' is the name of a fine-tune"):
+        require_free_aliases({"mine": "e5-first"}, models_dir)
+
+
 async def test_where_no_model_can_the_default_is_refused(models: Catalogue[FakeCaller]) -> None:
     with pytest.raises(CapabilityError, match="none of the served models does what is wanted"):
         await pick(models, None, frozenset({Capability.PAIR_SCORE}))
@@ -158,6 +191,15 @@ async def test_a_fine_tune_does_what_its_host_does_and_no_more(models: Catalogue
     assert (await pick(models, "acts", HYBRID)).capabilities == HYBRID
     with pytest.raises(CapabilityError, match="'laws' does not do"):
         await pick(models, "laws", HYBRID)
+
+
+async def test_an_adapter_that_was_trained_with_other_prompts_than_its_base_has_is_not_served(
+    models: Catalogue[FakeCaller], models_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_manifest(models_dir / "laws", base="e5-first", family="e5-instruct")
+    with pytest.raises(UnavailableError, match="can not be read"):
+        await pick(models, "laws")
+    assert "trained as 'e5-instruct', and its base 'e5-first' is served as 'e5'" in caplog.text
 
 
 async def test_replicas_are_told_the_fine_tune_with_the_texts(models: Catalogue[FakeCaller], models_dir: Path) -> None:

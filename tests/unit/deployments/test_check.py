@@ -75,7 +75,7 @@ async def silent() -> ReplicaState:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway_module, "_STATE_S", 0.05)
+    monkeypatch.setattr(gateway_module, "STATE_S", 0.05)
 
 
 async def test_after_a_forward_no_replica_is_asked(e5_tiny: Path) -> None:
@@ -85,7 +85,7 @@ async def test_after_a_forward_no_replica_is_asked(e5_tiny: Path) -> None:
 @pytest.mark.parametrize("outcome", [DeadlineError("late"), QueueFullError("full")])
 async def test_busy_is_not_broken_and_all_is_known_within_the_time(e5_tiny: Path, outcome: ServiceError) -> None:
     caller = await check(e5_tiny, outcome, busy)
-    assert caller.timeout_s + gateway_module._STATE_S == CHECK_S
+    assert caller.timeout_s + gateway_module.STATE_S == CHECK_S
 
 
 @pytest.mark.parametrize("outcome", [DeadlineError("late"), QueueFullError("full")])

@@ -112,10 +112,10 @@ async def test_whoever_has_texts_tokenised_pays_for_them_whatever_becomes_of_the
 
 @pytest.mark.parametrize("method", ["embed", "embed_ids", "encode", "encode_sparse"])
 async def test_the_deadline_acts_while_a_request_waits_to_be_tokenised(
-    gateway_of: Gateways, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    gateway_of: Gateways, bge_m3_tiny: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setattr(served_module, "in_turns", never)
-    gateway, options = gateway_of(e5_tiny, "bge-m3"), CallOptions("tiny", truncate=True, timeout_s=0.02)
+    gateway, options = gateway_of(bge_m3_tiny, "bge-m3"), CallOptions("tiny", truncate=True, timeout_s=0.02)
     texts = ["more than is tokenised at once " * 200]
     calls = {
         "embed": lambda: gateway.embed(texts, None, options),
@@ -264,3 +264,13 @@ async def test_a_model_is_found_for_what_it_is_served_for(gateway_of: Gateways, 
         await gateway.find("tiny", "rerank")
     with pytest.raises(ModelNotFoundError):
         await gateway.find("\ud83d", "rerank")
+
+
+async def test_an_alias_is_listed_as_a_model_and_leads_to_it(
+    gateway_of: Gateways, encoder: FakeEncoder, e5_tiny: Path
+) -> None:
+    gateway = gateway_of(e5_tiny, "e5")
+    gateway._models.aliases = {"text-embedding-3-small": "tiny", "rerank-v3.5": "another"}
+    told = [(state.name, state.alias_of, state.serves) for state in await gateway.models()]
+    assert told == [("tiny", None, ("embed",)), ("text-embedding-3-small", "tiny", ("embed",))]
+    assert (await gateway.find("openai/text-embedding-3-small", "embed")).name == "tiny"

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
+from serve_app.api.jobs_gateway import FineTuneOrder
 from serve_app.deployments import jobs as module
 from serve_app.deployments.jobs import TrackerJobs
-from serve_app.domain.errors import JobNotFoundError, StorageError, UnavailableError
+from serve_app.domain.errors import ConflictError, JobNotFoundError, StorageError, UnavailableError
+from serve_app.domain.fine_tuning import TrainingKind
+from serve_app.domain.pairs import Example
 from serve_app.jobs.tracker import TrackerConfig
 from serve_app.settings import ModelSettings
 from serve_app.training_settings import TrainingSettings
@@ -55,7 +58,8 @@ def remote(error: Exception) -> Exception:
 
 def jobs_of(trackers: FakeTrackers) -> TrackerJobs:
     settings = TrainingSettings(jobs_dir=Path("/jobs"), max_concurrent_jobs=3, env={"COLOUR": "red"})
-    return TrackerJobs(settings, [ModelSettings(name="e5")], Path("/models"), connect=trackers.connect)
+    models, aliases = [ModelSettings(name="e5", aliases=("e5-alias",))], {"e5-alias": "e5"}
+    return TrackerJobs(settings, models, Path("/models"), aliases=aliases, connect=trackers.connect)
 
 
 async def test_the_tracker_is_told_the_settings_and_connected_to_once() -> None:
@@ -64,6 +68,12 @@ async def test_the_tracker_is_told_the_settings_and_connected_to_once() -> None:
     assert [await jobs.get("a"), await jobs.get("a")] == ["record", "record"]
     (config,) = trackers.configs
     assert (config.jobs_dir, config.rules.max_concurrent_jobs, config.env) == (Path("/jobs"), 3, {"COLOUR": "red"})
+
+
+async def test_no_result_can_have_the_name_of_an_alias() -> None:
+    order = FineTuneOrder("e5-alias", TrainingKind.FULL, [Example("q", ("p",))])
+    with pytest.raises(ConflictError, match="'e5-alias' is an alias of the model 'e5'"):
+        await jobs_of(FakeTrackers(lambda: "record")).submit(order)
 
 
 async def test_a_tracker_that_died_under_a_question_is_asked_again() -> None:

@@ -40,7 +40,8 @@ def models_dir(tmp_path: Path, e5_tiny: Path) -> Path:
 
 @pytest.fixture
 def bases(models_dir: Path) -> BaseModels:
-    return BaseModels([ModelSettings(name="first", family="e5"), ModelSettings(name="broken")], models_dir)
+    models = [ModelSettings(name="first", family="e5"), ModelSettings(name="broken")]
+    return BaseModels(models, models_dir, rerankers=["first", "bge-reranker"])  # a BGE-M3 may be both
 
 
 @pytest.mark.parametrize(("name", "found"), [(None, "first"), ("first", "first"), ("whole", "whole")])
@@ -58,6 +59,18 @@ def test_a_name_that_the_operator_did_not_configure_downloads_nothing(bases: Bas
         return
     with pytest.raises(ModelNotFoundError, match="base_model: no model"):
         bases.find(name)
+
+
+def test_a_base_may_be_named_by_an_alias_or_with_a_provider(models_dir: Path) -> None:
+    bases = BaseModels([ModelSettings(name="first", family="e5")], models_dir, aliases={"old-name": "first"})
+    for name in ("old-name", "openai/first", "openai/old-name"):
+        assert bases.find(name).name == "first"
+    assert bases.find("openai/whole").name == "whole"
+
+
+def test_a_reranker_is_told_what_it_is(bases: BaseModels) -> None:
+    with pytest.raises(InvalidInputError, match=r"'bge-reranker' is a reranker: .* these models can: first, broken"):
+        bases.find("bge-reranker")
 
 
 def test_an_adapter_is_not_tuned_but_its_base_is_named(bases: BaseModels) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from serve_app.domain.pair_faults import CONTRADICTION, EMPTY_SIDE, NOT_ONE_TAB
 from serve_app.domain.pair_files import BLANK, NAMED_TWICE, NO_OBJECT, parse_file
-from serve_app.domain.pairs import CONTRADICTION, EMPTY_SIDE, NOT_ONE_TAB, Example, Ignored, Pairs
+from serve_app.domain.pairs import Example, Ignored, Pairs
 
 GOOD = '{"query": "q", "pos": ["p"]}'
 
@@ -35,7 +36,8 @@ def test_one_broken_line_at_the_start_does_not_make_the_others_something_else() 
 
 
 def test_lines_of_the_other_form_are_told() -> None:
-    assert read("q\tp\n" + GOOD).ignored == [Ignored(2, NOT_ONE_TAB)]
+    (ignored,) = read("q\tp\n" + GOOD).ignored
+    assert (ignored.line, ignored.reason.partition(";")[0]) == (2, NOT_ONE_TAB)
     assert read(GOOD + "\nq\tp").ignored == [Ignored(2, NO_OBJECT)]
 
 
@@ -49,6 +51,18 @@ def test_lines_of_the_other_form_are_told() -> None:
         ('{"query": "q", "query": "r", "pos": ["p"]}', NAMED_TWICE),
         ('{"messages": []}', "has a field 'messages'; an example has query, pos and, perhaps, neg"),
         ('{"\\ud83d": 1}', "has a field '\\ud83d'; an example has query, pos and, perhaps, neg"),
+        (
+            '{"query": "q", "positive": ["p"]}',
+            "has a field 'positive'; it is called 'pos' here; an example has query, pos and, perhaps, neg",
+        ),
+        (
+            '{"query": "q", "Hard_Negatives": ["p"]}',
+            "has a field 'Hard_Negatives'; it is called 'neg' here; an example has query, pos and, perhaps, neg",
+        ),
+        (
+            '{"query": "q", "question": "q", "pos": ["p"]}',
+            "has a field 'question'; an example has query, pos and, perhaps, neg",
+        ),
         ('{"query": "q"}', "lacks the field 'pos'"),
         ('{"pos": ["p"]}', "lacks the field 'query'"),
         ('{"query": 5, "pos": ["p"]}', "query is not a text"),
@@ -63,6 +77,10 @@ def test_a_line_that_is_no_example_is_reported_with_its_number_and_the_reason(li
     pairs = read(f"{GOOD}\n{line}\n")
     assert pairs == Pairs([Example("q", ("p",))], [Ignored(2, reason)])
     assert pairs.ignored[0].reason.encode(), "a reply can hold it"
+
+
+def test_a_byte_order_mark_hides_no_object() -> None:
+    assert read("\ufeff" + GOOD).accepted == [Example("q", ("p",))]
 
 
 def test_an_empty_file_has_no_lines() -> None:

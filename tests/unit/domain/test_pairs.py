@@ -9,24 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.domain.pairs import (
+from serve_app.domain.pair_faults import (
     BROKEN_TEXT,
     CONTRADICTION,
     EMPTY_SIDE,
+    HEADER,
     NO_POSITIVE,
     NOT_ONE_TAB,
+    NUL,
     TOO_LONG,
-    Example,
-    Ignored,
-    Pairs,
-    parse_examples,
-    parse_lines,
 )
+from serve_app.domain.pairs import Example, Ignored, Pairs, parse_examples, parse_lines
 
 LIMIT = 50
 
 sides = st.text(
-    st.characters(exclude_characters="\t\n\r", exclude_categories=["Cs"]), min_size=1, max_size=LIMIT
+    st.characters(exclude_characters="\0\t\n\r\ufeff", exclude_categories=["Cs"]), min_size=1, max_size=LIMIT
 ).filter(lambda text: not text.isspace())
 lines = st.lists(st.text(st.sampled_from("ab \t\r\u2028\u0085\x0b\ud83d") | st.characters(), max_size=8), max_size=12)
 
@@ -54,20 +52,22 @@ def test_every_line_is_accepted_or_ignored_once_and_in_order(parts: list[str]) -
 @given(lines)
 def test_the_fast_reader_agrees_with_one_that_takes_no_short_cuts(parts: list[str]) -> None:
     text = "\n".join(parts)
-    assert parsed(text) == slowly(text)
+    found = parsed(text)
+    hints = [Ignored(line, reason.partition(";")[0]) for line, reason in found.ignored]  # what to do is told behind it
+    assert Pairs(found.accepted, hints) == slowly(text)
 
 
 def slowly(text: str) -> Pairs:
     """The oracle: one character at a time, one rule after the other."""
     rows = [""]
-    for character in text:
+    for character in text.removeprefix("\ufeff"):
         if character == "\n":
             rows[-1] = rows[-1].removesuffix("\r")
             rows.append("")
         else:
             rows[-1] += character
     rows[-1] = rows[-1].removesuffix("\r")
-    if text.endswith("\n") or not text:
+    if text.endswith("\n") or not text.removeprefix("\ufeff"):
         rows.pop()
     result = Pairs([], [])
     seen: list[Example] = []
@@ -91,7 +91,9 @@ def fault(side: str) -> str | None:
         return EMPTY_SIDE
     if len(side) > LIMIT:
         return TOO_LONG
-    return BROKEN_TEXT if any("\ud800" <= character <= "\udfff" for character in side) else None
+    if any("\ud800" <= character <= "\udfff" for character in side):
+        return BROKEN_TEXT
+    return NUL if "\0" in side else None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,10 @@ def fault(side: str) -> str | None:
         ("\n", [(1, NOT_ONE_TAB)]),
         ("a\tb\n\nc\td\n", [(2, NOT_ONE_TAB)]),
         ("a b", [(1, NOT_ONE_TAB)]),
-        ("a\tb\tc", [(1, NOT_ONE_TAB)]),
+        ("\ufeffquery\tpassage\nquery\tpassage", [(1, HEADER)]),  # the second is a pair
+        ('"Question"\t"Positive passages"\r\na\tb', [(1, HEADER)]),
+        ("passage\tquery\na\tpassage", []),
+        ("a\tb\nquery\tpassage", []),
         ("\tb", [(1, EMPTY_SIDE)]),
         ("a\t", [(1, EMPTY_SIDE)]),
         ("a\t \u3000", [(1, EMPTY_SIDE)]),
@@ -111,13 +116,36 @@ def fault(side: str) -> str | None:
         ("a\tb\nb\ta\na\tc", []),
         ("a\tb\n" * 3, [(2, "the same pair as in line 1"), (3, "the same pair as in line 1")]),
         ("a\tb\ud83d\nc\td", [(1, BROKEN_TEXT)]),
+        ("a\0\t\0b\0", [(1, NUL)]),
         ("a\t" + "b" * LIMIT, []),
         ("a\t" + "b" * (LIMIT + 1), [(1, TOO_LONG)]),
-        ("a\tb\rc\td", [(1, NOT_ONE_TAB)]),
     ],
 )
 def test_what_is_no_pair_is_ignored_with_its_line_and_reason(text: str, ignored: list[tuple[int, str]]) -> None:
     assert parsed(text).ignored == ignored
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (
+            "a\tb\tc",
+            "it has 3 columns; negatives are sent as JSON, as `examples` or JSON lines with",
+        ),
+        ("a\tb\rc\td", "it has 3 columns"),
+        ("a\rb", "a carriage return alone ends no line"),
+        (r"a\tb", "it has a backslash and a t, which are no tab"),
+        ('{"query": "a"}', "JSON is sent as the list `examples`, or as a file with one object a line"),
+        ('[{"query": "a"}]', "JSON is sent as"),
+    ],
+)
+def test_a_line_of_another_form_is_told_where_to_send_it(line: str, says: str) -> None:
+    (ignored,) = parsed(line).ignored
+    assert ignored.reason.startswith(f"{NOT_ONE_TAB}; {says}")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_query() -> None:
+    assert parsed("\ufeffa\tb\n\ufeffc\td").accepted == [Example("a", ("b",)), Example("\ufeffc", ("d",))]
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x85", "\r"])
@@ -151,8 +179,10 @@ def test_an_example_keeps_its_passages_in_order_and_each_once() -> None:
         ({"query": "q", "pos": ["a", ""]}, EMPTY_SIDE),
         ({"query": "q", "pos": ["a"], "neg": ["\n"]}, EMPTY_SIDE),
         ({"query": "q", "pos": ["a"], "neg": ["b", "a"]}, CONTRADICTION),
+        ({"query": "q", "pos": ["A b"], "neg": ["a  B"]}, CONTRADICTION),
         ({"query": "q", "pos": ["a" * (LIMIT + 1)]}, TOO_LONG),
         ({"query": "\ud83d", "pos": ["a"]}, BROKEN_TEXT),
+        ({"query": "q", "pos": ["a\0"]}, NUL),
     ],
 )
 def test_an_example_that_is_none_is_ignored_alone(example: dict[str, Any], reason: str) -> None:

@@ -61,7 +61,7 @@ def test_another_seed_holds_out_others() -> None:
 def test_the_clients_own_held_out_queries_are_not_trained_on(tmp_path: Path) -> None:
     write_examples(tmp_path / "pairs.jsonl", TEN)
     write_examples(tmp_path / "eval.jsonl", [Example("q3", ("other",)), Example("new", ("p",))])
-    parts = load_split(tmp_path, fraction=0.5, seed=0)
+    parts = load_split(tmp_path, E5, fraction=0.5, seed=0)
     assert [e.query for e in parts.held_out] == ["q3", "new"]
     assert [e.query for e in parts.train] == [f"q{i}" for i in range(10) if i != 3]
 
@@ -70,12 +70,12 @@ def test_the_clients_own_held_out_queries_are_not_trained_on(tmp_path: Path) -> 
 def test_fewer_than_two_queries_can_not_be_trained_on(tmp_path: Path, examples: list[Example]) -> None:
     write_examples(tmp_path / "pairs.jsonl", examples)
     with pytest.raises(TrainingError, match="left to train on"):
-        load_split(tmp_path, fraction=0.1, seed=0)
+        load_split(tmp_path, E5, fraction=0.1, seed=0)
 
 
 def test_a_job_without_examples_says_so(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"pairs\.jsonl is missing"):
-        load_split(tmp_path, fraction=0.1, seed=0)
+        load_split(tmp_path, E5, fraction=0.1, seed=0)
 
 
 # ------------------------------------------------------------------ groups
@@ -158,9 +158,10 @@ def test_own_held_out_examples_are_not_trained_on_in_another_spelling_and_known_
 ) -> None:
     write_examples(tmp_path / "pairs.jsonl", [Example("Q3 ", ("other",)), *TEN])
     write_examples(tmp_path / "eval.jsonl", [Example("q3", ("other",)), Example("new", ("P4",)), Example("x", ("y",))])
-    parts = load_split(tmp_path, fraction=0.1, seed=0)
+    parts = load_split(tmp_path, E5, fraction=0.1, seed=0)
     assert [e.query for e in parts.train] == [f"q{i}" for i in range(10) if i != 3]
     removed, known = parts.notices
-    assert (removed.level, removed.message[:23]) == ("info", "2 queries are held out,")
+    assert (removed.level, removed.message[:23]) == ("info", "held-out queries are no")
+    assert removed.message.endswith(": 2 removed")
     assert known.level == "warning"
     assert "passages of 1 of 3 held-out queries are trained on" in known.message

@@ -1,0 +1,81 @@
+"""Every route of an application by its path, for errors that name the right path or the right method."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from starlette.routing import BaseRoute
+
+_CLOSE = 0.7  # ratio of difflib: /vectorise and /vectorize have 0.9, /v1/chat/completions and any of ours less
+_MARGIN = 0.08  # suggestions are about as similar as the best one
+_MOST = 3  # suggestions
+_SHOWN_CHARS = 100
+_COMPARED_CHARS = 200
+
+
+class RouteIndex:
+    """Paths and methods of an application's routes."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        """Reads the routes, those of included routers too."""
+        self._routes: dict[str, tuple[re.Pattern[str], set[str]]] = {}
+        for route in _flat(routes):
+            _, methods = self._routes.setdefault(route.path, (route.path_regex, set()))
+            methods |= route.methods
+
+    @property
+    def paths(self) -> list[str]:
+        """Path templates, such as ``/jobs/{job_id}``."""
+        return list(self._routes)
+
+    def methods_of(self, path: str) -> list[str]:
+        """The methods of all routes that a path leads to."""
+        found: set[str] = set()
+        for pattern, methods in self._routes.values():
+            if pattern.match(path):
+                found |= methods
+        return sorted(found)
+
+    def near(self, path: str) -> list[str]:
+        """``METHOD /path`` of the routes whose path looks like another one, the most similar first."""
+        wanted = path[:_COMPARED_CHARS].rstrip("/").lower()
+        scores = {template: _likeness(template, wanted) for template in self._routes if template != "/"}
+        least = max(_CLOSE, max(scores.values(), default=0.0) - _MARGIN)
+        best = sorted((template for template in scores if scores[template] >= least), key=scores.__getitem__)
+        return [self._shown(template) for template in best[: -_MOST - 1 : -1]]
+
+    def not_found(self, method: str, path: str) -> str:
+        """The message of a 404."""
+        near = self.near(path)
+        hint = f"did you mean {' or '.join(near)}?" if near else "GET /docs lists all routes"
+        return f"there is no route {method} {path[:_SHOWN_CHARS]}; {hint}"
+
+    def wrong_method(self, method: str, path: str) -> str:
+        """The message of a 405."""
+        methods = [name for name in self.methods_of(path) if name != "HEAD"]
+        return f"{method} is not allowed for {path[:_SHOWN_CHARS]}; use {' or '.join(methods)}"
+
+    def _shown(self, template: str) -> str:
+        methods = "|".join(sorted(self._routes[template][1] - {"HEAD"}))
+        return f"{methods} {template.replace(':path', '')}"
+
+
+def _likeness(template: str, path: str) -> float:
+    """0 to 1: how much of a path is as in a template; what stands in the place of a parameter does not count."""
+    fixed, given = template.split("/"), path.split("/")
+    for i, part in enumerate(fixed):
+        if part.startswith("{"):
+            fixed[i] = ""
+            given[i : i + 1] = [""] * (i < len(given))
+    return difflib.SequenceMatcher(None, "/".join(fixed), "/".join(given)).ratio()
+
+
+def _flat(routes: Iterable[Any]) -> Iterator[Any]:
+    for route in routes:
+        if getattr(route, "methods", None) and hasattr(route, "path_regex"):
+            yield route
+        elif (router := getattr(route, "original_router", None)) is not None:  # how FastAPI keeps included routers
+            yield from _flat(router.routes)

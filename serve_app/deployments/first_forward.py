@@ -1,0 +1,45 @@
+"""The first forward of a replica: a model that does not compute does not start, and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from serve_app.domain.errors import ModelLoadError, NonFiniteError, OutOfMemoryError, ServiceError
+from serve_app.models.source import ModelSource
+
+
+class Starts(Protocol):
+    """What runs a forward when it starts."""
+
+    def start(self) -> Awaitable[None]:
+        """Raises ``ServiceError`` if the model does not compute."""
+        ...
+
+
+async def first_forward(device: Starts, source: ModelSource, dtype: str) -> None:
+    """Starts the device.
+
+    Args:
+        device: Of a replica that has loaded the model.
+        source: The model, for the message.
+        dtype: What it computes in.
+
+    Raises:
+        ModelLoadError: The model computes no finite numbers, or nothing at all.
+    """
+    try:
+        await device.start()
+    except NonFiniteError as error:
+        wider = "" if dtype == "float32" else "choose `dtype: float32` (MODEL_DTYPE), or "
+        raise ModelLoadError(
+            f"the model in {source.folder} computes NaN or infinity in {dtype}; {wider}copy its weights from the "
+            f"original model again"
+        ) from error
+    except OutOfMemoryError as error:
+        raise ModelLoadError(
+            f"the device has no memory left for one short text beside the model in {source.folder}; free some or use a "
+            f"larger device"
+        ) from error
+    except ServiceError as error:
+        raise ModelLoadError(f"the model in {source.folder} does not compute: {error.message}") from error

@@ -1,0 +1,38 @@
+"""The JSON files of a model folder; what cannot be read, or cannot be honoured, raises one error type with the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+from serve_app.domain.errors import ModelLoadError
+
+
+def read_object(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The JSON object in a file, or ``default`` where there is no such file.
+
+    Raises:
+        ModelLoadError: The file is missing and has no default, is no JSON, or holds something else than an object.
+    """
+    value = read_json(path, default)
+    if not isinstance(value, dict):
+        raise ModelLoadError(f"{path} can not be read: it holds no JSON object")
+    return value
+
+
+def read_json(path: Path, default: Any = None) -> Any:
+    """What a JSON file holds, or ``default`` where there is no such file; see ``read_object``."""
+    if default is not None and not path.is_file():
+        return default
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelLoadError(f"{path} is missing: {path.parent} is not a complete model folder") from None
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"{path} can not be read: {error}") from error
+
+
+def not_served(path: Path, what: str, instead: str) -> NoReturn:
+    """Raises ``ModelLoadError``: a folder that asks for something else is refused, never served without it."""
+    raise ModelLoadError(f"{path}: {what} is not served; {instead}")
