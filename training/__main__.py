@@ -3,7 +3,7 @@
 ``python -m training submit PAIRS --model-name NAME`` is the client of a running service (``training.submit``).
 
 The last line of ``JOB_DIR/training.jsonl`` says how it ended, ``done`` or ``failed``; a file without either belongs to
-a process that died, or that lost its cluster: such a job is not over. The exit code is 0 or 1.
+a process that died, or that lost its cluster or its job: such a job is not over. The exit code is 0 or 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 
 from serve_app.domain.fine_tuning import CLUSTER_VARIABLE, TrainingSpec
 from serve_app.models.openmp import wait_passively
-from training.errors import TrainingError, is_cut_off, reason_of
+from training.errors import OwnershipLostError, TrainingError, is_cut_off, reason_of
+from training.ownership import Claim, Ownership
 from training.publication import published_by, tidy
 from training.reporting import FILE_NAME, Reporter
 
@@ -35,9 +36,15 @@ def main(arguments: list[str]) -> int:
         return 2
     job_dir = Path(arguments[0]).resolve()
     _log_to(job_dir / "logs")
-    reporter = Reporter(job_dir / FILE_NAME)
+    claim = Claim.of_environment()
+    reporter = Reporter(job_dir / FILE_NAME, ownership=Ownership(job_dir, claim))
     try:
-        run(job_dir, reporter)
+        reporter.check_ownership()
+        run(job_dir, reporter, claim)
+        reporter.done()
+    except OwnershipLostError as error:
+        logger.warning("%s", error)
+        return 1
     except Exception as error:
         if is_cut_off(error):
             logger.exception("the cluster is gone; whoever started the job may start it again")
@@ -45,18 +52,18 @@ def main(arguments: list[str]) -> int:
         logger.exception("the job failed")
         try:
             reporter.failed(reason_of(error))
-        except OSError:  # no room for this line either: the job counts as one that died, and is tried again
+        except (OSError, OwnershipLostError):  # no room for this line either: the job counts as one that died
             logger.exception("the failure could not be reported")
         return 1
-    reporter.done()
     return 0
 
 
-def run(job_dir: Path, reporter: Reporter) -> None:
+def run(job_dir: Path, reporter: Reporter, claim: Claim | None = None) -> None:
     """Publishes the job's result, unless an earlier run has done so.
 
     Raises:
         TrainingError: The job can not succeed.
+        OwnershipLostError: Another service has it trained.
     """
     spec = _read_spec(job_dir)
     folder = published_by(spec)
@@ -64,7 +71,7 @@ def run(job_dir: Path, reporter: Reporter) -> None:
         _start_ray()
         from training.ray_train import train_on_ray
 
-        train_on_ray(spec, job_dir)
+        train_on_ray(spec, job_dir, claim or Claim())
     else:  # it died between the rename and the last line
         reporter.published(model_name=spec.model_name, folder=folder)
     tidy(spec, job_dir)

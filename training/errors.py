@@ -14,6 +14,18 @@ class TrainingError(ServiceError):
     code = "training_failed"
 
 
+class OwnershipLostError(Exception):
+    """The job is no longer this training's: it ends without a word in the job's folder, which belongs to another."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"this training no longer owns its job and ends: {reason}")
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[OwnershipLostError], tuple[str]]:
+        """Survives the way between processes."""
+        return type(self), (self.reason,)
+
+
 OUT_OF_MEMORY = (
     "the device has too little memory for this training; use a smaller max_seq_length, LoRA instead of a full "
     "fine-tune, gradient_checkpointing, or a larger device"

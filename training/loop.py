@@ -146,6 +146,7 @@ def train(
         after = evaluate(job.task, encode, device=job.place.device)
         reporter.metrics("after", after)
     warnings = _warn(job, encode, guessing, reporter)
+    reporter.check_ownership()
     folder = publish(
         staged, spec, {"before": before, "after": after}, _counts(job.parts) | _groups(job.parts), job_dir=job_dir,
         warnings=warnings,

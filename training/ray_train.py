@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import distributed
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.fine_tuning import TrainingSpec
 from serve_app.models.openmp import PASSIVE
-from training.errors import TrainingError, reason_of
+from training.errors import OwnershipLostError, TrainingError, reason_of
 from training.heartbeat import heartbeat
+from training.ownership import Claim, Ownership
 from training.reporting import FILE_NAME, Reporter
 
 logger = logging.getLogger(__name__)
@@ -39,18 +41,20 @@ _QUIET = {
 _GAVE_UP = "gave_up.txt"  # why one of several workers sees no sense in trying again
 
 
-def train_on_ray(spec: TrainingSpec, job_dir: Path) -> Path:
+def train_on_ray(spec: TrainingSpec, job_dir: Path, claim: Claim) -> Path:
     """Trains on the workers that the job asks for and waits for the end.
 
     Args:
         spec: The job.
         job_dir: Its folder, which every worker reaches under this path.
+        claim: In whose name it is trained.
 
     Returns:
         The published folder.
 
     Raises:
         TrainingError: The job can not succeed; or its workers were lost too often.
+        OwnershipLostError: Another service has the job trained.
         RayError: Ray itself failed; see ``errors.is_cut_off``.
     """
     (job_dir / _GAVE_UP).unlink(missing_ok=True)
@@ -58,7 +62,7 @@ def train_on_ray(spec: TrainingSpec, job_dir: Path) -> Path:
     run: dict[str, Any] = {"worker_runtime_env": {"env_vars": {**PASSIVE, **_QUIET}}}
     trainer = TorchTrainer(
         worker,
-        train_loop_config={"spec": spec.to_json(), "job_dir": str(job_dir)},
+        train_loop_config={"spec": spec.to_json(), "job_dir": str(job_dir), "claim": asdict(claim)},
         torch_config=TorchConfig(backend="nccl" if spec.gpus_per_worker > 0 else "gloo", timeout_s=_PATIENCE_S),
         scaling_config=ScalingConfig(
             num_workers=spec.num_workers, use_gpu=spec.gpus_per_worker > 0, resources_per_worker=_resources(spec)
@@ -78,6 +82,8 @@ def train_on_ray(spec: TrainingSpec, job_dir: Path) -> Path:
         logger.exception("the workers failed")
         raise TrainingError(f"the training workers failed {RESTARTS + 1} times: {_cause(error)}") from error
     outcome = result.return_value
+    if "lost" in outcome:
+        raise OwnershipLostError(outcome["lost"])
     if "failed" in outcome:
         raise TrainingError(outcome["failed"])
     return Path(outcome["folder"])
@@ -88,7 +94,7 @@ def _resources(spec: TrainingSpec) -> dict[str, float]:
     return resources | {"GPU": spec.gpus_per_worker} if spec.gpus_per_worker > 0 else resources
 
 
-def _worker(config: dict[str, str]) -> dict[str, str]:
+def _worker(config: dict[str, Any]) -> dict[str, str]:
     """Runs on every worker. What trying again can not cure is returned; only what it can is raised."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a package for kernels it warns, and works
@@ -99,10 +105,15 @@ def _worker(config: dict[str, str]) -> dict[str, str]:
     job_dir = Path(config["job_dir"])
     if world_size == 1:
         _leave_group()
+    ownership = Ownership(job_dir, Claim(**config["claim"]))
+    try:
+        ownership.check(at_once=True)
+    except OwnershipLostError as error:
+        return {"lost": error.reason}
     gave_up = job_dir / _GAVE_UP
     if gave_up.is_file():
         return {"failed": gave_up.read_text(encoding="utf-8")}
-    reporter = Reporter(job_dir / FILE_NAME if rank == 0 else None)
+    reporter = Reporter(job_dir / FILE_NAME if rank == 0 else None, ownership=ownership)
     try:
         with heartbeat(reporter):
             from training.loop import train  # takes seconds, in which the job is under way already
@@ -116,6 +127,11 @@ def _worker(config: dict[str, str]) -> dict[str, str]:
                 gpu=get_device().index or 0,
                 on_checkpoint=lambda step, loss: ray.train.report({"step": step, "loss": loss}),
             )
+    except OwnershipLostError as error:
+        logger.warning("%s", error)
+        if world_size == 1:
+            return {"lost": error.reason}
+        raise  # the others may wait for this worker: all are stopped, started once more, and find the same
     except Exception as error:
         logger.exception("the training failed")
         if rank == 0:

@@ -9,23 +9,30 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from training.ownership import Ownership
+
 FILE_NAME = "training.jsonl"
 
 
 class Reporter:
     """Appends one line for each thing that happens; whole lines, at once.
 
-    Every line has ``time`` (unix seconds) and ``type``; the methods name the rest.
+    Every line has ``time`` (unix seconds) and ``type``; the methods name the rest. A training that no longer owns its
+    job says nothing about its end, and is stopped where its work moves: both raise ``OwnershipLostError``.
     """
 
-    def __init__(self, path: Path | None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path | None, *, ownership: Ownership | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         """Writes to a file that may exist already.
 
         Args:
             path: ``JOB_DIR/training.jsonl``; None says nothing, for all workers but the first.
+            ownership: Of the job; None for a training by hand.
             clock: Unix time in seconds.
         """
         self._path = path
+        self._ownership = ownership
         self._clock = clock
         self._lock = threading.Lock()
         self._has_moved = True
@@ -69,8 +76,23 @@ class Reporter:
         self._write("event", level="warning", message=message, lasting=True)
 
     def moves(self) -> None:
-        """A piece of the work is done: some texts were computed, or a model was loaded. Says nothing by itself."""
+        """A piece of the work is done: some texts were computed, or a model was loaded. Says nothing by itself.
+
+        Raises:
+            OwnershipLostError: The work is not to go on; looked for every two seconds.
+        """
         self._has_moved = True
+        if self._ownership is not None:
+            self._ownership.check()
+
+    def check_ownership(self) -> None:
+        """To be called before what cannot be undone.
+
+        Raises:
+            OwnershipLostError: The job is no longer this training's.
+        """
+        if self._ownership is not None:
+            self._ownership.check(at_once=True)
 
     def alive(self) -> None:
         """Nothing has happened, but it goes on: an event without a message, which nobody is shown.
@@ -83,14 +105,17 @@ class Reporter:
 
     def published(self, *, model_name: str, folder: Path) -> None:
         """The result can be served."""
+        self.check_ownership()
         self._write("published", model_name=model_name, folder=str(folder))
 
     def failed(self, reason: str) -> None:
         """The job is over, without a result; ``reason`` is a sentence for the user."""
+        self.check_ownership()
         self._write("failed", reason=reason)
 
     def done(self) -> None:
         """The job is over, with a result."""
+        self.check_ownership()
         self._write("done")
 
     def _write(self, type_: str, **fields: object) -> None:

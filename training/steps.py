@@ -172,6 +172,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             TrainingError: The loss is no number any more.
         """
         super().log(logs, start_time)
+        self.state.log_history.clear()  # nobody reads it; it would grow with every step, and each checkpoint with it
         if "loss" not in logs:
             return
         self._last_loss = float(logs["loss"])

@@ -100,6 +100,7 @@ class JobsGateway(Protocol):
             InvalidInputError: The base model can not be fine-tuned.
             CapabilityError: It can not be fine-tuned by Q-LoRA.
             ConflictError: The result's name is taken.
+            JobsReadOnlyError: Another service manages the jobs.
             QueueFullError: Too many jobs wait.
             StorageError: It can not be written.
         """
@@ -117,11 +118,16 @@ class JobsGateway(Protocol):
         """At most ``limit`` jobs, newest first, those that are older than the job ``after``."""
         ...
 
+    async def live(self) -> Sequence[JobRecord]:
+        """Jobs that have not ended, oldest first, whichever service has them trained."""
+        ...
+
     async def cancel(self, job_id: str) -> JobRecord:
         """Stops a job within ten seconds.
 
         Raises:
             IllegalTransitionError: It has ended.
+            JobsReadOnlyError: Another service manages the jobs.
         """
         ...
 
@@ -130,6 +136,7 @@ class JobsGateway(Protocol):
 
         Raises:
             ConflictError: It has not ended.
+            JobsReadOnlyError: Another service manages the jobs.
         """
         ...
 

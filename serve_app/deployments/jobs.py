@@ -113,6 +113,11 @@ class TrackerJobs:
         records: Sequence[JobRecord] = await self._ask("page", limit=limit, after=after)
         return records
 
+    async def live(self) -> Sequence[JobRecord]:
+        """See ``JobsGateway.live``."""
+        records: Sequence[JobRecord] = await self._ask("live")
+        return records
+
     async def cancel(self, job_id: str) -> JobRecord:
         """See ``JobsGateway.cancel``."""
         record: JobRecord = await self._ask("cancel", job_id)

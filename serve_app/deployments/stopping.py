@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 
+import ray
 from ray import serve
 from ray.experimental.internal_kv import (  # no public way exists in Ray 2.60
     _internal_kv_del,
@@ -21,6 +22,7 @@ from ray.experimental.internal_kv import (  # no public way exists in Ray 2.60
 
 from serve_app.api.door import Door
 from serve_app.deployments.turns import look_up
+from serve_app.jobs.tracker import release_jobs
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,14 @@ def stop_gently(deployment: str) -> None:
     time.sleep(_LAST_BYTES_S)
     for key in (_STOP, _BUSY):  # the cluster may outlive the service
         _internal_kv_del(key, del_by_prefix=True)
+    if _cluster_ends_with_us():
+        release_jobs()
+
+
+def _cluster_ends_with_us() -> bool:
+    """Whether this process has started the cluster, and not joined it."""
+    node = ray._private.worker._global_node  # no public way exists in Ray 2.60
+    return node is not None and bool(node.is_head())
 
 
 async def watch(door: Door) -> None:

@@ -18,6 +18,8 @@ Where each one is raised, along the way of a request::
       │
     fine-tune: its folder can not be written ───── StorageError              503
       │
+    fine-tune: another service manages the jobs ── JobsReadOnlyError         503
+      │
     backlog of the encoder full ────────────────── QueueFullError            429
       │
     deadline passed before or during the forward ─ DeadlineError             408
@@ -191,6 +193,12 @@ class UnavailableError(ServiceError):
     retry_after_s = 2.0
 
 
+class JobsReadOnlyError(UnavailableError):
+    """Another service holds the lease of the jobs folder; ``retry_after_s`` is when this one may hold it at best."""
+
+    code = "jobs_read_only"
+
+
 class NonFiniteError(ServiceError):
     """The model computed NaN or infinity for this text."""
 
@@ -226,7 +234,8 @@ _BY_CODE = {
     for cls in (UnauthenticatedError, ForbiddenError, ForeignOriginError, ForeignHostError, RateLimitError,
                 InvalidHeaderError, UnsupportedEncodingError, InvalidInputError, PayloadTooLargeError,
                 ModelNotFoundError, CapabilityError, JobNotFoundError, UploadNotFoundError, ConflictError,
-                IllegalTransitionError, StorageError, QueueFullError, DeadlineError, UnavailableError, NonFiniteError,
+                IllegalTransitionError, StorageError, QueueFullError, DeadlineError, UnavailableError,
+                JobsReadOnlyError, NonFiniteError,
                 OutOfMemoryError, InternalError, ConfigurationError, ModelLoadError)
 }  # fmt: skip
 

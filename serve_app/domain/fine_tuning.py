@@ -11,8 +11,14 @@ A job folder holds::
     job.json         the record; one writer, the tracker
     events.jsonl     what happened, for people; the tracker appends
     training.jsonl   what the training says of itself; the training appends, the tracker reads
-    checkpoints/     of the training
+    checkpoints/     of the training; removed a day after the job has ended
     logs/            of the training
+
+Beside the job folders the jobs folder holds::
+
+    .lease/          which tracker may write here, see ``jobs.lease``
+    .ended.jsonl     an index of ended jobs, see ``jobs.ended``; it may be deleted while no service runs
+    .files/          uploaded files, see ``jobs.uploads``
 """
 
 from __future__ import annotations
@@ -36,6 +42,12 @@ class TrainingKind(StrEnum):
 CLUSTER_VARIABLE = "RETRIEVAL_CLUSTER"
 """Tells the training which cluster started it. Ray Jobs tell ``RAY_ADDRESS``, but that of whatever cluster was started
 last on the machine."""
+
+LEASE_VARIABLE = "RETRIEVAL_LEASE_HOLDER"
+"""Tells the training which cluster held the lease of the jobs folder when it was started."""
+
+ATTEMPT_VARIABLE = "RETRIEVAL_JOB_ATTEMPT"
+"""Tells the training which attempt of its job it is, counted from 1."""
 
 NARROWEST_IN_FOUR_BITS = 64
 """Columns of a layer that Q-LoRA can quantise, and what they must be a multiple of: one block of weights."""

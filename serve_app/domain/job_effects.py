@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -31,12 +31,18 @@ def _waiting(record: JobRecord, event: JobEvent) -> JobRecord:
     return replace(record, pending_reason=reason, message=reason or "starts", heard_at=heard_at)
 
 
+def _stopping(record: JobRecord, event: JobEvent) -> JobRecord:
+    reason = event.text("reason") or "the training is stopped"
+    return replace(record, stopping=reason, message=reason)
+
+
 def _lost(record: JobRecord, event: JobEvent) -> JobRecord:
     reason = event.text("reason") or "the training is gone"
     resumed = f"step {record.checkpoint}" if record.checkpoint else "the start"
     return replace(
         count_loss(record, event.type),
         submission_id=None,
+        stopping=None,
         seconds_left=None,
         pending_reason="waits to be started again",
         message=f"{reason}; it will go on from {resumed}",
@@ -126,6 +132,7 @@ EFFECTS: Mapping[EventType, Callable[[JobRecord, JobEvent], JobRecord]] = Mappin
     {
         EventType.SUBMITTED: _submitted,
         EventType.WAITING: _waiting,
+        EventType.STOPPING: _stopping,
         EventType.LOST: _lost,
         EventType.INTERRUPTED: _lost,
         EventType.CANCELLED: _cancelled,
@@ -152,11 +159,16 @@ def verdict(record: JobRecord) -> str:
     worse = [change.head for change in found if change.is_worse]
     if not worse:
         return f"{served}; {told}"
-    where = "" if len(found) == 1 else f" by its {' and '.join(worse)} head" + "s" * (len(worse) > 1)
+    where = "" if len(found) == 1 else f" by its {_listed(worse)} head" + "s" * (len(worse) > 1)
     return (
         f"{served}, but it is WORSE than its base {record.base_model!r}{where}: {told}; more data, fewer epochs or a "
         f"lower learning_rate may help"
     )
+
+
+def _listed(words: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _joined(before: str | None, message: str | None) -> str | None:

@@ -13,6 +13,7 @@ class EventType(StrEnum):
 
     SUBMITTED = "submitted"  # a Ray Job was started for it: submission_id
     WAITING = "waiting"  # it can not go on yet: reason
+    STOPPING = "stopping"  # the tracker has its Ray Job stopped, to start another: reason
     LOST = "lost"  # its Ray Job is gone without a word: reason
     INTERRUPTED = "interrupted"  # its Ray Job is gone with the whole cluster: reason
     CANCELLED = "cancelled"  # somebody wanted it to stop: reason?
@@ -28,7 +29,14 @@ class EventType(StrEnum):
 
 _LARGEST = 2**53  # of what a JSON reader must keep exactly
 OF_THE_TRACKER = frozenset(
-    {EventType.SUBMITTED, EventType.WAITING, EventType.LOST, EventType.INTERRUPTED, EventType.CANCELLED}
+    {
+        EventType.SUBMITTED,
+        EventType.WAITING,
+        EventType.STOPPING,
+        EventType.LOST,
+        EventType.INTERRUPTED,
+        EventType.CANCELLED,
+    }
 )
 OF_THE_TRAINING = frozenset(EventType) - OF_THE_TRACKER
 

@@ -32,12 +32,14 @@ TRANSITIONS: Mapping[JobStatus, Mapping[EventType, JobStatus]] = MappingProxyTyp
         JobStatus.PENDING: {
             EventType.SUBMITTED: JobStatus.PENDING,
             EventType.WAITING: JobStatus.PENDING,
+            EventType.STOPPING: JobStatus.PENDING,
             EventType.LOST: JobStatus.PENDING,
             EventType.INTERRUPTED: JobStatus.PENDING,
             **_SIGNS_OF_LIFE,
             **_ENDS,
         },
         JobStatus.RUNNING: {
+            EventType.STOPPING: JobStatus.RUNNING,
             EventType.LOST: JobStatus.PENDING,
             EventType.INTERRUPTED: JobStatus.PENDING,
             **_SIGNS_OF_LIFE,
@@ -68,5 +70,5 @@ def advance(record: JobRecord, event: JobEvent) -> JobRecord:
     if status is JobStatus.RUNNING:
         changed = replace(changed, pending_reason=None, started_at=changed.started_at or event.time)
     if status.is_terminal:
-        changed = replace(changed, pending_reason=None, seconds_left=None, ended_at=event.time)
+        changed = replace(changed, pending_reason=None, stopping=None, seconds_left=None, ended_at=event.time)
     return changed

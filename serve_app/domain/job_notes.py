@@ -79,6 +79,7 @@ def _note(event: JobEvent, record: JobRecord) -> tuple[str, str]:
 
 _WORDS: Mapping[EventType, Words] = MappingProxyType(
     {
+        EventType.STOPPING: _lost,
         EventType.LOST: _lost,
         EventType.INTERRUPTED: _lost,
         EventType.FAILED: _failed,

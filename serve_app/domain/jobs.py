@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec
@@ -49,6 +50,7 @@ class JobRecord:
         message: What is going on, or how it ended, in a sentence for people.
         error: Why it failed.
         pending_reason: What a pending job waits for.
+        stopping: Why the tracker has had its Ray Job stopped, while that has not ended yet.
         submission_id: Id of the Ray Job that works on it now; None while none does.
         attempts: Ray Jobs started so far, this one included.
         fruitless: Attempts in a row that were lost without reaching a new checkpoint; see ``domain.job_losses``.
@@ -71,7 +73,7 @@ class JobRecord:
         published: Whether the result is there, under ``model_name``.
         started_at: When training first started.
         ended_at: When the status became terminal.
-        heard_at: When the training last said something, or when it could begin to.
+        heard_at: When the training last said something, by its own clock, or when it could begin to.
         read_bytes: How far ``training.jsonl`` is folded into this record.
         events: Number of entries in ``events.jsonl``.
     """
@@ -88,6 +90,7 @@ class JobRecord:
     message: str = "waits to be started"
     error: str | None = None
     pending_reason: str | None = None
+    stopping: str | None = None
     submission_id: str | None = None
     attempts: int = 0
     fruitless: int = 0
@@ -160,11 +163,16 @@ _JSON_TYPES: Mapping[str, tuple[type, ...]] = {
 _ENUMS: Mapping[str, type[StrEnum]] = {"JobStatus": JobStatus, "TrainingKind": TrainingKind}
 
 
+@cache
+def _kinds(annotation: str) -> tuple[type, ...]:
+    return tuple(kind for word in annotation.split(" | ") for kind in _JSON_TYPES[word])
+
+
 def _checked(name: str, annotation: str, value: Any) -> Any:
     """The value, if it is of the annotated type: a file may hold anything, and a record is trusted."""
     if annotation in _ENUMS:
         return _ENUMS[annotation](value)
-    allowed = tuple(kind for word in annotation.split(" | ") for kind in _JSON_TYPES[word])
+    allowed = _kinds(annotation)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         raise ValueError(f"the field {name!r} can not be {value!r}")
     return value

@@ -1,4 +1,4 @@
-"""All jobs in memory, always the same as on the disk: what is not written has not happened."""
+"""All jobs, always the same as on the disk: what is not written has not happened."""
 
 from __future__ import annotations
 
@@ -6,43 +6,85 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Sequence
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from serve_app.domain.errors import ConflictError, JobNotFoundError
+from serve_app.domain.errors import ConflictError, JobNotFoundError, ServiceError
 from serve_app.domain.fine_tuning import TrainingSpec, leftovers, staging_folder
 from serve_app.domain.job_events import EventType, JobEvent
 from serve_app.domain.job_law import advance
 from serve_app.domain.job_notes import JobNote, note_of
 from serve_app.domain.jobs import JobRecord, JobStatus
-from serve_app.jobs.store import JobStore, TrainingData
+from serve_app.jobs.ended import EndedJob
+from serve_app.jobs.store import JobStore, StoredJob, TrainingData
 
 logger = logging.getLogger(__name__)
 
+KEEP_LEFTOVERS_S = 24 * 3600.0
+_CLEANED_AT_ONCE = 20
+_REMEMBERED = 1000  # ended jobs in memory, a few kilobytes each
+_STALE_ENTRIES = 100  # of the index, which are not worth its being rewritten
+
 
 class Ledger:
-    """Records by id. Blocks on the disk; every change is one call without a pause, so that nobody sees half of it."""
+    """Records by id: in memory those that have not ended, of the others an entry, and the folder when one is asked for.
 
-    def __init__(self, store: JobStore, clock: Callable[[], float]) -> None:
-        """Reads all job folders.
+    Blocks on the disk; every change is one call without a pause, so that nobody sees half of it.
+    """
+
+    def __init__(
+        self, store: JobStore, clock: Callable[[], float], *, writes: bool = True, earlier: Ledger | None = None
+    ) -> None:
+        """Lists the job folders; opens those that have not ended, or are not known to have.
 
         Args:
             store: The folders.
             clock: Unix time in seconds.
+            writes: Whether this tracker holds the lease; then it keeps the index of ended jobs.
+            earlier: Read from the same folders before; what had ended then has ended.
 
         Raises:
+            JobsReadOnlyError: The lease was lost meanwhile.
             StorageError: The folders can not be read.
         """
         self.store = store
         self.clock = clock
-        jobs = store.load()
-        self._records = {record.id: record for _, record in jobs}  # oldest first
-        self._specs = {record.id: spec for spec, record in jobs if spec is not None}
+        self._kept: dict[str, StoredJob] = {}  # in memory, oldest first
+        self._read: dict[str, StoredJob] = {} if earlier is None else earlier._read  # of ended ones, the last few
+        known: dict[str, EndedJob] = store.ended.read() if earlier is None else dict(earlier._ended)
+        listed = store.job_ids()
+        self._ended: dict[str, EndedJob] = {job_id: known[job_id] for job_id in listed if job_id in known}
+        found = [job for job_id in listed if job_id not in known and (job := store.read(job_id)) is not None]
+        for job in sorted(found, key=lambda job: (job.record.created_at, job.record.id)):
+            self._file(job)
+        self._order = sorted(
+            [(entry.created_at, entry.id) for entry in self._ended.values()]
+            + [(job.record.created_at, job.record.id) for job in self._kept.values()]
+        )
+        self._unclean = deque(sorted((job.ended_at, job.id) for job in self._ended.values() if not job.is_clean))
+        if writes:
+            self._keep_index(known)
+
+    def _file(self, job: StoredJob) -> None:
+        """Puts a job where it belongs: one that can not be read is looked at again by the next tracker."""
+        if job.is_readable and job.record.status.is_terminal:
+            self._ended[job.record.id] = EndedJob.of_record(job.record)
+        else:
+            self._kept[job.record.id] = job
+
+    def _keep_index(self, known: Mapping[str, EndedJob]) -> None:
+        if len(known) > 2 * len(self._ended) + _STALE_ENTRIES:
+            self.store.rewrite_ended(list(self._ended.values()))
+        else:
+            self.store.add_ended([entry for job_id, entry in self._ended.items() if job_id not in known])
 
     def __contains__(self, job_id: object) -> bool:
         """Whether there is a job with this id."""
-        return job_id in self._records
+        return job_id in self._kept or job_id in self._ended
 
     def get(self, job_id: str) -> JobRecord:
         """The record as it is now.
@@ -50,29 +92,43 @@ class Ledger:
         Raises:
             JobNotFoundError: There is no such job.
         """
-        try:
-            return self._records[job_id]
-        except KeyError:
-            raise JobNotFoundError("Job not found") from None
+        return self._job(job_id).record
 
     def spec(self, job_id: str) -> TrainingSpec:
         """What the job was asked to do; there for every job that has not ended."""
-        return self._specs[job_id]
+        spec = self._job(job_id).spec
+        if spec is None:
+            raise KeyError(job_id)
+        return spec
 
     def specs(self, job_ids: Iterable[str]) -> dict[str, TrainingSpec]:
         """What jobs were asked to do, by id; without those that are gone or whose spec can not be read."""
-        return {job_id: self._specs[job_id] for job_id in job_ids if job_id in self._specs}
+        found = {}
+        for job_id in job_ids:
+            with suppress(JobNotFoundError):
+                if (spec := self._job(job_id).spec) is not None:
+                    found[job_id] = spec
+        return found
+
+    def _job(self, job_id: str) -> StoredJob:
+        if (job := self._kept.get(job_id) or self._read.get(job_id)) is not None:
+            return job
+        if job_id in self._ended:
+            self.remember({job_id: self.store.read(job_id)})
+            if (job := self._kept.get(job_id) or self._read.get(job_id)) is not None:
+                return job
+        raise JobNotFoundError("Job not found")
 
     def live(self) -> list[JobRecord]:
         """Jobs that have not ended, oldest first."""
-        return [record for record in self._records.values() if not record.status.is_terminal]
+        return [job.record for job in self._kept.values() if not job.record.status.is_terminal]
 
     def since(self, time: float) -> list[JobRecord]:
         """Jobs that were created at this time, in Unix seconds, or later; oldest first."""
-        return [record for record in self._records.values() if record.created_at >= time]
+        return [self.get(job_id) for _, job_id in self._order[bisect_left(self._order, (time, "")) :]]
 
-    def page(self, *, limit: int, after: str | None) -> list[JobRecord]:
-        """Jobs, newest first.
+    def page(self, *, limit: int, after: str | None) -> list[str]:
+        """Ids of jobs, newest first.
 
         Args:
             limit: At most so many.
@@ -81,9 +137,32 @@ class Ledger:
         Raises:
             JobNotFoundError: There is no job ``after``.
         """
-        newest_first = list(reversed(self._records.values()))
-        start = 0 if after is None else newest_first.index(self.get(after)) + 1
-        return newest_first[start : start + limit]
+        end = len(self._order) if after is None else bisect_left(self._order, (self._created_at(after), after))
+        return [job_id for _, job_id in reversed(self._order[max(end - limit, 0) : end])]
+
+    def unread(self, job_ids: Iterable[str]) -> list[str]:
+        """Those whose folder must be opened to tell more than their id."""
+        return [job_id for job_id in job_ids if job_id not in self._kept and job_id not in self._read]
+
+    def remember(self, jobs: Mapping[str, StoredJob | None]) -> None:
+        """Takes what was read of ended jobs; None for one that is gone."""
+        for job_id, job in jobs.items():
+            if job is None:
+                self.forget(job_id)
+            elif not job.record.status.is_terminal:  # the index was wrong: the folder is the truth
+                self._ended.pop(job_id, None)
+                self._kept[job_id] = job
+            else:
+                self._read[job_id] = job
+        while len(self._read) > _REMEMBERED:
+            del self._read[next(iter(self._read))]
+
+    def _created_at(self, job_id: str) -> float:
+        if job_id in self._ended:
+            return self._ended[job_id].created_at
+        return self.get(job_id).created_at
+
+    # ------------------------------------------------------------------ changes
 
     def refuse_taken_name(self, spec: TrainingSpec) -> None:
         """Makes sure that the result's name is free.
@@ -107,13 +186,16 @@ class Ledger:
 
     def enter(self, spec: TrainingSpec, record: JobRecord) -> None:
         """Makes a job known whose folder was created."""
-        self._specs[spec.job_id] = spec
-        self._records[spec.job_id] = record
+        self._kept[spec.job_id] = StoredJob(spec, record)
+        insort(self._order, (record.created_at, record.id))
 
     def forget(self, job_id: str) -> None:
         """The counterpart of ``enter``."""
-        self._records.pop(job_id, None)
-        self._specs.pop(job_id, None)
+        with suppress(JobNotFoundError, ValueError):
+            self._order.remove((self._created_at(job_id), job_id))
+        for jobs in (self._kept, self._read):
+            jobs.pop(job_id, None)
+        self._ended.pop(job_id, None)
 
     def apply(self, job_id: str, type_: EventType, **data: object) -> JobRecord:
         """Something happened to a job, now.
@@ -174,7 +256,7 @@ class Ledger:
 
     def remove_staged(self, job_id: str) -> None:
         """Removes what a job that has ended had written of its result: it is as large as a model, and nobody's."""
-        if (spec := self._specs.get(job_id)) is not None:
+        if (spec := self.specs([job_id]).get(job_id)) is not None:
             shutil.rmtree(staging_folder(spec), ignore_errors=True)
 
     def _advance(self, record: JobRecord, events: Sequence[JobEvent]) -> JobRecord:
@@ -188,7 +270,38 @@ class Ledger:
                 break  # the end is the end, whatever stands behind it in the file
         self.store.append_notes(record.id, notes)
         self.store.write(record)
-        self._records[record.id] = record
+        self._kept[record.id] = StoredJob(self._job(record.id).spec, record)
+        if record.status.is_terminal:
+            self._add_ended(record)
         if record.status in (JobStatus.FAILED, JobStatus.CANCELLED):
             self.remove_staged(record.id)
         return record
+
+    def _add_ended(self, record: JobRecord) -> None:
+        entry = EndedJob(record.id, record.created_at, self.clock())  # what a worker's clock said may be years away
+        self._ended[record.id] = entry
+        self._unclean.append((entry.ended_at, entry.id))
+        self.remember({record.id: self._kept.pop(record.id)})
+        self._index([entry])
+
+    def _index(self, entries: Sequence[EndedJob]) -> None:
+        try:
+            self.store.add_ended(entries)
+        except ServiceError as error:  # the next start reads their folders
+            logger.warning("the index of ended jobs can not be written: %s", error.message)
+
+    def take_old(self) -> list[str]:
+        """Jobs that ended a day ago, each of them once and a few at a time: nothing resumes their checkpoints."""
+        latest = self.clock() - KEEP_LEFTOVERS_S
+        old: list[str] = []
+        while self._unclean and self._unclean[0][0] <= latest and len(old) < _CLEANED_AT_ONCE:
+            _, job_id = self._unclean.popleft()
+            if job_id in self._ended:
+                old.append(job_id)
+        return old
+
+    def mark_clean(self, job_ids: Iterable[str]) -> None:
+        """Notes that the leftovers of ended jobs are removed."""
+        clean = {job_id: self._ended[job_id]._replace(is_clean=True) for job_id in job_ids if job_id in self._ended}
+        self._ended |= clean
+        self._index(list(clean.values()))

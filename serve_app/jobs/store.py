@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from serve_app.domain.errors import ServiceError
 from serve_app.domain.files import PRIVATE_FOLDER, make_private_folder, remove
-from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec
+from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, leftovers
 from serve_app.domain.job_notes import JobNote
 from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.jobs.disk import naming_the_fault, read_json_lines, replace, sync_folder, write
+from serve_app.jobs.ended import EndedIndex, EndedJob
 
 logger = logging.getLogger(__name__)
 
@@ -38,19 +42,52 @@ class TrainingData:
     evaluation: bytes | None = None
 
 
-class JobStore:
-    """The job folders below one folder. All methods block on the disk; there is one writer, the tracker."""
+class StoredJob(NamedTuple):
+    """What a job folder says.
 
-    def __init__(self, root: Path) -> None:
-        """Makes the folder if it is missing and clears what a crash left behind.
+    Attributes:
+        spec: What the job was asked to do; None if that can not be read.
+        record: Where it is.
+        is_readable: The record is the folder's own.
+    """
+
+    spec: TrainingSpec | None
+    record: JobRecord
+    is_readable: bool = True
+
+
+class JobStore:
+    """The job folders below one folder. All methods block on the disk.
+
+    There is one writer, the tracker that holds the folder's lease; every method that writes asks for it first.
+    """
+
+    def __init__(self, root: Path, *, check_writable: Callable[[], None] = lambda: None) -> None:
+        """Makes the folder if it is missing.
+
+        Args:
+            root: Folder of the job folders.
+            check_writable: Raises ``JobsReadOnlyError`` if somebody else may write here.
 
         Raises:
-            StorageError: The folder can not be made or read.
+            StorageError: The folder can not be made.
         """
         self.root = root
+        self.ended = EndedIndex(root)
+        self._check_writable = check_writable
         with naming_the_fault():
             make_private_folder(root)
-            for rest in root.glob(f"{_UNFINISHED}*"):
+
+    def remove_unfinished(self) -> None:
+        """Removes what a crash left behind.
+
+        Raises:
+            JobsReadOnlyError: It may be what another tracker is just writing.
+            StorageError: The folder can not be read.
+        """
+        self._check_writable()
+        with naming_the_fault():
+            for rest in self.root.glob(f"{_UNFINISHED}*"):
                 remove(rest)
 
     def folder(self, job_id: str) -> Path:
@@ -61,9 +98,11 @@ class JobStore:
         """Makes a job's folder; it is there whole or not at all.
 
         Raises:
+            JobsReadOnlyError: Another tracker writes here; nothing is left of the attempt.
             StorageError: The disk is full or not writable; nothing is left of the attempt.
         """
         unfinished = self.root / f"{_UNFINISHED}{spec.job_id}"
+        self._check_writable()
         with naming_the_fault():
             try:
                 make_private_folder(unfinished)
@@ -73,8 +112,9 @@ class JobStore:
                     write(unfinished / "eval.jsonl", data.evaluation)
                 write(unfinished / "spec.json", spec.to_json().encode())
                 write(unfinished / "job.json", record.to_json().encode())
+                self._check_writable()  # writing the data may have taken long
                 unfinished.rename(self.folder(spec.job_id))
-            except OSError:
+            except (OSError, ServiceError):
                 remove(unfinished)
                 raise
             sync_folder(self.root)
@@ -92,22 +132,63 @@ class JobStore:
                 (folder / "pairs.jsonl").read_bytes(), held_out.read_bytes() if held_out.exists() else None
             )
 
-    def load(self) -> list[tuple[TrainingSpec | None, JobRecord]]:
-        """All jobs, oldest first; the record of a folder that can not be read is a failed one that says why.
+    def job_ids(self) -> list[str]:
+        """The names of all job folders, in no order; none of them is opened.
 
         Raises:
             StorageError: The folder of the job folders can not be read.
         """
-        with naming_the_fault():
-            folders = [path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-            return sorted(map(_read, folders), key=lambda job: (job[1].created_at, job[1].id))
+        with naming_the_fault(), os.scandir(self.root) as entries:
+            return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+
+    def read(self, job_id: str) -> StoredJob | None:
+        """A job; None if there is none, as when it is deleted at this moment.
+
+        The record of a folder that can not be read is a failed one that says why.
+        """
+        return _read(self.folder(job_id))
+
+    def add_ended(self, jobs: Sequence[EndedJob]) -> None:
+        """Adds to the index of ended jobs.
+
+        Raises:
+            JobsReadOnlyError: Another tracker writes here.
+            StorageError: The disk is full or not writable.
+        """
+        self._check_writable()
+        self.ended.append(jobs)
+
+    def rewrite_ended(self, jobs: Sequence[EndedJob]) -> None:
+        """Replaces the index of ended jobs.
+
+        Raises:
+            JobsReadOnlyError: Another tracker writes here.
+            StorageError: The disk is full or not writable.
+        """
+        self._check_writable()
+        self.ended.rewrite(jobs)
+
+    def remove_leftovers(self, job_ids: Iterable[str]) -> None:
+        """Removes what jobs that have ended need no more: their checkpoints above all.
+
+        Raises:
+            JobsReadOnlyError: Another tracker writes here.
+            StorageError: Whether that is so can not be read.
+        """
+        for job_id in job_ids:
+            self._check_writable()
+            if (job := self.read(job_id)) is not None and job.spec is not None and job.record.status.is_terminal:
+                for path in leftovers(job.spec, self.folder(job_id)):
+                    shutil.rmtree(path, ignore_errors=True)
 
     def write(self, record: JobRecord) -> None:
         """Replaces ``job.json``.
 
         Raises:
+            JobsReadOnlyError: Another tracker writes here.
             StorageError: The disk is full or not writable; the old record is still there.
         """
+        self._check_writable()
         with naming_the_fault():
             replace(self.folder(record.id) / "job.json", record.to_json().encode())
 
@@ -115,8 +196,10 @@ class JobStore:
         """Removes the job's folder, data and checkpoints included; a result that is published stays.
 
         Raises:
+            JobsReadOnlyError: Another tracker writes here.
             StorageError: The disk is not writable.
         """
+        self._check_writable()
         gone = self.root / f"{_UNFINISHED}gone-{job_id}"
         with naming_the_fault():
             self.folder(job_id).rename(gone)
@@ -126,8 +209,10 @@ class JobStore:
         """Appends to ``events.jsonl``.
 
         Raises:
+            JobsReadOnlyError: Another tracker writes here.
             StorageError: The disk is full or not writable.
         """
+        self._check_writable()
         text = "".join(json.dumps(asdict(note)) + "\n" for note in notes)
         with naming_the_fault(), (self.folder(job_id) / "events.jsonl").open("ab") as file:
             file.write(text.encode())
@@ -160,6 +245,7 @@ class JobStore:
 
     def save_log(self, job_id: str, name: str, text: str) -> None:
         """Keeps a log that would be lost with the cluster; failing to is no reason to fail the job."""
+        self._check_writable()
         try:
             (self.folder(job_id) / "logs").mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
             (self.folder(job_id) / "logs" / f"{name}.log").write_text(text, encoding="utf-8", errors="replace")
@@ -183,7 +269,8 @@ class JobStore:
             return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
-def _read(folder: Path) -> tuple[TrainingSpec | None, JobRecord]:
+def _read(folder: Path) -> StoredJob | None:
+    """A job; None if it is deleted at this moment."""
     spec: TrainingSpec | None = None
     try:
         spec = TrainingSpec.from_json((folder / "spec.json").read_text(encoding="utf-8"))
@@ -191,9 +278,11 @@ def _read(folder: Path) -> tuple[TrainingSpec | None, JobRecord]:
         if {spec.job_id, record.id} != {folder.name}:
             raise ValueError(f"it belongs to the job {record.id!r}")
     except (OSError, ValueError, TypeError, AttributeError) as error:
+        if not folder.is_dir():
+            return None
         logger.error("the job folder %s can not be read: %s", folder, error)
-        return spec, _unreadable(folder, spec, f"its folder can not be read: {error}")
-    return spec, record
+        return StoredJob(spec, _unreadable(folder, spec, f"its folder can not be read: {error}"), is_readable=False)
+    return StoredJob(spec, record)
 
 
 def _unreadable(folder: Path, spec: TrainingSpec | None, reason: str) -> JobRecord:

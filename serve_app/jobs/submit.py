@@ -16,6 +16,7 @@ import ray
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from serve_app.domain.errors import UnavailableError
+from serve_app.domain.fine_tuning import ATTEMPT_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class RaySubmitter:
                 entrypoint=entrypoint,
                 submission_id=submission_id,
                 entrypoint_num_cpus=0,  # the driver waits; the workers reserve what they need
-                runtime_env={"env_vars": self._env},
+                runtime_env={"env_vars": {**self._env, ATTEMPT_VARIABLE: submission_id.rpartition("-")[2]}},
                 metadata={_MARK: folder.name},
             )
         )

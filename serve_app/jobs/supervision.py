@@ -26,6 +26,7 @@ from serve_app.domain.job_losses import Patience, why_given_up
 from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.jobs.free import Free
 from serve_app.jobs.ledger import Ledger
+from serve_app.jobs.silence import Silences
 from serve_app.jobs.starting import Starter, next_submission
 from serve_app.jobs.submit import Submission, Submitter
 
@@ -64,7 +65,12 @@ class Supervision:
     """The looks, and the stopping of Ray Jobs."""
 
     def __init__(
-        self, ledger: Ledger, submitter: Submitter, rules: Rules, resources: Callable[[], Mapping[str, float]]
+        self,
+        ledger: Ledger,
+        submitter: Submitter,
+        rules: Rules,
+        resources: Callable[[], Mapping[str, float]],
+        uptime: Callable[[], float],
     ) -> None:
         """Takes what it watches over.
 
@@ -73,6 +79,7 @@ class Supervision:
             submitter: The cluster.
             rules: How jobs are treated.
             resources: CPUs and GPUs that nobody has reserved, in Ray's words; may block.
+            uptime: Seconds on a clock that is never set.
         """
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # whoever changes a job across a pause
         self._ledger = ledger
@@ -82,12 +89,15 @@ class Supervision:
         self._may_have_strays = True  # whoever was here before may have died while it stopped one
         self._starter = Starter(ledger, submitter, self.locks, rules.max_concurrent_jobs)
         self._free: Free | None = None  # asked for once in a look, if somebody wants to know
+        self._silences = Silences(uptime)
 
     async def look(self) -> None:
         """Brings everything up to date; what goes wrong with one job stays with that job."""
         self._free = None
         states = await self._states()
-        for record in self._ledger.live():
+        live = self._ledger.live()
+        self._silences.keep_only({record.id for record in live})
+        for record in live:
             if self.locks[record.id].locked():
                 continue  # it is being cancelled
             async with self.locks[record.id]:
@@ -98,6 +108,8 @@ class Supervision:
                 except Exception:
                     logger.exception("job %s could not be looked after", record.id)
         await self._starter.start_waiting(self._resources_left)
+        for record in self._ledger.live():
+            self._silences.seconds(record)  # those that were started just now begin to count
 
     def interrupt_start(self, job_id: str) -> None:
         """Gives up to start a job, if that is being done at this moment: it may take longer than a client waits."""
@@ -185,8 +197,11 @@ class Supervision:
     async def _check_live(self, record: JobRecord) -> None:
         if record.status is JobStatus.PENDING:
             record = await self._check_place(record)
-        if record.submission_id and self._is_silent(record) and await self.stop(record.submission_id):
-            self._lose(record, self._of_silence(record))
+        if record.submission_id and self._is_silent(record):
+            if record.stopping is None:  # written down first, so that the next tracker knows who stopped it
+                record = self._ledger.apply(record.id, EventType.STOPPING, reason=self._of_silence(record))
+            if await self.stop(record.submission_id or ""):
+                self._lose(record, record.stopping or "")
 
     async def _check_place(self, record: JobRecord) -> JobRecord:
         """Says what a job lacks that has a Ray Job and does not train yet.
@@ -202,7 +217,7 @@ class Supervision:
         return self._ledger.get(record.id)
 
     def _silent_s(self, record: JobRecord) -> float:
-        return self._ledger.clock() - (record.heard_at or 0.0)
+        return self._silences.seconds(record)
 
     def _is_silent(self, record: JobRecord) -> bool:
         return record.pending_reason is None and self._silent_s(record) > self._rules.max_silence_s
@@ -216,8 +231,8 @@ class Supervision:
         await self.keep_log(record)
         if self._ledger.is_published(record.id):
             self._ledger.complete(record.id)
-        elif state is Submission.STOPPED and self._is_silent(record):
-            self._lose(record, self._of_silence(record))  # by us, and it took its time
+        elif state is Submission.STOPPED and record.stopping is not None:
+            self._lose(record, record.stopping)  # by us, and it took its time
         elif state is Submission.STOPPED:
             self._ledger.apply(record.id, EventType.CANCELLED, reason="cancelled: its Ray Job was stopped from outside")
         elif state is Submission.ENDED:

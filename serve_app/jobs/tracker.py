@@ -1,13 +1,14 @@
 """The actor that owns all jobs of a cluster: one writer, known by name, there again after any crash.
 
 A shell around ``Jobs``. It is detached, so it outlives the application; and all it knows is in the job folders, so it
-may be killed at any time.
+may be killed at any time. Trackers of several clusters may share one jobs folder: the holder of its lease writes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,15 @@ import ray
 from ray.exceptions import RayActorError
 
 from serve_app import __version__
+from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import UnavailableError
-from serve_app.domain.fine_tuning import CLUSTER_VARIABLE, TrainingSpec
+from serve_app.domain.fine_tuning import CLUSTER_VARIABLE, LEASE_VARIABLE, TrainingSpec
 from serve_app.domain.job_notes import JobNote
 from serve_app.domain.jobs import JobRecord
 from serve_app.jobs.jobs import Jobs
-from serve_app.jobs.store import JobStore, TrainingData
+from serve_app.jobs.lease import Lease, LeaseHolder
+from serve_app.jobs.process_identity import this_process
+from serve_app.jobs.store import TrainingData
 from serve_app.jobs.submit import TRAINING, RaySubmitter
 from serve_app.jobs.supervision import Rules
 
@@ -30,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 NAME, NAMESPACE = "JobTracker", "retrieval"
 _LOOK_S = 1.0
+_RENEWAL_S = 1.0
+_RELEASE_S = 3.0
 _REPLACE_TRIES = 50
 _REPLACE_PAUSE_S = 0.2
 
@@ -63,10 +69,17 @@ class JobTracker:
             StorageError: The folders can not be read.
         """
         self._config = config
-        env = {**config.env, CLUSTER_VARIABLE: ray.get_runtime_context().gcs_address}
+        context = ray.get_runtime_context()
+        cluster = context.get_session_name()
+        env = {**config.env, CLUSTER_VARIABLE: context.gcs_address, LEASE_VARIABLE: cluster}
         submitter = RaySubmitter(command=config.command, env=env)
-        self._jobs = Jobs(JobStore(config.jobs_dir), submitter, config.rules, resources=_available)
-        self._looking = asyncio.get_running_loop().create_task(self._look())
+        name = f"the service on {socket.gethostname()} (Ray cluster {context.gcs_address}, {cluster})"
+        lease = Lease(config.jobs_dir, LeaseHolder(cluster, name, this_process()))
+        self._jobs = Jobs(config.jobs_dir, submitter, config.rules, lease, resources=_available)
+        await self._jobs.keep_lease()
+        self._tasks = BackgroundTasks()
+        self._tasks.every("lease of the jobs", _RENEWAL_S, self._jobs.keep_lease)  # a look may wait for Ray
+        self._tasks.every("look at the jobs", _LOOK_S, self._jobs.look)
 
     async def config(self) -> TrackerConfig:
         """What it was told at its creation."""
@@ -90,6 +103,10 @@ class JobTracker:
         """See ``Jobs.page``."""
         return await self._jobs.page(limit=limit, after=after)
 
+    async def live(self) -> Sequence[JobRecord]:
+        """See ``Jobs.live``."""
+        return await self._jobs.live()
+
     async def cancel(self, job_id: str) -> JobRecord:
         """See ``Jobs.cancel``."""
         return await self._jobs.cancel(job_id)
@@ -110,13 +127,9 @@ class JobTracker:
         """See ``Jobs.loss_curve``."""
         return await self._jobs.loss_curve(job_id)
 
-    async def _look(self) -> None:
-        while True:
-            try:
-                await self._jobs.look()
-            except Exception:
-                logger.exception("the jobs could not be looked after")
-            await asyncio.sleep(_LOOK_S)
+    async def release_lease(self) -> None:
+        """See ``Jobs.release_lease``."""
+        await self._jobs.release_lease()
 
 
 async def ensure_tracker(config: TrackerConfig, *, replaces: bool = True) -> Any:
@@ -153,6 +166,15 @@ async def ensure_tracker(config: TrackerConfig, *, replaces: bool = True) -> Any
                 raise cause from None
         await asyncio.sleep(_REPLACE_PAUSE_S)
     raise UnavailableError("the job tracker does not come up; see the Ray dashboard")
+
+
+def release_jobs() -> None:
+    """Has the cluster's tracker, if there is one, give up the lease of its jobs: the cluster is about to end."""
+    try:
+        tracker = ray.get_actor(NAME, namespace=NAMESPACE)
+        ray.get(tracker.release_lease.remote(), timeout=_RELEASE_S)
+    except Exception as error:  # a successor waits until the lease has been silent for a while
+        logger.info("the lease of the jobs is not released: %r", error)
 
 
 def _available() -> Mapping[str, float]:

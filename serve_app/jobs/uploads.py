@@ -67,10 +67,10 @@ class UploadStore:
         file_id = new_upload_id()
         unfinished = self._root / f"{_UNFINISHED}{file_id}"
         with naming_the_fault():
-            self._remove_abandoned()
+            make_private_folder(self._root)
             try:
-                make_private_folder(self._root)
                 unfinished.mkdir(mode=PRIVATE_FOLDER)
+                self._remove_abandoned(unfinished.stat().st_mtime)
                 size = _copy(source, unfinished / _DATA)
                 upload = Upload(file_id, filename, size, self._clock())
                 write(unfinished / _CARD, upload.to_json().encode())
@@ -171,10 +171,15 @@ class UploadStore:
             raise _not_found(file_id)
         return self._root / file_id
 
-    def _remove_abandoned(self) -> None:
+    def _remove_abandoned(self, now: float) -> None:
+        """Removes what processes that died have left, of this service or another one on the same folder.
+
+        Args:
+            now: By the clock of the file system, which has stamped the others, too; those of two machines may differ.
+        """
         for rest in self._root.glob(f"{_UNFINISHED}*"):
             try:
-                is_abandoned = rest.lstat().st_mtime < self._clock() - _ABANDONED_S
+                is_abandoned = rest.lstat().st_mtime < now - _ABANDONED_S
             except FileNotFoundError:  # it was no rest: another process has just finished it
                 continue
             if is_abandoned:

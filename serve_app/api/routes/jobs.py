@@ -30,14 +30,14 @@ _INVALID: dict[int | str, dict[str, Any]] = {
 _HIDDEN = frozenset(
     {
         "id", "submission_id", "fruitless", "interruptions", "checkpoint", "checkpoint_at", "published", "heard_at",
-        "read_bytes", "events",
+        "stopping", "read_bytes", "events",
     }
 )  # fmt: skip
 
 
 def job_body(record: JobRecord) -> dict[str, Any]:
     """A job as clients see it."""
-    fields = {name: value for name, value in asdict(record).items() if name not in _HIDDEN}
+    fields = {name: value for name, value in vars(record).items() if name not in _HIDDEN}
     return {"job_id": record.id, "type": record.type, **fields}
 
 

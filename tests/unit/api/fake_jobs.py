@@ -64,6 +64,9 @@ class FakeJobs:
         start = newest_first.index(self._find(after)) + 1 if after else 0
         return newest_first[start : start + limit]
 
+    async def live(self) -> Sequence[JobRecord]:
+        return [record for record in self.records.values() if not record.status.is_terminal]
+
     async def cancel(self, job_id: str) -> JobRecord:
         self.records[job_id] = replace(self._find(job_id), status=JobStatus.CANCELLED)
         return self.records[job_id]

@@ -1,14 +1,14 @@
-"""DELETE /models: what a job still needs is kept, whatever happens to the list of jobs meanwhile."""
+"""DELETE /models keeps what a job still needs, whichever service trains it; and the words of one that only reads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import httpx
 import pytest
 
 from serve_app.api.application import create_app
+from serve_app.domain.errors import JobsReadOnlyError
 from serve_app.domain.fine_tuning import TrainingKind
 from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.domain.limits import FineTuneLimits, Limits
@@ -16,17 +16,6 @@ from tests.unit.api.fake_gateway import FakeGateway
 from tests.unit.api.fake_jobs import FakeJobs
 
 DONE = JobRecord("old", "result", "laws", TrainingKind.FULL, 1000.0, status=JobStatus.COMPLETED)
-LIVE = replace(DONE, id="live", status=JobStatus.RUNNING)
-
-
-class FleetingJobs(FakeJobs):
-    """Somebody deletes the last job of the first page as soon as it was told."""
-
-    async def page(self, *, limit: int, after: str | None) -> Sequence[JobRecord]:
-        page = await super().page(limit=limit, after=after)
-        if after is None and len(page) == limit:
-            del self.records[page[-1].id]
-        return page
 
 
 async def deleted(gateway: FakeGateway, jobs: FakeJobs, name: str) -> httpx.Response:
@@ -35,12 +24,21 @@ async def deleted(gateway: FakeGateway, jobs: FakeJobs, name: str) -> httpx.Resp
         return await client.delete(f"/models/{name}")
 
 
-@pytest.mark.parametrize("first", [LIVE, DONE])
-async def test_a_job_that_is_deleted_under_the_search_does_not_hide_one_that_needs_the_model(
-    gateway: FakeGateway, first: JobRecord
-) -> None:
-    jobs = FleetingJobs()
-    jobs.records = {"first": replace(first, id="first")} | {f"{i}": replace(DONE, id=f"{i}") for i in range(100)}
+@pytest.mark.parametrize("status", JobStatus)
+async def test_a_model_is_kept_while_a_job_that_has_not_ended_needs_it(gateway: FakeGateway, status: JobStatus) -> None:
+    jobs = FakeJobs()
+    jobs.records = {f"{i}": replace(DONE, id=f"{i}") for i in range(3)} | {"a": replace(DONE, id="a", status=status)}
     reply = await deleted(gateway, jobs, "laws")
-    assert reply.status_code == (409 if first is LIVE else 204)
-    assert gateway.deleted == ([] if first is LIVE else ["laws"])
+    assert reply.status_code == (204 if status.is_terminal else 409)
+    assert gateway.deleted == (["laws"] if status.is_terminal else [])
+
+
+async def test_a_service_that_may_only_read_jobs_says_who_manages_them(gateway: FakeGateway) -> None:
+    jobs = FakeJobs()
+    jobs.error = JobsReadOnlyError("the fine-tuning jobs of this folder are managed by service A", retry_after_s=30.0)
+    app = create_app(gateway, jobs, Limits(), FineTuneLimits())
+    pairs = "".join(f"q{i}\tp{i}\n" for i in range(4))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
+        reply = await client.post("/fine-tune", json={"text_content": pairs, "model_name": "mine"})
+    assert (reply.status_code, reply.headers["retry-after"]) == (503, "30")
+    assert reply.json() == {"detail": jobs.error.message, "code": "jobs_read_only"}

@@ -53,7 +53,7 @@ def test_an_unknown_code_is_an_internal_error() -> None:
 
 
 def test_what_passes_by_waiting_says_how_long() -> None:
-    assert {cls.code for cls in ERRORS if cls.retry_after_s} == {"queue_full", "unavailable"}
+    assert {cls.code for cls in ERRORS if cls.retry_after_s} == {"queue_full", "unavailable", "jobs_read_only"}
     assert error_of("queue_full", "full").retry_after_s == QueueFullError.retry_after_s
 
 

@@ -21,6 +21,7 @@ P, R, C, F, X = JobStatus
 LAW = {  # written a second time, by hand: a change of the law must be wanted twice
     "submitted": {P: P},
     "waiting": {P: P},
+    "stopping": {P: P, R: R},
     "lost": {P: P, R: P},
     "interrupted": {P: P, R: P},
     "cancelled": {P: X, R: X},

@@ -11,7 +11,8 @@ from typing import Any
 from serve_app.domain.errors import UnavailableError
 from serve_app.domain.jobs import JobRecord
 from serve_app.jobs.jobs import Jobs
-from serve_app.jobs.store import JobStore, TrainingData
+from serve_app.jobs.lease import Lease, LeaseHolder
+from serve_app.jobs.store import TrainingData
 from serve_app.jobs.submit import Submission
 from serve_app.jobs.supervision import Rules
 from tests.unit.domain.job_examples import spec
@@ -119,14 +120,16 @@ def checkpoint(step: int) -> dict[str, Any]:
 
 
 class World:
-    """Job folders, a cluster, and the jobs between them."""
+    """Job folders, a cluster, and the jobs between them; two of them on one folder are two services."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "a") -> None:
+        self.name = name
         self.root = folder / "jobs"
         self.models_dir = folder / "models"
-        self.models_dir.mkdir()
+        self.models_dir.mkdir(exist_ok=True)
         self.cluster = FakeCluster()
         self.now = 1000.0
+        self.wall_clock_is_ahead_s = 0.0
         self.available: dict[str, float] = {}
         self.questions = 0  # after what is available
         self.rules = Rules(max_concurrent_jobs=1, stop_s=0.05, poll_s=0.001)
@@ -134,8 +137,16 @@ class World:
 
     def restart_tracker(self) -> None:
         """What a killed actor's successor does: new jobs on the same folders."""
+        holder = LeaseHolder(f"cluster-{self.name}", f"service {self.name.upper()}")
+        self.lease = Lease(self.root, holder, clock=lambda: self.now, has_ended=lambda _: False)
         self.jobs = Jobs(
-            JobStore(self.root), self.cluster, self.rules, resources=self._resources, clock=lambda: self.now
+            self.root,
+            self.cluster,
+            self.rules,
+            self.lease,
+            resources=self._resources,
+            clock=lambda: self.now + self.wall_clock_is_ahead_s,
+            uptime=lambda: self.now,
         )
 
     def _resources(self) -> Mapping[str, float]:
@@ -163,8 +174,9 @@ class World:
         return await self.look(job_id)
 
     async def look(self, job_id: str = "a") -> JobRecord:
-        """One look of the jobs at everything, and the record after it."""
+        """One second of a tracker's life, and the record after it."""
         self.now += 1
+        await self.jobs.keep_lease()
         await self.jobs.look()
         return await self.jobs.get(job_id)
 

@@ -69,7 +69,7 @@ async def test_a_job_whose_name_was_made_up_is_the_same_when_it_is_sent_again(wo
     again = await world.submit("d", "e5-ft-d", any_name=True)
     assert (again.id, again.submission_id) == ("a", "a-1"), "as it is now"
     assert len(await world.jobs.page(limit=9)) == 1
-    assert sorted(path.name for path in world.root.iterdir()) == ["a"]
+    assert sorted(path.name for path in world.root.iterdir()) == [".lease", "a"]
 
 
 async def test_another_order_other_data_or_a_minute_later_is_another_job(world: World) -> None:
@@ -100,6 +100,7 @@ async def test_a_job_that_was_cancelled_is_not_what_is_sent_again(world: World) 
 
 
 async def test_a_job_that_can_not_be_stored_is_refused_and_leaves_its_name_free(world: World) -> None:
+    await world.jobs.look()
     (world.root / ".unfinished-a").write_text("in the way")
     with pytest.raises(StorageError):
         await world.submit("a", "same")

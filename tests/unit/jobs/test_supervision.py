@@ -298,6 +298,18 @@ async def test_a_training_that_is_silent_for_too_long_is_started_again(world: Wo
     assert world.cluster.live == ["a-2"]
 
 
+@pytest.mark.parametrize("stamp", [0.0, 1e12], ids=["clock behind", "clock ahead"])
+async def test_silence_is_the_absence_of_new_lines_whatever_the_clocks_say(world: World, stamp: float) -> None:
+    await world.running()
+    world.wall_clock_is_ahead_s = -5000 if stamp else 1e6  # it was set
+    for step in range(1, 4):
+        world.now += world.rules.max_silence_s - 5
+        world.say(progress(step) | {"time": stamp})
+        assert (await world.look()).attempts == 1
+    world.now += world.rules.max_silence_s + 1
+    assert (await world.look()).submission_id == "a-2"
+
+
 async def test_a_silent_training_that_does_not_stop_has_no_second_one_beside_it(world: World) -> None:
     await world.running()
     world.cluster.is_stubborn = True

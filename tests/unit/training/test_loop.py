@@ -234,6 +234,8 @@ def test_a_slow_job_has_checkpoints_before_it_has_taken_many_steps(
     )  # fmt: skip
     with pytest.raises(Killed):
         run(spec, job_dir, dies_after=2)
+    (state,) = job_dir.glob("checkpoints/*/trainer_state.json")
+    assert json.loads(state.read_text())["log_history"] == [], "a checkpoint does not grow with the steps"
     run(spec, job_dir)
     lines = read_lines(job_dir)
     assert [line["resumed_step"] for line in of_type(lines, "started")] == [0, 2]
@@ -294,8 +296,8 @@ def test_a_collapsed_model_is_published_with_a_warning_if_it_was_measured_and_no
     assert [line["message"] for line in lasting] == warnings
     assert {line["level"] for line in lasting} == {"warning"}
     collapse, loss = warnings
-    assert "COLLAPSED: it computes one dense vector" in collapse
-    assert ("one vector for every token" in collapse) is (family == "bge-m3")
+    assert "COLLAPSED: for 16 different training passages it computes one dense vector" in collapse
+    assert ("one ColBERT vector for all tokens" in collapse) is (family == "bge-m3")
     assert "no better than guessing" in loss
     spec, job_dir = make_job(tmp_path / "not measured", base, eval_fraction=0.0, **collapsing)
     with pytest.raises(TrainingError, match=r"COLLAPSED: .* not published, because nothing was held out"):

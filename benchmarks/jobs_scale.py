@@ -1,0 +1,177 @@
+"""What thousands of ended jobs cost the job tracker: a start, a look, a page of ``GET /jobs``.
+
+    python -m benchmarks.jobs_scale
+
+Needs no service and no cluster: job folders are made in a temporary folder, and the cluster is one that has no jobs.
+The longest time in which the event loop did nothing else is what a request of another client waits at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from serve_app.api.replies import dumps
+from serve_app.api.routes.jobs import job_body
+from serve_app.domain.fine_tuning import TrainingSpec
+from serve_app.domain.jobs import JobRecord, JobStatus
+from serve_app.jobs.jobs import Jobs
+from serve_app.jobs.lease import Lease, LeaseHolder
+from serve_app.jobs.submit import Submission
+from serve_app.jobs.supervision import Rules
+
+_ROOT = Path(__file__).resolve().parent.parent
+_METRICS = dict.fromkeys(("ndcg@10", "recall@1", "recall@10", "mrr@10", "queries", "documents"), 0.5)
+_REPEATS = 30
+_TICK_S = 0.001
+_PAGE = 20  # of GET /jobs; one more is read to know whether there is another page
+
+
+class IdleCluster:
+    """Implements ``jobs.submit.Submitter``: nothing runs."""
+
+    async def submit(self, submission_id: str, folder: Path) -> None:
+        """Starts nothing."""
+
+    async def states(self) -> Mapping[str, Submission]:
+        """Knows no Ray Job."""
+        return {}
+
+    async def stop(self, submission_id: str) -> None:
+        """Stops nothing."""
+
+    async def logs(self, submission_id: str) -> str:
+        """Has printed nothing."""
+        return ""
+
+
+def main() -> int:
+    """Measures and prints a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.jobs_scale", description=__doc__.split("\n")[0])
+    parser.add_argument("--jobs", type=int, default=10_000, help="that have ended")
+    parser.add_argument("--out", type=Path, default=_ROOT / "benchmarks" / "results", help="folder of the results")
+    options = parser.parse_args()
+    saved: dict[str, Any] = {
+        "date": machine.today(),
+        "revision": machine.revision(_ROOT),
+        "machine": machine.describe_machine(),
+        "versions": machine.versions(),
+        "jobs": options.jobs,
+        "milliseconds": asyncio.run(measure(options.jobs)),
+    }
+    path = machine.results_file(options.out, saved, "jobs-scale")
+    path.write_text(json.dumps(saved, indent=1) + "\n")
+    print("| with {jobs:,} ended jobs | ms |\n|---|---:|".format(**saved))
+    for name, value in saved["milliseconds"].items():
+        print(f"| {name} | {value:,.2f} |")
+    print(f"\nwritten to {path}")
+    return 0
+
+
+async def measure(count: int) -> dict[str, float]:
+    """Milliseconds, by what was measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "jobs"
+        make_jobs(root, count)
+        found = {}
+        for which in ("first start, without an index", "start"):
+            jobs = _jobs(root)
+            took, blocked = await _watched(jobs.keep_lease)
+            found |= {which: took, f"{which}: the loop blocked at most": blocked}
+        while _unclean(jobs):
+            await jobs.look()  # the first ones after an upgrade remove old checkpoints
+        found["look"] = await _median(jobs.look)
+        last: str | None = None
+
+        async def page() -> None:
+            nonlocal last
+            records = await jobs.page(limit=_PAGE + 1, after=last)
+            dumps([job_body(record) for record in records[:_PAGE]])
+            last = records[_PAGE - 1].id
+
+        async def same_page() -> None:
+            nonlocal last
+            last = job_id(count // 2)
+            await page()
+
+        found[f"page of {_PAGE} that nobody has asked for yet"] = await _median(page)
+        found[f"page of {_PAGE} again"] = await _median(same_page)
+    return {name: round(value * 1000, 3) for name, value in found.items()}
+
+
+def make_jobs(root: Path, count: int) -> None:
+    """Writes the folders of jobs that have ended, as a service would have."""
+    for number in range(count):
+        spec = TrainingSpec(job_id(number), f"model-{number}", "e5", "/models/e5", "/models", "e5")
+        record = JobRecord.of_spec(spec, created_at=1e9 + number, accepted=40, ignored=0)
+        ended = replace(
+            record,
+            status=JobStatus.COMPLETED,
+            progress=100.0,
+            message=f"completed: served as 'model-{number}'",
+            metrics_before=_METRICS,
+            metrics_after=_METRICS,
+            published=True,
+            ended_at=1e9 + number + 60,
+        )
+        folder = root / spec.job_id
+        folder.mkdir(parents=True)
+        (folder / "spec.json").write_text(spec.to_json(), encoding="utf-8")
+        (folder / "job.json").write_text(ended.to_json(), encoding="utf-8")
+
+
+def job_id(number: int) -> str:
+    """A UUID."""
+    return f"{number:08x}-0000-4000-8000-000000000000"
+
+
+def _jobs(root: Path) -> Jobs:
+    return Jobs(root, IdleCluster(), Rules(), Lease(root, LeaseHolder("benchmark", "the benchmark")))
+
+
+def _unclean(jobs: Jobs) -> bool:
+    return jobs._ledger is not None and bool(jobs._ledger._unclean)
+
+
+async def _watched(call: Callable[[], Awaitable[object]]) -> tuple[float, float]:
+    """Seconds that a call took, and the longest in which the event loop did not get to anything else."""
+    longest, last = 0.0, time.perf_counter()
+
+    async def tick() -> None:
+        nonlocal longest, last
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last - _TICK_S), now
+
+    ticking = asyncio.create_task(tick())
+    await asyncio.sleep(0)
+    began = last = time.perf_counter()
+    await call()
+    took = time.perf_counter() - began
+    await asyncio.sleep(2 * _TICK_S)
+    ticking.cancel()
+    return took, longest
+
+
+async def _median(call: Callable[[], Awaitable[object]]) -> float:
+    times = []
+    for _ in range(_REPEATS):
+        began = time.perf_counter()
+        await call()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

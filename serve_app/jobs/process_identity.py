@@ -1,0 +1,47 @@
+"""Telling whether a process of this machine has ended, by more than a number that the system gives out again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_STATE, _START_TIME = 0, 19  # fields of /proc/PID/stat behind the command, whose name may hold blanks
+_DEAD_STATES = frozenset("ZX")
+
+
+def this_process() -> str | None:
+    """What no other process has: boot, process namespace, number and start time; None where there is no ``/proc``."""
+    try:
+        return " ".join([*_place(), str(os.getpid()), _stat(os.getpid())[_START_TIME]])
+    except OSError:
+        return None
+
+
+def has_ended(process: str) -> bool:
+    """Whether a process that called itself so has certainly ended; False for one that cannot be seen from here."""
+    try:
+        boot, namespace, number, start_time = process.split(" ")
+        if (boot, namespace) != _place():
+            return False  # of another machine or container
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it is there and another user's
+        pass
+    except (OSError, ValueError):
+        return False
+    try:
+        stat = _stat(int(number))
+    except OSError:
+        return False
+    return stat[_START_TIME] != start_time or stat[_STATE] in _DEAD_STATES
+
+
+def _place() -> tuple[str, str]:
+    return _BOOT.read_text(encoding="utf-8").strip(), os.readlink("/proc/self/ns/pid")
+
+
+def _stat(number: int) -> list[str]:
+    text = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
+    return text.rpartition(")")[2].split()

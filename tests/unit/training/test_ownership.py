@@ -1,0 +1,141 @@
+"""A training whose job belongs to another service, another attempt or nobody ends itself and says nothing."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from serve_app.domain.fine_tuning import ATTEMPT_VARIABLE, LEASE_VARIABLE, TrainingKind
+from serve_app.domain.jobs import JobRecord, JobStatus
+from serve_app.jobs.lease import SILENCE_S, Lease, LeaseHolder
+from tests.unit.training.jobs import make_job, of_type
+from training import __main__ as program
+from training.errors import OwnershipLostError
+from training.loop import train
+from training.ownership import SECONDS_BETWEEN_CHECKS, Claim, Ownership
+from training.reporting import FILE_NAME, Reporter, read_lines
+
+RECORD = JobRecord("job", "tuned", "base", TrainingKind.FULL, created_at=0.0, attempts=2)
+
+
+def take_lease(jobs_dir: Path, cluster: str) -> Lease:
+    lease = Lease(jobs_dir, LeaseHolder(cluster, f"service {cluster}"), has_ended=lambda _: False)
+    lease._silent_s = SILENCE_S + 1  # whoever held it has stopped
+    while lease.poll() is None:
+        lease._silent_s = SILENCE_S + 1
+    return lease
+
+
+def write_record(job_dir: Path, record: JobRecord = RECORD) -> None:
+    (job_dir / "job.json").write_text(record.to_json())
+
+
+@pytest.fixture
+def job_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    write_record(folder)
+    take_lease(tmp_path, "a")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("claim", "reason"),
+    [
+        (Claim("a", 2), None),
+        (Claim("a", 3), None),  # the tracker has not written it down yet
+        (Claim("a"), None),
+        (Claim(), None),
+        (Claim(None, 1), None),
+        (Claim("a", 1), "attempt 2 has replaced attempt 1"),
+        (Claim("b", 2), "its jobs folder is managed by service a now"),
+    ],
+)
+def test_a_training_goes_on_in_the_name_of_the_leases_holder_only(
+    job_dir: Path, claim: Claim, reason: str | None
+) -> None:
+    ownership = Ownership(job_dir, claim)
+    if reason is None:
+        ownership.check()
+        return
+    with pytest.raises(OwnershipLostError, match=reason) as lost:
+        ownership.check()
+    assert pickle.loads(pickle.dumps(lost.value)).reason == lost.value.reason
+
+
+@pytest.mark.parametrize("status", [JobStatus.CANCELLED, JobStatus.FAILED, None])
+def test_nobody_trains_a_job_that_has_ended_or_is_deleted(job_dir: Path, status: JobStatus | None) -> None:
+    if status is None:
+        shutil.rmtree(job_dir)
+    else:
+        write_record(job_dir, replace(RECORD, status=status))
+    with pytest.raises(OwnershipLostError):
+        Ownership(job_dir, Claim("a", 2)).check()
+
+
+@pytest.mark.parametrize("unreadable", [".lease", "job/job.json"])
+def test_what_cannot_be_read_ends_no_training(tmp_path: Path, job_dir: Path, unreadable: str) -> None:
+    path = tmp_path / unreadable
+    shutil.rmtree(path) if path.is_dir() else path.write_text("{")
+    Ownership(job_dir, Claim("a", 2)).check()
+
+
+def test_the_folder_is_looked_at_every_two_seconds_and_before_what_cannot_be_undone(job_dir: Path) -> None:
+    now = 100.0
+    ownership = Ownership(job_dir, Claim("a", 2), clock=lambda: now)
+    reporter = Reporter(job_dir / FILE_NAME, ownership=ownership)
+    reporter.moves()
+    take_lease(job_dir.parent, "b")
+    now += SECONDS_BETWEEN_CHECKS - 0.1
+    reporter.moves()
+    for end in (
+        reporter.done,
+        lambda: reporter.failed("no"),
+        lambda: reporter.published(model_name="x", folder=job_dir),
+    ):
+        with pytest.raises(OwnershipLostError):
+            end()
+    now += SECONDS_BETWEEN_CHECKS
+    with pytest.raises(OwnershipLostError):
+        reporter.moves()
+    assert read_lines(job_dir) == []
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["between two steps", "before publication"])
+def test_a_training_that_loses_its_job_ends_without_a_result(
+    tmp_path: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    spec, job_dir = make_job(tmp_path, e5_tiny)
+    take_lease(tmp_path, "a")
+    now = 0.0
+    reporter = Reporter(job_dir / FILE_NAME, ownership=Ownership(job_dir, Claim("a", 1), clock=lambda: now))
+
+    def another_takes_over(step: int, loss: float) -> None:
+        nonlocal now
+        if step == (4 if is_late else 2):
+            take_lease(tmp_path, "b")
+            now += 0 if is_late else SECONDS_BETWEEN_CHECKS
+
+    with pytest.raises(OwnershipLostError):
+        train(spec, job_dir, reporter, on_checkpoint=another_takes_over)
+    lines = read_lines(job_dir)
+    assert [line["step"] for line in of_type(lines, "checkpoint")] == ([2, 4] if is_late else [2])
+    assert not {line["type"] for line in lines} & {"published", "done", "failed"}
+    assert not (Path(spec.models_dir) / spec.model_name).exists()
+
+
+def test_a_driver_that_lost_its_job_ends_without_a_word(
+    tmp_path: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, job_dir = make_job(tmp_path, e5_tiny)
+    take_lease(tmp_path, "b")
+    monkeypatch.setenv(LEASE_VARIABLE, "a")
+    monkeypatch.setenv(ATTEMPT_VARIABLE, "1")
+    monkeypatch.setattr(program, "_log_to", lambda _: None)
+    monkeypatch.setattr(program, "_start_ray", lambda: pytest.fail("it has nothing to train"))
+    assert program.main([str(job_dir)]) == 1
+    assert read_lines(job_dir) == []

@@ -1,0 +1,99 @@
+"""Whether a training still owns its job: of two services on one jobs folder, the holder of the lease has it trained."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serve_app.domain.fine_tuning import ATTEMPT_VARIABLE, LEASE_VARIABLE
+from serve_app.domain.jobs import JobRecord, JobStatus
+from serve_app.jobs.lease import current_lease
+from training.errors import OwnershipLostError
+
+SECONDS_BETWEEN_CHECKS = 2.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """In whose name a training runs.
+
+    Attributes:
+        cluster: The Ray cluster whose tracker held the lease when it was started; None for a training by hand, which
+            nobody competes with.
+        attempt: Of the job, counted from 1; None if unknown.
+    """
+
+    cluster: str | None = None
+    attempt: int | None = None
+
+    @classmethod
+    def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Claim:
+        """The claim that the tracker gave to the process."""
+        attempt = environment.get(ATTEMPT_VARIABLE, "")
+        return cls(environment.get(LEASE_VARIABLE) or None, int(attempt) if attempt.isdecimal() else None)
+
+
+class Ownership:
+    """Checks a claim against what the jobs folder says now."""
+
+    def __init__(
+        self, job_dir: Path, claim: Claim | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            job_dir: The job's folder, in the jobs folder.
+            claim: None for a training by hand.
+            clock: Monotonic, in seconds.
+        """
+        self._job_dir = job_dir
+        self._claim = claim or Claim()
+        self._clock = clock
+        self._checked_at: float | None = None
+        self._lock = threading.Lock()
+
+    def check(self, *, at_once: bool = False) -> None:
+        """Makes sure that the job is still this training's; what cannot be read changes nothing.
+
+        Args:
+            at_once: Looks in any case, not only every two seconds: before what cannot be undone.
+
+        Raises:
+            OwnershipLostError: Another service, another attempt or nobody is to train the job.
+        """
+        if self._claim.cluster is None:
+            return
+        with self._lock:
+            now = self._clock()
+            if not at_once and self._checked_at is not None and now - self._checked_at < SECONDS_BETWEEN_CHECKS:
+                return
+            self._checked_at = now
+        if reason := self._reason():
+            raise OwnershipLostError(reason)
+
+    def _reason(self) -> str | None:
+        lease = _read(lambda: current_lease(self._job_dir.parent))
+        if lease is not None and lease.holder is not None and lease.holder.cluster != self._claim.cluster:
+            return f"its jobs folder is managed by {lease.holder.name} now"
+        record: JobRecord | None = _read(
+            lambda: JobRecord.from_json((self._job_dir / "job.json").read_text(encoding="utf-8"))
+        )
+        if record is None:
+            return None if self._job_dir.is_dir() else "it was deleted"
+        if record.status in (JobStatus.CANCELLED, JobStatus.FAILED):
+            return f"it is {record.status} already"
+        if self._claim.attempt is not None and record.attempts > self._claim.attempt:
+            return f"attempt {record.attempts} has replaced attempt {self._claim.attempt}"
+        return None
+
+
+def _read(question: Callable[[], Any]) -> Any:
+    try:
+        return question()
+    except (OSError, ValueError, TypeError):
+        return None
