@@ -7,7 +7,6 @@ the file is flushed every second: Serve's fast settings buffer a thousand lines.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from serve_app.deployments.startup_failures import report
+from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.service import SERVICE_VARIABLE
 
@@ -42,12 +42,14 @@ def join_serve_log() -> None:
     ours.addHandler(terminal)
 
 
-async def keep_log_fresh() -> None:
-    """Flushes the replica's log every second, for ever."""
-    while True:
-        await asyncio.sleep(_FLUSH_S)
-        for handler in _SERVE.handlers:
-            handler.flush()
+def keep_log_fresh(tasks: BackgroundTasks) -> None:
+    """Has the replica's log flushed every second."""
+    tasks.every("log", _FLUSH_S, _flush_log)
+
+
+def _flush_log() -> None:
+    for handler in _SERVE.handlers:
+        handler.flush()
 
 
 @contextmanager

@@ -37,6 +37,7 @@ class Served(Generic[C]):
         fine_tune: FineTune | None = None,
         *,
         max_backlog_tokens: int | None = None,
+        batch_tokens: Callable[[str], int] | None = None,
     ) -> None:
         """Reads the tokenizer.
 
@@ -46,12 +47,14 @@ class Served(Generic[C]):
             caller: Calls its replicas.
             fine_tune: What it is, if it is one.
             max_backlog_tokens: Tokens that may wait for one replica, where that is known.
+            batch_tokens: Gives the padded tokens of one forward on a device, where that is known.
         """
         self.source = source
         self.capabilities = capabilities
         self.caller = caller
         self.fine_tune = fine_tune
         self.max_backlog_tokens = max_backlog_tokens
+        self.batch_tokens = batch_tokens
         self.tokenizer = TextTokenizer.of(source)
 
     @property
@@ -81,6 +84,7 @@ class Served(Generic[C]):
             metrics=told.manifest.get("metrics") if told else None,
             pooling=self.source.pooling.value,
             max_backlog_tokens=self.max_backlog_tokens,
+            max_batch_tokens=self.batch_tokens(replica.device) if self.batch_tokens and replica else None,
         )
 
     async def tokenise(
@@ -133,15 +137,18 @@ class Served(Generic[C]):
             return texts
         return [self.source.profile.format(role, text, keep_prefix=keep_prefix) for text in texts]
 
-    async def tokenise_pairs(self, query: str, candidates: Sequence[str], options: CallOptions) -> Tokenised:
+    async def tokenise_pairs(
+        self, query: str, candidates: Sequence[str], options: CallOptions | None = None
+    ) -> Tokenised:
         """Token ids of the query with each candidate."""
-        pairs = partial(  # reads the query again for each slice
-            self.tokenizer.pairs,
-            query,
-            max_tokens=options.max_tokens,
-            max_query_tokens=options.max_query_tokens,
-            keep_end=options.keep_end,
-        )
+        pairs = partial(self.tokenizer.pairs, query)  # reads the query again for each slice
+        if options is not None:
+            pairs = partial(
+                pairs,
+                max_tokens=options.max_tokens,
+                max_query_tokens=options.max_query_tokens,
+                keep_end=options.keep_end,
+            )
         return await _paid(Tokenised.join(await in_turns(pairs, candidates, map(len, candidates), overhead=len(query))))
 
 

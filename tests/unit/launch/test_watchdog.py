@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.launch.watchdog import Watchdog, marked_processes
+from serve_app.launch.watchdog import Watchdog, end_processes, marked_processes, processes_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
@@ -58,6 +58,31 @@ def test_after_a_kill_no_process_and_no_folder_is_left_even_of_those_that_ignore
         assert len(list(marked_processes(f"TEST_MARK={mark}"))) == 2
         process.kill()
     wait_until_gone(f"TEST_MARK={mark}", folder)
+
+
+def test_a_child_without_the_mark_is_remembered_after_its_marked_parent_has_gone() -> None:
+    mark = f"TEST_MARK={secrets.token_hex(8)}"
+    name, _, value = mark.partition("=")
+    program = f"unset {name}; exec 3<&0; env -u {name} sleep 600 & echo $!; read line <&3"
+    parent = subprocess.Popen(
+        ["bash", "-c", program],
+        env={**os.environ, name: value},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    known = processes_of(mark, {})
+    parent.kill()
+    parent.wait()
+    try:
+        assert {parent.pid, child} <= known.keys()
+        assert processes_of(mark, known) == {child: known[child]}
+        assert processes_of(mark, {child: "another start"}) == {}
+    finally:
+        end_processes(mark, known)
+    assert processes_of(mark, known) == {}
 
 
 def test_a_service_that_ends_waits_until_nothing_is_left(tmp_path: Path) -> None:
