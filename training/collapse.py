@@ -47,7 +47,7 @@ def describe_collapse(encode: Encode, passages: Sequence[str]) -> str | None:
     if not heads:
         return None
     return (
-        f"the model has COLLAPSED: {' and '.join(heads)} for {len(passages)} different training passages, so search "
+        f"the model has COLLAPSED: for {len(passages)} different training passages it {', '.join(heads)}, so search "
         f"with it finds nothing; delete it and train again with a lower learning_rate, fewer epochs or larger batches"
     )
 
@@ -56,12 +56,12 @@ def collapsed_heads(texts: Sequence[Encoded]) -> list[str]:
     """What is the same for all of some different texts, head by head."""
     found = []
     if _are_one(np.stack([text.dense for text in texts])):
-        found.append("it computes one dense vector")
+        found.append("computes one dense vector")
     if all(text.sparse is not None and not len(text.sparse[0]) for text in texts):
-        found.append("its sparse head gives no token a weight")
+        found.append("gives no token a sparse weight")
     colbert = [text.colbert for text in texts if text.colbert is not None]
     if colbert and _are_one(np.concatenate(colbert)):
-        found.append("its ColBERT head computes one vector for every token")
+        found.append("computes one ColBERT vector for all tokens")
     return found
 
 

@@ -86,6 +86,8 @@ def _watch(service: httpx.Client, job_id: str) -> int:
             left = f", {_minutes(job['seconds_left'])} left" if job["seconds_left"] else ""
             bar.set_description_str(f"{job['pending_reason'] or job['message']}{left}")
             time.sleep(_POLL_S)
+    for warning in _warnings(service, job_id):
+        print(f"warning: {warning}")
     print(job["error"] or job["message"])
     if job["metrics_before"] and job["metrics_after"]:
         print(table(job["metrics_before"], job["metrics_after"]))
@@ -106,6 +108,15 @@ def _status(service: httpx.Client, job_id: str) -> Any:
         time.sleep(_POLL_S)
 
 
+def _warnings(service: httpx.Client, job_id: str) -> list[str]:
+    """What the job's events warn of; the last one is its message, which is printed anyway."""
+    try:
+        reply = service.get(f"/jobs/{job_id}/events").raise_for_status()
+        return [event["message"] for event in reply.json()["events"][:-1] if event["level"] == "warning"]
+    except (httpx.HTTPError, ValueError, KeyError):
+        return []  # the job has ended well or badly all the same
+
+
 def _may_pass(status_code: int) -> bool:
     return status_code == httpx.codes.TOO_MANY_REQUESTS or status_code >= 500
 
@@ -116,7 +127,8 @@ def table(before: Mapping[str, float], after: Mapping[str, float]) -> str:
     width = max([12, *(len(name) + 1 for name in measured)])
     rows = [f"{'held-out':<{width}}{'before':>8}{'after':>8}{'change':>9}"]
     rows += [f"{m:<{width}}{before[m]:>8.3f}{after[m]:>8.3f}{after[m] - before[m]:>+9.3f}" for m in measured]
-    rows.append(f"{int(after['queries'])} queries, {int(after['documents'])} documents")
+    groups = f" in {int(after['groups'])} groups" if "groups" in after else ""
+    rows.append(f"{int(after['queries'])} queries{groups}, {int(after['documents'])} documents")
     return "\n".join(rows)
 
 

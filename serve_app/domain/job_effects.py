@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -159,11 +159,16 @@ def verdict(record: JobRecord) -> str:
     worse = [change.head for change in found if change.is_worse]
     if not worse:
         return f"{served}; {told}"
-    where = "" if len(found) == 1 else f" by its {' and '.join(worse)} head" + "s" * (len(worse) > 1)
+    where = "" if len(found) == 1 else f" by its {_listed(worse)} head" + "s" * (len(worse) > 1)
     return (
         f"{served}, but it is WORSE than its base {record.base_model!r}{where}: {told}; more data, fewer epochs or a "
         f"lower learning_rate may help"
     )
+
+
+def _listed(words: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _joined(before: str | None, message: str | None) -> str | None:

@@ -26,6 +26,10 @@ class LengthIndex(Generic[X]):
     def __iter__(self):  # type: ignore[no-untyped-def]  # Iterator[X]; the name would shadow the class's variable
         return (text for _, _, text in self._rows)
 
+    def rows(self) -> list[Row[X]]:
+        """A copy of all rows."""
+        return list(self._rows)
+
     def add(self, rows: Sequence[Row[X]]) -> None:
         """Adds rows, in any order."""
         if len(rows) == 1:

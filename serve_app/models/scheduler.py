@@ -2,8 +2,9 @@
 
 A free device takes the text whose request has had the least service so far, with it this request's
 fair share of the micro-batch, and then the waiting texts nearest in length, up to a budget of padded
-tokens. So batches grow with the load, padding stays small, nothing starves, and a single query beside a
-list of thousands waits for about one micro-batch.
+tokens; in turn with what would have been served already in the order of arrival (see ``backlog``). So batches grow with
+the load, padding stays small, nothing starves, and a single query beside a list of thousands waits for a few
+micro-batches.
 
 Pure asyncio; whatever computes is behind the ``forward`` callable.
 """

@@ -43,7 +43,7 @@ def read_pooling(folder: Path, hidden_size: int) -> Pooling | None:
         ModelLoadError: The folder lists a module, a pooling or a setting of one that is not served.
     """
     if not (folder / _FILE).is_file():
-        _check_no_stray_modules(folder)
+        _check_unlisted_modules(folder)
         return _pooling_of(folder / "1_Pooling" / "config.json", hidden_size)
     _, pooling, normalize = _paths(folder, ENCODER)
     _check_normalize(folder / normalize / "config.json")
@@ -89,7 +89,7 @@ def _kind(module: Any) -> str | None:
     return kind.rpartition(".")[2]
 
 
-def _check_no_stray_modules(folder: Path) -> None:
+def _check_unlisted_modules(folder: Path) -> None:
     """A folder without ``modules.json`` has at most the pooling that is looked for."""
     for path in sorted(folder.glob("*/config.json")):
         name = path.parent.name

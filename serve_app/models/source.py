@@ -15,20 +15,18 @@ from serve_app.domain.errors import ModelLoadError
 from serve_app.domain.profiles import PROFILES, Capability, Pooling, Profile, resolve_profile
 from serve_app.models.architecture import check_architecture, usable_positions
 from serve_app.models.folder_json import not_served, read_object
-from serve_app.models.sentence_modules import check_modules, has_pooling, read_pooling
+from serve_app.models.folder_kind import check_adapters, check_saved_by, is_reranker, require_encoder, require_reranker
+from serve_app.models.hub import download
+from serve_app.models.sentence_modules import check_modules, read_pooling
 from serve_app.models.sentence_settings import (
     check_cross_encoder_settings,
     check_encoder_settings,
     check_transformer_settings,
     read_max_tokens,
-    read_model_type,
     read_prompts,
 )
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{0,99})?")
-_CARD_FILES = ["*.json", "*/config.json"]
-_WEIGHT_FILES = ["*.safetensors", "*.pt"]
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def find_model(name: str, models_dir: Path, *, family: str | None = None, weight
     folder = models_dir / name
     if not folder.is_dir():
         resolve_profile(name, family)  # refuse an unknown family before anything is downloaded
-        folder = _from_hub(name, models_dir, weights=weights)
+        folder = download(name, models_dir, weights=weights)
     return describe(name, folder, family=family)
 
 
@@ -108,17 +106,14 @@ def describe(name: str, folder: Path, *, family: str | None = None) -> ModelSour
     Raises:
         ModelLoadError: A file is missing, unreadable, or asks for what is not served; the message names it.
     """
-    _check_adapters(folder)
-    saved_by = read_model_type(folder)
-    if saved_by not in (None, "SentenceTransformer", "CrossEncoder"):
-        path = folder / "config_sentence_transformers.json"
-        not_served(path, f"model_type {saved_by!r}", "SentenceTransformer and CrossEncoder are")
+    check_adapters(folder)
+    check_saved_by(folder)
     config = read_object(folder / "config.json")
-    manifest = _manifest(folder)
-    profile = resolve_profile(name, family or manifest.get("family"))
+    reranks = bool(is_reranker(folder, config))
+    width = check_architecture(folder / "config.json", config, is_cross_encoder=reranks)
+    profile = _profile(name, folder, config, family)
     is_cross_encoder = Capability.PAIR_SCORE in profile.capabilities
-    _check_kind(name, folder, config, is_cross_encoder=is_cross_encoder)
-    width = check_architecture(folder / "config.json", config, is_cross_encoder=is_cross_encoder)
+    (require_reranker if is_cross_encoder else require_encoder)(name, folder, config)
     if not (folder / "tokenizer.json").is_file():
         raise ModelLoadError(
             f"{folder} has no tokenizer.json; save it there with "
@@ -158,50 +153,18 @@ def _instead_of(name: str) -> str:
     return "use a folder name or a hub id like 'owner/name'; folders are looked for in MODELS_DIR"
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _profile(name: str, folder: Path, config: dict[str, Any], family: str | None) -> Profile:
     path = folder / "manifest.json"
     manifest = read_object(path, {})
     if not isinstance(manifest.get("family"), str | None):
         raise ModelLoadError(f"{path}: family {manifest['family']!r} is no name of a family")
     if manifest.get("adapter"):
         raise ModelLoadError(f"{path} says that the folder holds an adapter, but it holds a whole model")
-    return manifest
-
-
-def _check_adapters(folder: Path) -> None:
-    """Refuses adapter files beside whole weights: transformers would apply them without a word."""
-    found = next((folder / name for name in _ADAPTER_FILES if (folder / name).is_file()), None)
-    if found is None:
-        return
-    if (folder / "config.json").is_file():
-        raise ModelLoadError(
-            f"{found} is part of an adapter and lies beside a whole model; remove the adapter's files "
-            f"({', '.join(_ADAPTER_FILES)}), or merge it (peft's merge_and_unload) and save the result"
-        )
-    base = read_object(folder / "adapter_config.json", {}).get("base_model_name_or_path")
-    raise ModelLoadError(
-        f"{found} is part of an adapter, not of a whole model; configure its base {base!r}: the service finds its "
-        f"own fine-tunes by their names. An adapter from elsewhere must be merged first (peft's merge_and_unload)"
-    )
-
-
-def _check_kind(name: str, folder: Path, config: dict[str, Any], *, is_cross_encoder: bool) -> None:
-    """Says what a reranker that is configured as an encoder is, and the reverse."""
-    classes = config.get("architectures") or []
-    classifies = any(str(kind).endswith("ForSequenceClassification") for kind in classes)
-    saved_by = read_model_type(folder)
-    is_reranker = saved_by == "CrossEncoder" or (classifies and not has_pooling(folder))
-    what = f"{folder} ({', '.join(map(str, classes)) or saved_by})"
-    if is_reranker and not is_cross_encoder:
-        raise ModelLoadError(
-            f"{what} is a reranker (a cross-encoder), which has no vectors; configure {name!r} under `rerankers:` with "
-            f"`kind: cross-encoder`, not under `models:`, as MODEL_NAME or with the family of an encoder"
-        )
-    if is_cross_encoder and not is_reranker and (classes or saved_by):
-        raise ModelLoadError(
-            f"{what} is an encoder, not a cross-encoder; configure {name!r} under `models:`, or, if it is a BGE-M3, "
-            f"under `rerankers:` with `kind: colbert`"
-        )
+    try:
+        return resolve_profile(name, family or manifest.get("family"))
+    except ModelLoadError:
+        require_encoder(name, folder, config)  # a reranker is told that first
+        raise
 
 
 def _check_prompts(folder: Path, profile: Profile) -> None:
@@ -215,30 +178,3 @@ def _check_prompts(folder: Path, profile: Profile) -> None:
         f"the family {profile.family} has {json.dumps(prompts, ensure_ascii=False)}: write these under `prompts`, or "
         f"say another family with `family:` or MODEL_FAMILY",
     )
-
-
-def _from_hub(name: str, models_dir: Path, *, weights: bool) -> Path:
-    """Downloads (or finds in the hub's cache) a model; safetensors rather than pickles.
-
-    Repositories without safetensors fall back to ``pytorch_model.bin``, which torch reads with
-    ``weights_only``; nothing from the hub is ever executed.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    place = (
-        f"Put its folder at {models_dir / name} (config.json, tokenizer.json, model.safetensors), "
-        f"or set MODELS_DIR to the folder that holds it."
-    )
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=_CARD_FILES + (_WEIGHT_FILES if weights else [])))
-        if weights and not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=["*.bin", "*.bin.index.json"]))
-    except RepositoryNotFoundError:
-        raise ModelLoadError(f"no model {name!r} in {models_dir} and none on the model hub. {place}") from None
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelLoadError(
-            f"no model {name!r} in {models_dir}, and the model hub can not be reached ({reason}). {place}"
-        ) from error
-    return folder

@@ -284,6 +284,21 @@ def test_a_family_that_can_not_do_what_is_configured_is_told_where_it_belongs(
         source.require(needs)
 
 
+def test_a_reranker_whose_name_tells_nothing_is_told_what_it_is(reranker: Path) -> None:
+    with pytest.raises(ModelLoadError, match=r"is a reranker .* configure 'law' under `rerankers:`"):
+        describe("law", reranker)
+
+
+def test_an_architecture_that_is_not_served_is_named_before_a_family_is_asked_for(
+    e5_tiny: Path, tmp_path: Path
+) -> None:
+    folder = copy_of(e5_tiny, tmp_path / "law", edit("config.json", model_type="qwen3"))
+    with pytest.raises(
+        ModelLoadError, match="the architecture 'qwen3' is not served; served are: bert, roberta, xlm-rob"
+    ):
+        describe("law", folder)
+
+
 def test_an_encoder_that_is_configured_as_a_reranker_is_told_what_it_is(e5_tiny: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"\(BertModel\) is an encoder, not a cross-encoder") as caught:
         describe("my-e5", e5_tiny, family="cross-encoder")

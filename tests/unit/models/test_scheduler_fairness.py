@@ -61,13 +61,13 @@ async def test_of_requests_that_came_together_the_one_that_asks_for_least_goes_f
     assert device.names == [["10-0"], ["50-0"], ["90-0"]]
 
 
-async def test_two_bulk_requests_share_the_device_equally_while_both_wait() -> None:
+async def test_two_bulk_requests_share_the_device_equally_until_the_older_one_is_late() -> None:
     device = FakeDevice(held=True)
     budget = 512
     async with serving(device, batch=budget, padding=0) as scheduler:
         submit(scheduler, texts("a", [10] * 2000), key=1)
         submit(scheduler, texts("b", [70] * 300), key=2)
-        for _ in range(60):
+        for _ in range(40):  # first come, first served, the older one would be done then
             await device.finish()
             had = tokens_by_request(device)
             assert abs(had["a"] - had["b"]) <= 2 * budget
@@ -139,7 +139,7 @@ async def test_a_stream_of_singles_does_not_starve_a_bulk_request(clients: int, 
 
 
 @pytest.mark.parametrize("clients", [2, 8])
-async def test_a_long_text_waits_for_its_own_length_of_each_other_request_and_no_more(clients: int) -> None:
+async def test_a_long_text_waits_at_most_twice_for_its_own_length_of_each_other_request(clients: int) -> None:
     device = FakeDevice(held=True)
     budget, length = 500, 2000
     async with serving(device, batch=budget, padding=0) as scheduler:
@@ -148,12 +148,12 @@ async def test_a_long_text_waits_for_its_own_length_of_each_other_request_and_no
         await device.finish(5)
         since = len(device.batches)
         submit(scheduler, texts("long", [length]), key=clients)
-        for _ in range(clients * (length // budget + 2)):
+        for _ in range(2 * clients * (length // budget + 2)):  # half of the device's time is for what is late
             await device.finish()
             if ["long0"] in device.names:
                 break
         assert ["long0"] in device.names
-        assert tokens_by_request(device, since)["c"] <= clients * (length + 2 * budget)
+        assert tokens_by_request(device, since)["c"] <= 2 * clients * (length + 2 * budget)
 
 
 async def test_a_short_list_beside_a_long_one_of_the_same_lengths_gets_half_of_the_device() -> None:

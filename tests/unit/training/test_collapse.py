@@ -29,12 +29,12 @@ WEIGHT = np.array([5], np.int32), np.array([0.5], np.float32)
 @pytest.mark.parametrize(
     ("texts", "heads"),
     [
-        ([Encoded(SAME), Encoded(NEAR)], ["it computes one dense vector"]),
+        ([Encoded(SAME), Encoded(NEAR)], ["computes one dense vector"]),
         ([Encoded(SAME), Encoded(NEAR), Encoded(OTHER)], []),
-        ([Encoded(SAME, NOTHING), Encoded(OTHER, NOTHING)], ["its sparse head gives no token a weight"]),
+        ([Encoded(SAME, NOTHING), Encoded(OTHER, NOTHING)], ["gives no token a sparse weight"]),
         ([Encoded(SAME, NOTHING), Encoded(OTHER, WEIGHT)], []),
         ([Encoded(SAME, WEIGHT, np.stack([SAME, NEAR])), Encoded(OTHER, WEIGHT, np.stack([SAME]))],
-         ["its ColBERT head computes one vector for every token"]),
+         ["computes one ColBERT vector for all tokens"]),
         ([Encoded(SAME, WEIGHT, np.stack([SAME, OTHER])), Encoded(OTHER, WEIGHT, np.stack([SAME, OTHER]))], []),
     ],
 )  # fmt: skip

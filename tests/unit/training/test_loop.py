@@ -296,8 +296,8 @@ def test_a_collapsed_model_is_published_with_a_warning_if_it_was_measured_and_no
     assert [line["message"] for line in lasting] == warnings
     assert {line["level"] for line in lasting} == {"warning"}
     collapse, loss = warnings
-    assert "COLLAPSED: it computes one dense vector" in collapse
-    assert ("one vector for every token" in collapse) is (family == "bge-m3")
+    assert "COLLAPSED: for 16 different training passages it computes one dense vector" in collapse
+    assert ("one ColBERT vector for all tokens" in collapse) is (family == "bge-m3")
     assert "no better than guessing" in loss
     spec, job_dir = make_job(tmp_path / "not measured", base, eval_fraction=0.0, **collapsing)
     with pytest.raises(TrainingError, match=r"COLLAPSED: .* not published, because nothing was held out"):

@@ -21,6 +21,11 @@ COMPLETED = RUNNING | {
     "status": "completed", "progress": 100.0, "message": "served as 'mine'", "seconds_left": None,
     "metrics_after": METRICS | {"ndcg@10": 0.625},
 }  # fmt: skip
+EVENTS = [
+    {"id": 1, "level": "warning", "message": "quotation marks stand around 3 queries"},
+    {"id": 2, "level": "info", "message": "measuring the base"},
+    {"id": 3, "level": "warning", "message": "served as 'mine', but it is WORSE"},
+]
 FAILED = RUNNING | {"status": "failed", "error": "the disk is full"}
 
 
@@ -37,6 +42,8 @@ class FakeService:
         if request.method == "POST":
             self.sent.append((request.url.path, json.loads(request.content)))
             return httpx.Response(200, json=ACCEPTED)
+        if request.url.path.endswith("/events"):
+            return httpx.Response(200, json={"events": EVENTS})
         answer = self.statuses.pop(0)
         return httpx.Response(answer) if isinstance(answer, int) else httpx.Response(200, json=answer)
 
@@ -85,11 +92,15 @@ def test_a_watched_job_ends_with_the_table(
     assert "line 3: no tab" in out
     assert "ndcg@10        0.500   0.625   +0.125" in out
     assert "7 queries, 70 documents" in out
+    assert "warning: quotation marks stand around 3 queries\n" in out
+    assert "measuring the base" not in out
+    assert "WORSE" not in out, "it is the job's message"
 
 
 def test_the_table_has_a_row_for_each_head_that_was_measured() -> None:
-    before, after = ({**METRICS, "sparse_ndcg@10": value} for value in (0.25, 0.2))
+    before, after = ({**METRICS, "groups": 5, "sparse_ndcg@10": value} for value in (0.25, 0.2))
     assert "sparse_ndcg@10    0.250   0.200   -0.050" in submit.table(before, after)
+    assert submit.table(before, after).endswith("7 queries in 5 groups, 70 documents")
 
 
 def test_a_job_that_failed_says_why_and_is_a_failure(

@@ -1,0 +1,121 @@
+"""Requests with waiting texts, and how much service each of them has had.
+
+Fairness between requests is weighted fair queueing (Demers, Keshav and Shenker, 1989) with tokens as
+the unit of service: every request has a virtual finishing time, the earliest goes first.
+
+Requests take turns in whole micro-batches, so most are some tokens behind their fair share or before it. A new request
+begins beside the one that is furthest behind; at the fair share itself, a single query would have to wait until all of
+those have caught up. But not further back than some micro-batches: a stream of new requests must leave some service to
+an old one. (What bounds the wait of an old one is its turn when it is late, see ``arrival_order``.)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from serve_app.models.arrival_order import Part
+from serve_app.models.lengths import LengthIndex, Row
+
+X = TypeVar("X")
+
+_FURTHEST_BACK = 2  # micro-batches behind its fair share, where a new request may begin
+
+
+@dataclass(eq=False)
+class Waiting(Generic[X]):
+    """One text in the backlog.
+
+    Attributes:
+        value: Whatever its owner wants back.
+        length: Tokens.
+        key: Names its request.
+        part: What came with it.
+        taken: It has left the backlog.
+    """
+
+    value: X
+    length: int
+    key: int
+    part: Part[Waiting[X]]
+    taken: bool = False
+
+
+@dataclass(eq=False)
+class Request(Generic[X]):
+    """All waiting texts with one key, oldest first and by length, and the service that the key has had.
+
+    Attributes:
+        served: Tokens of service, counted from where the request began.
+        max_texts: Texts of it in one forward, at most.
+        group: Only texts of one group share a forward.
+        is_new: It has had no service yet.
+    """
+
+    served: float
+    max_texts: int
+    group: Hashable
+    is_new: bool = True
+    waiting: deque[Row[Waiting[X]]] = field(default_factory=deque)
+    by_length: LengthIndex[Waiting[X]] = field(default_factory=LengthIndex)
+
+    def oldest(self) -> Row[Waiting[X]] | None:
+        """The text that has waited for longest; None if none waits."""
+        while self.waiting and self.waiting[0][2].taken:
+            self.waiting.popleft()
+        return self.waiting[0] if self.waiting else None
+
+
+class FairShare(Generic[X]):
+    """Who is next, if the device is to be shared equally between the requests that wait.
+
+    Attributes:
+        requests: By key.
+    """
+
+    def __init__(self, max_batch_tokens: int) -> None:
+        """Nothing waits yet; the budget of a micro-batch says how far back a new request may begin."""
+        self.requests: dict[int, Request[X]] = {}
+        self._max_batch_tokens = max_batch_tokens
+        self._clock = 0.0  # tokens of service that each waiting request could have had so far
+
+    def of(self, row: Row[Waiting[X]]) -> Request[X]:
+        """The request of a text."""
+        return self.requests[row[2].key]
+
+    def request(self, key: int, *, max_texts: int, group: Hashable) -> Request[X]:
+        """The request of this key; one that is not known begins now."""
+        if (request := self.requests.get(key)) is None:
+            request = self.requests[key] = Request(self._beginning(), max_texts, group)
+        return request
+
+    def next(self) -> Row[Waiting[X]] | None:
+        """The oldest text of the request that would be the first to finish it; None if nothing waits."""
+        best: tuple[float, Row[Waiting[X]]] | None = None
+        for key, request in list(self.requests.items()):
+            row = request.oldest()
+            if row is None:
+                del self.requests[key]
+                continue
+            finish = request.served + row[0]
+            if best is None or finish < best[0]:
+                best = (finish, row)
+        return best[1] if best else None
+
+    def share(self, request: Request[X]) -> int:
+        """Tokens of the next micro-batch that are due to a request."""
+        behind = max(0.0, self._clock - request.served)
+        return min(self._max_batch_tokens, self._max_batch_tokens // len(self.requests) + int(behind))
+
+    def charge(self, rows: Sequence[Row[Waiting[X]]]) -> None:
+        """Counts a micro-batch as service of its requests."""
+        for row in rows:
+            self.of(row).served += row[0]
+        self._clock += sum(length for length, _, _ in rows) / len(self.requests)
+
+    def _beginning(self) -> float:
+        """The service that a new request counts as having had."""
+        least = min((request.served for request in self.requests.values()), default=self._clock)
+        return max(min(least, self._clock), self._clock - _FURTHEST_BACK * self._max_batch_tokens)
