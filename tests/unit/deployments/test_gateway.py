@@ -274,5 +274,5 @@ async def test_an_alias_is_listed_as_a_model_and_leads_to_it(
     told = [(state.name, state.alias_of, state.serves) for state in await gateway.models()]
     assert told == [("tiny", None, ("embed",)), ("text-embedding-3-small", "tiny", ("embed",))]
     assert (await gateway.find("openai/text-embedding-3-small", "embed")).name == "tiny"
-    with pytest.raises(ConflictError, match="an alias of the model 'tiny'"):
+    with pytest.raises(ConflictError, match="an alias, in the configuration, of 'tiny'"):
         await gateway.delete_model("text-embedding-3-small")
