@@ -15,6 +15,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.deployments.device import ReplicaState
+from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import QueueFullError, ServiceError, UnavailableError
 
 logger = logging.getLogger(__name__)
@@ -42,16 +43,16 @@ class ReplicaCaller:
         self._last_answer = 0.0
         self._answered = asyncio.Event()
         self._failed = False
-        self._watcher: asyncio.Task[None] | None = None
 
-    async def start(self, *, wait_s: float) -> None:
-        """Starts to watch whether a replica answers, on the running event loop.
+    async def start(self, tasks: BackgroundTasks, *, wait_s: float) -> None:
+        """Starts to watch whether a replica answers.
 
         Args:
+            tasks: Those of the ingress replica.
             wait_s: Returns when the first replica has answered, or after this many seconds. A new ingress
                 replica must not take requests before it reaches replicas that are there.
         """
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        tasks.start("watch of a model's replicas", self._watch())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._answered.wait(), wait_s)
 

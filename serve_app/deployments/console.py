@@ -7,12 +7,12 @@ the file is flushed every second: Serve's fast settings buffer a thousand lines.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import ServiceError
 
 _SERVE = logging.getLogger("ray.serve")
@@ -39,12 +39,14 @@ def join_serve_log() -> None:
     ours.addHandler(terminal)
 
 
-async def keep_log_fresh() -> None:
-    """Flushes the replica's log every second, for ever."""
-    while True:
-        await asyncio.sleep(_FLUSH_S)
-        for handler in _SERVE.handlers:
-            handler.flush()
+def keep_log_fresh(tasks: BackgroundTasks) -> None:
+    """Has the replica's log flushed every second."""
+    tasks.every("log", _FLUSH_S, _flush_log)
+
+
+def _flush_log() -> None:
+    for handler in _SERVE.handlers:
+        handler.flush()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
 from serve_app.deployments.metrics import DeviceMetrics
+from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import InternalError, ServiceError
 from serve_app.models.scheduler import Scheduler
 from serve_app.settings import ModelSettings
@@ -74,6 +75,7 @@ class Device(Generic[T, R]):
             max_batch_tokens,
             lambda: (self._scheduler.waiting_texts, self._scheduler.backlog_tokens),
         )
+        self.tasks = BackgroundTasks()
         self._without_result = 0
 
     async def start(self) -> None:
@@ -84,6 +86,7 @@ class Device(Generic[T, R]):
         """
         await self._prove()
         self._scheduler.start()
+        self.metrics.start(self.tasks)
 
     def submit(
         self,
@@ -113,7 +116,12 @@ class Device(Generic[T, R]):
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
 
     async def check_health(self) -> None:
-        """Raises if a forward hangs or the model does not compute any more; Serve then replaces the replica."""
+        """Raises if a forward hangs, the model does not compute any more or a background task has failed.
+
+        Ray Serve then replaces the replica.
+        """
+        self.tasks.check()
+        self._scheduler.check()
         if self._is_stuck:
             raise RuntimeError(f"a forward has been running for {self._forward_s:.0f} s")
         if self._without_result >= _SUSPICIOUS_FORWARDS and self._forward_s < _LONG_S:

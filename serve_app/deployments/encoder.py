@@ -73,7 +73,7 @@ class Encoder:
         )
         with telling_why(what):
             await first_forward(self._device, source, model.transformer.dtype_name)
-        self._log_keeper = asyncio.get_running_loop().create_task(keep_log_fresh())
+        keep_log_fresh(self._device.tasks)
 
     async def encode(self, batch: TokenBatch) -> EncodedBatch:
         """The representations that each share asks for; texts that failed or were refused are named in the answer."""

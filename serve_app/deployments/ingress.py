@@ -30,6 +30,7 @@ from serve_app.deployments.rates import SharedRates
 from serve_app.deployments.reranker import Reranker
 from serve_app.deployments.served import Served
 from serve_app.deployments.turns import look_up
+from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.embeddings import DENSE
 from serve_app.models.source import find_model
 from serve_app.settings import ModelSettings, Settings
@@ -68,8 +69,10 @@ class Ingress:
             scorers = {m.name: self._served(m, ReplicaCaller(rerankers[m.name])) for m in settings.rerankers}
         callers: list[ReplicaCaller] = [served.caller for served in models.values()]
         callers += [served.caller for served in scorers.values()]
-        await asyncio.gather(*(caller.start(wait_s=_WAIT_FOR_REPLICAS_S) for caller in callers))
+        self._tasks = tasks = BackgroundTasks()
+        await asyncio.gather(*(caller.start(tasks, wait_s=_WAIT_FOR_REPLICAS_S) for caller in callers))
         self._metrics = IngressMetrics()
+        self._metrics.start(tasks)
         embedders = Catalogue(models, settings.models_dir, settings.aliases)
         rankers = Rerankers(
             Catalogue(scorers, settings.models_dir, settings.aliases),
@@ -86,15 +89,18 @@ class Ingress:
             aliases=settings.aliases,
         )
         self._is_private = self._keys is None and is_loopback(await look_up(host))
-        loop = asyncio.get_running_loop()
-        self._tracking = loop.create_task(self._jobs.start())
+        tasks.start("connection to the job tracker", self._jobs.start(), may_end=True)
         self._door = Door()
-        self._stopping = loop.create_task(stopping.watch(self._door))
-        self._log_keeper = loop.create_task(keep_log_fresh())
+        tasks.start("watch for a stop of the service", stopping.watch(self._door), may_end=True)
+        keep_log_fresh(tasks)
         if self._keys is not None:
-            self._watching = loop.create_task(self._keys.watch())
+            self._keys.watch(tasks)
         if serve.get_replica_context().rank.rank == 0:
-            self._announcement = loop.create_task(announce(self._gateway, needs_key=self._keys is not None))
+            tasks.start("banner", announce(self._gateway, needs_key=self._keys is not None), may_end=True)
+
+    async def check_health(self) -> None:
+        """Asked by Ray Serve; raises if this replica is to be replaced."""
+        self._tasks.check()
 
     def _served(self, model: ModelSettings, caller: C) -> Served[C]:
         source = find_model(model.name, self._settings.models_dir, family=model.family, weights=False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 from serve_app.deployments.turns import look_up
+from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import ConfigurationError
 from serve_app.domain.keys import MIN_CHARS, KeyRing, keys_of_file, sound_keys_of_file
 from serve_app.security_settings import KEYS_VARIABLE, SecuritySettings
@@ -44,11 +45,9 @@ class Keys:
         """The keys that are good at the moment."""
         return self._ring
 
-    async def watch(self) -> None:
-        """Looks after the file, for ever."""
-        while True:
-            await asyncio.sleep(_LOOK_S)
-            await look_up(self.look)
+    def watch(self, tasks: BackgroundTasks) -> None:
+        """Has the file looked at every two seconds."""
+        tasks.every("API keys", _LOOK_S, partial(look_up, self.look))
 
     def look(self) -> None:
         """Reads the file again if it is another one since the look before: nobody may still be writing it.

@@ -6,7 +6,6 @@ metrics costs as much as parsing a small request.
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter as Tally
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 
 from ray.serve.metrics import Counter, Gauge, Histogram
 
+from serve_app.domain.background import BackgroundTasks
 from serve_app.models.scheduler import MicroBatchReport
 
 _SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60]
@@ -23,26 +23,22 @@ M = TypeVar("M", Counter, Gauge, Histogram)
 
 
 class _Flushed(ABC):
-    """Calls ``flush`` once a second on the running loop, for as long as the object lives."""
+    """Metrics that are handed to Ray once a second."""
 
-    def __init__(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._flush_for_ever())
+    def start(self, tasks: BackgroundTasks) -> None:
+        """Has ``flush`` called once a second."""
+        tasks.every("metrics", _FLUSH_S, self.flush)
 
     @abstractmethod
     def flush(self) -> None:
         """Hands what was counted to Ray."""
-
-    async def _flush_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(_FLUSH_S)
-            self.flush()
 
 
 class IngressMetrics(_Flushed):
     """What the ingress counts: texts, tokens, cut texts, statuses; tokenising and writing times."""
 
     def __init__(self) -> None:
-        """Registers the metrics; needs a running event loop."""
+        """Registers the metrics."""
         self.texts = 0
         self.tokens = 0
         self.truncated = 0
@@ -53,7 +49,6 @@ class IngressMetrics(_Flushed):
         self._responses = Counter("retrieval_responses", "Responses by route and status.", _labels("path", "status"))
         self._tokenise = Histogram("retrieval_tokenise_seconds", "Tokenising one request.", _SECONDS)
         self._encode = Histogram("retrieval_encode_seconds", "From tokens to vectors, queue included.", _SECONDS)
-        super().__init__()
 
     def count_status(self, path: str, status: int) -> None:
         """Counts a response; unknown paths share one label, so that nobody can grow the label set."""
@@ -79,7 +74,7 @@ class DeviceMetrics(_Flushed):
     """What a replica with a model counts: micro-batches, their fill, times, and its backlog."""
 
     def __init__(self, model: str, max_batch_tokens: int, backlog: Callable[[], tuple[int, int]]) -> None:
-        """Registers the metrics; needs a running event loop.
+        """Registers the metrics.
 
         Args:
             model: Value of the label ``model``.
@@ -107,7 +102,6 @@ class DeviceMetrics(_Flushed):
         )
         self._waiting_texts = _with(Gauge("retrieval_backlog_texts", "Waiting texts.", ("model",)), label)
         self._waiting_tokens = _with(Gauge("retrieval_backlog_tokens", "Waiting tokens.", ("model",)), label)
-        super().__init__()
 
     def observe(self, report: MicroBatchReport) -> None:
         """Records one micro-batch."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
@@ -70,7 +69,7 @@ class Reranker:
             )
         with telling_why(what):
             await first_forward(self._device, source, where.dtype_name)
-        self._log_keeper = asyncio.get_running_loop().create_task(keep_log_fresh())
+        keep_log_fresh(self._device.tasks)
 
     async def rank(self, request: RankRequest) -> Scores:
         """Scores of the candidates; what failed or was refused is named in the answer."""

@@ -11,8 +11,14 @@ A job folder holds::
     job.json         the record; one writer, the tracker
     events.jsonl     what happened, for people; the tracker appends
     training.jsonl   what the training says of itself; the training appends, the tracker reads
-    checkpoints/     of the training
+    checkpoints/     of the training; removed a day after the job has ended
     logs/            of the training
+
+Beside the job folders the jobs folder holds::
+
+    .lease/          which tracker may write here, see ``jobs.lease``
+    .ended.jsonl     an index of ended jobs, see ``jobs.ended``; it may be deleted while no service runs
+    .files/          uploaded files, see ``jobs.uploads``
 """
 
 from __future__ import annotations

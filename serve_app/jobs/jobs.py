@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from serve_app.domain.errors import ConflictError, IllegalTransitionError, QueueFullError, UnavailableError
 from serve_app.domain.fine_tuning import TrainingSpec
@@ -26,7 +27,10 @@ from serve_app.jobs.supervision import Rules, Supervision
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _SENT_AGAIN_S = 60.0  # a repetition comes at once; who waits longer means another job
+_RENEWAL_S = 1.0
 _REFRESH_S = 1.0  # so old may be what is told of jobs that another service manages
 
 
@@ -99,7 +103,7 @@ class Jobs:
                 await asyncio.to_thread(store.remove_unfinished)
         earlier = self._ledger if number is None else None
         make = partial(Ledger, store, self._clock, writes=number is not None, earlier=earlier)
-        ledger = await asyncio.to_thread(make)  # a first start opens all folders
+        ledger = await self._while_renewing(asyncio.to_thread(make))  # a first start opens all folders
         self._ledger, self._number, self._read_at = ledger, number, self._uptime()
         if number is not None:
             self._supervision = Supervision(ledger, self._submitter, self._rules, self._resources, self._uptime)
@@ -110,6 +114,13 @@ class Jobs:
         if self._lease.holder_name != self._logged_holder:
             self._logged_holder = self._lease.holder_name
             logger.warning("the jobs in %s are read-only here: %s", self._root, self._lease.read_only_error().message)
+
+    async def _while_renewing(self, work: Awaitable[T]) -> T:
+        """The result of work that may take longer than a holder of the lease may be silent."""
+        task = asyncio.ensure_future(work)
+        while not (await asyncio.wait({task}, timeout=_RENEWAL_S))[0]:
+            await asyncio.to_thread(self._lease.poll)
+        return task.result()
 
     def _fail_to_write(self) -> None:
         raise self._lease.read_only_error()

@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from serve_app import __version__
+from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import UnavailableError
 from serve_app.domain.fine_tuning import CLUSTER_VARIABLE, LEASE_VARIABLE, TrainingSpec
 from serve_app.domain.job_notes import JobNote
@@ -76,9 +77,9 @@ class JobTracker:
         lease = Lease(config.jobs_dir, LeaseHolder(cluster, name, this_process()))
         self._jobs = Jobs(config.jobs_dir, submitter, config.rules, lease, resources=_available)
         await self._jobs.keep_lease()
-        loop = asyncio.get_running_loop()
-        self._renewing = loop.create_task(self._renew())
-        self._looking = loop.create_task(self._look())
+        self._tasks = BackgroundTasks()
+        self._tasks.every("lease of the jobs", _RENEWAL_S, self._jobs.keep_lease)  # a look may wait for Ray
+        self._tasks.every("look at the jobs", _LOOK_S, self._jobs.look)
 
     async def config(self) -> TrackerConfig:
         """What it was told at its creation."""
@@ -129,23 +130,6 @@ class JobTracker:
     async def release_lease(self) -> None:
         """See ``Jobs.release_lease``."""
         await self._jobs.release_lease()
-
-    async def _renew(self) -> None:
-        """Apart from the looks, which may wait for Ray."""
-        while True:
-            await asyncio.sleep(_RENEWAL_S)
-            try:
-                await self._jobs.keep_lease()
-            except Exception:
-                logger.exception("the lease of the jobs could not be renewed")
-
-    async def _look(self) -> None:
-        while True:
-            try:
-                await self._jobs.look()
-            except Exception:
-                logger.exception("the jobs could not be looked after")
-            await asyncio.sleep(_LOOK_S)
 
 
 async def ensure_tracker(config: TrackerConfig, *, replaces: bool = True) -> Any:

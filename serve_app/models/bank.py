@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from serve_app.models.source import ModelSource, describe
 from serve_app.models.weights import count_weights
 
 logger = logging.getLogger(__name__)
+
+_RETRY_S = 30.0  # a fine-tune that could not be loaded is not tried again for so long
 
 M = TypeVar("M")
 S = TypeVar("S")
@@ -63,6 +66,7 @@ class ModelBank(Generic[M]):
         load: Callable[[ModelSource], EmbeddingModel],
         wrap: Callable[[EmbeddingModel], M],
         on_device: OnDevice,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Puts the parts together.
 
@@ -74,6 +78,7 @@ class ModelBank(Generic[M]):
             load: Loads a whole model; called in a thread of its own, so that serving goes on meanwhile.
             wrap: Makes what callers get.
             on_device: Adapters are changed there, because they touch the base's modules.
+            clock: Seconds, for how long a load that failed is not tried again.
         """
         self.home = wrap(home)
         self._name = name
@@ -83,8 +88,10 @@ class ModelBank(Generic[M]):
         self._load = load
         self._wrap = wrap
         self._on_device = on_device
+        self._clock = clock
         self._slots: dict[Variant, _Slot[M]] = {}
         self._loading: dict[Variant, asyncio.Task[_Slot[M]]] = {}
+        self._failed: dict[Variant, tuple[str, float]] = {}  # why it could not be loaded, and until when that counts
         self._one_at_a_time = asyncio.Lock()  # two that load at once would take the same room
         self._uses = 0
 
@@ -99,7 +106,8 @@ class ModelBank(Generic[M]):
 
         Raises:
             ModelNotFoundError: The fine-tune is gone, or another one has its name now.
-            UnavailableError: It can not be loaded, or everything in memory is at work and there is no room.
+            UnavailableError: It cannot be loaded, or could not half a minute ago, or everything in memory is at work
+                and there is no room.
         """
         if variant is None:
             yield self.home
@@ -117,6 +125,7 @@ class ModelBank(Generic[M]):
         while (slot := self._slots.get(variant)) is None:
             task = self._loading.get(variant)
             if task is None:
+                self._check_failure(variant)
                 task = self._loading[variant] = asyncio.ensure_future(self._bring(variant))
                 task.add_done_callback(lambda _: self._loading.pop(variant, None))
             await asyncio.shield(task)  # one caller that leaves does not stop the others' load
@@ -129,13 +138,27 @@ class ModelBank(Generic[M]):
         try:
             slot = await (self._bring_adapter(found) if found.adapter else self._bring_model(found))
         except ModelLoadError as error:
-            raise UnavailableError(f"the fine-tune {variant.name!r} can not be loaded: {error.message}") from error
+            why = f"the fine-tune {variant.name!r} can not be loaded: {error.message}"
+            raise self._failure(variant, why) from error
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise UnavailableError(f"the device has too little memory for the fine-tune {variant.name!r}") from error
+            why = f"the device has too little memory for the fine-tune {variant.name!r}"
+            raise self._failure(variant, why) from error
         logger.info("the fine-tune %r is in memory (%.1f MB)", variant.name, slot.bytes / 1e6)
         return slot
+
+    def _failure(self, variant: Variant, why: str) -> UnavailableError:
+        """The error of a load that failed, and of requests in the next half a minute: a load may take as long."""
+        self._failed[variant] = why, self._clock() + _RETRY_S
+        return UnavailableError(why, retry_after_s=_RETRY_S)
+
+    def _check_failure(self, variant: Variant) -> None:
+        now = self._clock()
+        self._failed = {each: (why, until) for each, (why, until) in self._failed.items() if until > now}
+        if variant in self._failed:
+            why, until = self._failed[variant]
+            raise UnavailableError(why, retry_after_s=until - now)
 
     async def _bring_model(self, found: FineTune) -> _Slot[M]:
         async with self._one_at_a_time:

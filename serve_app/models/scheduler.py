@@ -19,7 +19,8 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from serve_app.domain.errors import DeadlineError, InternalError, QueueFullError, ServiceError
+from serve_app.domain.background import BackgroundTasks
+from serve_app.domain.errors import DeadlineError, InternalError, QueueFullError, ServiceError, UnavailableError
 from serve_app.models.backlog import Backlog
 
 logger = logging.getLogger(__name__)
@@ -107,23 +108,25 @@ class Scheduler(Generic[T, R]):
         self._backlog: Backlog[_Text[T, R]] = Backlog(
             max_batch_tokens=max_batch_tokens, max_padding_tokens=max_padding_tokens
         )
-        self._taken: list[_Text[T, R]] = []
         self._wake = asyncio.Event()
         self._speed = 0.0  # tokens per second, smoothed
-        self._loop_task: asyncio.Task[None] | None = None
+        self._tasks = BackgroundTasks()
+        self._tickets: set[Ticket[T, R]] = set()  # without an answer so far
+        self._failure: str | None = None
         self.under_way: UnderWay | None = None
 
     def start(self) -> None:
         """Starts to serve the backlog, on the running event loop."""
-        self._loop_task = asyncio.get_running_loop().create_task(self._serve())
+        self._tasks.start("micro-batches", self._serve(), on_failure=self._fail)
 
     async def stop(self) -> None:
         """Stops; texts that wait or are under way are failed."""
-        if self._loop_task is not None:
-            self._loop_task.cancel()
-            await asyncio.gather(self._loop_task, return_exceptions=True)
-        for text in [*self._taken, *self._backlog]:
-            self._settle(text, InternalError("the encoder stopped"))
+        await self._tasks.stop()
+        self._answer_all(InternalError("the encoder stopped"))
+
+    def check(self) -> None:
+        """Raises ``BackgroundTaskError`` if no micro-batch will ever be formed again."""
+        self._tasks.check()
 
     @property
     def waiting_texts(self) -> int:
@@ -157,7 +160,12 @@ class Scheduler(Generic[T, R]):
 
         Raises:
             QueueFullError: The backlog is at its bound.
+            UnavailableError: No micro-batches are formed any more.
         """
+        if self._failure is not None:
+            raise UnavailableError(
+                f"the model's replica does not work any more ({self._failure}); it is being replaced"
+            )
         loop = asyncio.get_running_loop()
         tokens = sum(lengths)
         if self.backlog_tokens and self.backlog_tokens + tokens > self._max_backlog_tokens:
@@ -169,6 +177,7 @@ class Scheduler(Generic[T, R]):
         if not items:
             ticket.done.set_result([])
             return ticket
+        self._tickets.add(ticket)
         ticket.done.add_done_callback(lambda _: self._drop(ticket))
         ticket.timer = loop.call_later(timeout_s, self._expire, ticket)
         texts = [_Text(item, int(n), row, ticket) for row, (item, n) in enumerate(zip(items, lengths, strict=True))]
@@ -181,30 +190,37 @@ class Scheduler(Generic[T, R]):
     async def _serve(self) -> None:
         while True:
             await self._wake.wait()
-            batch = self._taken = self._backlog.take()
-            if not batch:
+            if not await self._serve_one():
                 self._wake.clear()
-                continue
-            began = time.monotonic()
-            self.under_way = UnderWay(began, _padded_tokens(batch))
-            try:
-                results: Sequence[R | ServiceError] = await self._forward([text.item for text in batch])
-                if len(results) != len(batch):
-                    raise InternalError(f"the forward answered {len(results)} results for {len(batch)} texts")
-            except Exception as error:
-                logger.exception("a micro-batch of %d texts failed", len(batch))
-                failure = error if isinstance(error, ServiceError) else InternalError(repr(error))
-                results = [failure] * len(batch)
-            finally:
-                self.under_way = None
-            ended = time.monotonic()
-            for text, result in zip(batch, results, strict=True):
-                self._settle(text, result)
-            del text, result  # they would keep a fine-tune in memory until the next micro-batch
-            try:
-                self._account(batch, began, ended)
-            except Exception:  # whoever counts must not stop the work
-                logger.exception("a micro-batch was computed but not counted")
+
+    async def _serve_one(self) -> bool:
+        """Serves one micro-batch, if anything waits; a function of its own, so that an idle loop keeps nothing alive.
+
+        Texts and results may hold megabytes on the device, or a whole fine-tune.
+        """
+        batch = self._backlog.take()
+        if not batch:
+            return False
+        began = time.monotonic()
+        self.under_way = UnderWay(began, _padded_tokens(batch))
+        try:
+            results: Sequence[R | ServiceError] = await self._forward([text.item for text in batch])
+            if len(results) != len(batch):
+                raise InternalError(f"the forward answered {len(results)} results for {len(batch)} texts")
+        except Exception as error:
+            logger.exception("a micro-batch of %d texts failed", len(batch))
+            failure = error if isinstance(error, ServiceError) else InternalError(repr(error))
+            results = [failure] * len(batch)
+        finally:
+            self.under_way = None
+        ended = time.monotonic()
+        for text, result in zip(batch, results, strict=True):
+            self._settle(text, result)
+        try:
+            self._account(batch, began, ended)
+        except Exception:  # what counts must not stop the work
+            logger.exception("a micro-batch was computed but not counted")
+        return True
 
     # ------------------------------------------------------------------ ends
 
@@ -215,6 +231,16 @@ class Scheduler(Generic[T, R]):
         if ticket.missing == 0 and not ticket.done.done():
             ticket.done.set_result([r for r in ticket.results if r is not None])
 
+    def _fail(self, reason: str) -> None:
+        """The loop has ended by an error: nobody shall wait for a deadline."""
+        self._failure = reason
+        self._answer_all(InternalError(f"no micro-batches are formed any more: {reason}"))
+
+    def _answer_all(self, error: ServiceError) -> None:
+        for ticket in list(self._tickets):
+            if not ticket.done.done():
+                ticket.done.set_result([error if r is None else r for r in ticket.results])
+
     def _expire(self, ticket: Ticket[T, R]) -> None:
         if ticket.done.done():
             return
@@ -223,6 +249,7 @@ class Scheduler(Generic[T, R]):
 
     def _drop(self, ticket: Ticket[T, R]) -> None:
         """Takes what still waits of a finished, expired or abandoned ticket out of the backlog."""
+        self._tickets.discard(ticket)
         if ticket.timer is not None:
             ticket.timer.cancel()
         if ticket.missing == 0:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from serve_app.jobs.lease import LeaseState, current_lease
 from tests.fine_tuning import Job, completed, pair_lines, reached, status, submit, tiny_service, wait_for
 from tests.service import Service, processes, running
 from training.reporting import read_lines
@@ -38,6 +39,7 @@ class Story:
         vector: Status of a request to the first service for the result.
         lines: What both trainings said.
         log: Of both drivers.
+        lease: When both services have been stopped by SIGTERM, the second one first.
     """
 
     refusals: list[httpx.Response] = field(default_factory=list)
@@ -49,6 +51,7 @@ class Story:
     vector: int = 0
     lines: list[dict[str, Any]] = field(default_factory=list)
     log: str = ""
+    lease: LeaseState | None = None
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         story.vector = one.post("/vectorize", json={"text": "?", "model": NAME}).status_code
     job_dir = folder / "jobs" / job_id
     story.lines = read_lines(job_dir)
+    story.lease = current_lease(folder / "jobs")
     story.log = (job_dir / "logs" / "driver.log").read_text()
     return story
 
@@ -121,3 +125,8 @@ def test_the_first_service_wakes_up_as_one_that_reads(story: Story) -> None:
     assert story.refused_in_the_end is not None
     assert story.refused_in_the_end.status_code == 503
     assert (story.told_in_the_end["status"], story.told_in_the_end["attempts"]) == ("completed", 2)
+
+
+def test_a_service_that_is_stopped_releases_the_lease(story: Story) -> None:
+    assert story.lease is not None
+    assert (story.lease.number, story.lease.is_released) == (3, True)

@@ -28,6 +28,8 @@ class FakeMetrics:
     def __init__(self, *_: object) -> None:
         self.reports: list[Any] = []
 
+    def start(self, _: object) -> None: ...
+
     def observe(self, report: Any) -> None:
         self.reports.append(report)
 

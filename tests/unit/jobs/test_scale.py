@@ -87,6 +87,24 @@ async def test_the_job_folders_are_read_beside_the_event_loop(old: World, monkey
     assert threading.main_thread() not in threads
 
 
+async def test_a_start_that_takes_long_keeps_its_lease(old: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_renewed, job_ids, poll = threading.Event(), JobStore.job_ids, old.lease.poll
+    polls = []
+
+    def counted() -> int | None:
+        polls.append(poll())
+        if len(polls) == 5:
+            is_renewed.set()
+        return polls[-1]
+
+    monkeypatch.setattr("serve_app.jobs.jobs._RENEWAL_S", 0.001)
+    monkeypatch.setattr(old.lease, "poll", counted)
+    monkeypatch.setattr(JobStore, "job_ids", lambda store: is_renewed.wait(30) and job_ids(store))
+    await old.jobs.keep_lease()
+    assert len(await old.jobs.page(limit=100)) == COUNT
+    assert set(polls) == {1}
+
+
 async def test_a_look_opens_nothing_of_ended_jobs(old: World, opened: Counting) -> None:
     old.now = KEEP_LEFTOVERS_S - 100
     await old.running()

@@ -82,6 +82,7 @@ class Workshop:
         on_device: Counts what was run where forwards run.
         gate: Closed, a load in its thread waits for it.
         failure: What the next loads raise.
+        now_s: The time on the bank's clock.
     """
 
     def __init__(self, models_dir: Path, *, max_bytes: int = 10**6) -> None:
@@ -92,6 +93,7 @@ class Workshop:
         self.gate = threading.Event()
         self.gate.set()
         self.failure: Exception | None = None
+        self.now_s = 0.0
         self.home = self._model(models_dir / HOME)
         self.bank: ModelBank[EmbeddingModel] = ModelBank(
             HOME,
@@ -101,6 +103,7 @@ class Workshop:
             load=self._load,
             wrap=lambda model: model,
             on_device=self._run,
+            clock=lambda: self.now_s,
         )
 
     def full(self, name: str, size: int = 100, *, base: str = HOME, job_id: str = "job-1") -> None:

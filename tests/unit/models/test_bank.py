@@ -165,19 +165,32 @@ async def outcome_of(workshop: Workshop, variant: Variant) -> ServiceError | Non
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), "too little memory .* 'laws'"),
     ],
 )
-async def test_a_load_that_fails_is_an_error_for_all_its_callers_and_is_tried_again(
+async def test_a_load_that_fails_is_an_error_for_all_callers_and_is_tried_again_after_half_a_minute(
     workshop: Workshop, failure: Exception, says: str
 ) -> None:
     workshop.full("laws")
     workshop.failure = failure
     errors = await asyncio.gather(*(outcome_of(workshop, named("laws")) for _ in range(3)))
     assert [type(error) for error in errors] == [UnavailableError] * 3
-    with pytest.raises(UnavailableError, match=says):
-        await use(workshop, "laws")
-    assert (workshop.loads, workshop.in_memory) == (["laws"] * 2, [])
     workshop.failure = None
+    for workshop.now_s in (0.0, 20.0, 29.0):
+        with pytest.raises(UnavailableError, match=says) as caught:
+            await use(workshop, "laws")
+        assert caught.value.retry_after_s == pytest.approx(30 - workshop.now_s)
+    assert (workshop.loads, workshop.in_memory) == (["laws"], [])
+    workshop.now_s = 30.0
     await use(workshop, "laws")
-    assert workshop.in_memory == ["laws"]
+    assert (workshop.loads, workshop.in_memory) == (["laws"] * 2, ["laws"])
+
+
+async def test_another_version_is_loaded_though_the_one_before_could_not_be(workshop: Workshop) -> None:
+    workshop.full("laws")
+    workshop.failure = ModelLoadError("the weights are cut short")
+    assert isinstance(await outcome_of(workshop, named("laws")), UnavailableError)
+    shutil.rmtree(workshop.models_dir / "laws")
+    workshop.full("laws", job_id="job-2")
+    workshop.failure = None
+    assert await outcome_of(workshop, named("laws", "job-2")) is None
 
 
 async def test_a_bug_is_not_called_unavailable(workshop: Workshop) -> None:

@@ -100,10 +100,19 @@ def test_a_score_does_not_depend_on_the_neighbours_or_their_order(
 
 def test_bfloat16_is_near(folder: Path, pairs: list[Int32], oracle: list[float]) -> None:
     model = load(folder, torch.bfloat16)
-    assert {parameter.dtype for parameter in model._model.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in model._model.base_model.parameters()} == {torch.bfloat16}
     # 8 bits of each number: 0.004 of it in every step, and the same order of pairs that differ by more
     np.testing.assert_allclose(scores(model, pairs), oracle, atol=0.06)
     assert np.corrcoef(scores(model, pairs), oracle)[0, 1] > 0.98
+
+
+def test_in_bfloat16_the_head_computes_in_float32_so_near_candidates_keep_scores_of_their_own(folder: Path) -> None:
+    draw = np.random.default_rng(0)
+    near = [np.array([0, 10, 2, 2, *draw.integers(5, 500, 3), 2], np.int32) for _ in range(100)]
+    found = np.array(scores(load(folder, torch.bfloat16), near))
+    assert len(set(found.tolist())) >= 95
+    in_bfloat16 = torch.tensor(found).to(torch.bfloat16)
+    assert len(set(in_bfloat16.tolist())) < 80, "these scores are near enough to tell"
 
 
 def test_nothing_is_scored_for_nothing(model: CrossEncoder) -> None:

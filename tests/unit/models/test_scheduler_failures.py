@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
 
-from serve_app.domain.errors import InternalError, NonFiniteError, OutOfMemoryError, ServiceError
+from serve_app.domain.background import BackgroundTaskError
+from serve_app.domain.errors import InternalError, NonFiniteError, OutOfMemoryError, ServiceError, UnavailableError
 from serve_app.models import scheduler as scheduler_module
-from serve_app.models.scheduler import MicroBatchReport
+from serve_app.models.scheduler import MicroBatchReport, Scheduler
 from tests.unit.models.fake_device import FakeDevice, Item, results_of, serving, submit, texts, turns
 
 
@@ -127,3 +131,54 @@ async def test_a_forward_is_known_with_its_padded_tokens_while_it_runs_and_only_
         assert before <= scheduler.under_way.began <= time.monotonic()
         await device.finish()
         assert scheduler.under_way is None
+
+
+# ------------------------------------------------------------------ the loop itself
+
+
+def broken(*_: object, **__: object) -> None:
+    raise KeyError("a bug")
+
+
+@pytest.mark.parametrize("where", ["take", "settle"])
+async def test_when_the_loop_fails_everybody_is_answered_at_once_and_the_check_says_why(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    async with serving(FakeDevice(), batch=10) as scheduler:
+        scheduler.check()
+        if where == "take":
+            monkeypatch.setattr(scheduler._backlog, "take", broken)
+        else:
+            monkeypatch.setattr(scheduler, "_settle", broken)
+        tickets = [submit(scheduler, texts("t", [10, 10]), key=key) for key in range(3)]
+        for ticket in tickets:
+            errors = await results_of(ticket, 5)
+            assert [type(error) for error in errors] == [InternalError] * 2
+            assert "no micro-batches are formed any more: KeyError('a bug')" in str(errors[0])
+        with pytest.raises(BackgroundTaskError, match="'micro-batches' failed: KeyError"):
+            scheduler.check()
+        with pytest.raises(UnavailableError, match=r"does not work any more \(KeyError"):
+            submit(scheduler, texts("late", [10]))
+
+
+class Thing:
+    """What a weak reference can point at."""
+
+
+async def test_an_idle_scheduler_keeps_nothing_of_its_last_micro_batch_alive() -> None:
+    async def forward(items: Sequence[Thing]) -> list[Thing]:
+        return [Thing() for _ in items]
+
+    scheduler: Scheduler[Thing, Thing] = Scheduler(
+        forward, max_batch_tokens=100, max_padding_tokens=0, max_backlog_tokens=1000
+    )
+    scheduler.start()
+    items = [Thing(), Thing()]
+    ticket = scheduler.submit(items, [10, 10], key=1, timeout_s=60.0, group=(group := Thing()))
+    results = await asyncio.wait_for(ticket.done, 10)
+    alive = [weakref.ref(thing) for thing in (*items, *results, group)]
+    await turns()
+    del items, results, ticket, group
+    gc.collect()
+    assert [thing() for thing in alive] == [None] * 5
+    await scheduler.stop()
