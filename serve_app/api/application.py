@@ -10,11 +10,12 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from serve_app import __version__
-from serve_app.api import auth_docs, documentation, problems
+from serve_app.api import auth_docs, documentation, openapi_docs, problems
 from serve_app.api.auth import Access, Auth
 from serve_app.api.content_encoding import ContentEncodingMiddleware
 from serve_app.api.door import Door, Doorkeeper
 from serve_app.api.gateway import Gateway
+from serve_app.api.head import HeadMiddleware
 from serve_app.api.hosts import Hosts
 from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.limits import Guard
@@ -31,6 +32,7 @@ from serve_app.api.routes.openai_files import openai_files_router
 from serve_app.api.routes.openai_fine_tuning import openai_fine_tuning_router
 from serve_app.api.routes.playground import playground_router
 from serve_app.api.routes.rerank import rerank_router
+from serve_app.api.routes.score import score_router
 from serve_app.api.routes.tei import tei_router
 from serve_app.domain.limits import FineTuneLimits, Limits
 
@@ -43,7 +45,7 @@ _CORS: Mapping[str, Any] = {
     "allow_methods": ("GET", "POST", "DELETE"),
     "allow_headers": ("*",),
     "expose_headers": (
-        "Retry-After", "WWW-Authenticate", "X-Request-ID", "X-Truncated", "X-Truncated-Count",
+        "Retry-After", "WWW-Authenticate", "X-Request-ID", "X-Truncated", "X-Truncated-Count", "X-Ignored-Fields",
         "X-Shape", "X-Dtype", "X-Lengths",
     ),
     "max_age": 600,  # seconds for which a browser need not ask again
@@ -93,14 +95,17 @@ def create_app(
         body_timeout_s=limits.body_timeout_s,
         count_status=count_status,
     )
+    app.add_middleware(HeadMiddleware)
     if cors_origins:  # outermost: a page may read refusals, too, and a browser asks for leave without a key
         app.add_middleware(CORSMiddleware, allow_origins=cors_origins, **_CORS)
     problems.install(app)
+    openapi_docs.describe(app)
     app.include_router(native_router(gateway, limits))
     app.include_router(hybrid_router(gateway, limits))
     app.include_router(rerank_router(gateway, limits))
-    app.include_router(openai_router(gateway, limits))
+    app.include_router(openai_router(gateway, jobs, limits))
     app.include_router(cohere_router(gateway, limits))
+    app.include_router(score_router(gateway, limits))
     app.include_router(tei_router(gateway, limits))
     app.include_router(models_router(gateway, jobs))
     app.include_router(fine_tuning_router(jobs, fine_tune_limits))

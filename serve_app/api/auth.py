@@ -30,7 +30,7 @@ from serve_app.domain.usage import measured
 logger = logging.getLogger(__name__)
 
 OPEN = frozenset(
-    {"/", "/livez", "/readyz", "/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+    {"/", "/livez", "/ping", "/readyz", "/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 )  # for probes and people; nothing of it tells a secret
 _OPEN_ASSETS = "/static-offline-docs/"  # scripts and styles of the documentation pages
 _ADMIN = ("/fine-tune", "/train-status", "/jobs", "/v1/fine_tuning", "/v1/files")

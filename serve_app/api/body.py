@@ -18,6 +18,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
+from serve_app.api.error_shapes import note_dialect
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.limits import MOST_TEXTS
 
@@ -46,8 +47,11 @@ class _StrictRequest(Request):
     async def json(self) -> Any:
         content = await self.body()
         if len(content) <= _INLINE_BYTES:
-            return json.loads(content, object_pairs_hook=_distinct)
-        return await asyncio.to_thread(json.loads, content, object_pairs_hook=_distinct, parse_int=_integer)
+            value = json.loads(content, object_pairs_hook=_distinct)
+        else:
+            value = await asyncio.to_thread(json.loads, content, object_pairs_hook=_distinct, parse_int=_integer)
+        note_dialect(self.scope, value)
+        return value
 
 
 def _integer(digits: str) -> int:

@@ -160,6 +160,7 @@ class ModelState:
         pooling: How token states become its vector: ``mean`` or ``cls``.
         alias_of: The name of the model that this is another name for.
         max_backlog_tokens: Tokens that may wait for one of its replicas; beyond that it refuses more.
+        max_batch_tokens: Padded tokens of one forward; unknown until a replica answers.
     """
 
     name: str
@@ -176,7 +177,21 @@ class ModelState:
     metrics: Mapping[str, Mapping[str, float]] | None = None
     pooling: str | None = None
     max_backlog_tokens: int | None = None
+    max_batch_tokens: int | None = None
     alias_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What one HTTP replica does at once.
+
+    Attributes:
+        max_concurrent_requests: Requests that are inside at once.
+        tokenization_workers: Threads that tokenise lists.
+    """
+
+    max_concurrent_requests: int
+    tokenization_workers: int
 
 
 ReadyState = Literal["ready", "busy", "loading", "restarting", "down"]
@@ -226,6 +241,11 @@ class Gateway(Protocol):
     Texts are never empty. An error has ``item`` set where a single text is at
     fault; of a rerank request that is the index of the candidate, or -1 for the query.
     """
+
+    @property
+    def capacity(self) -> Capacity:
+        """What this HTTP replica does at once."""
+        ...
 
     async def embed(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> Embedded:
         """Dense vectors of texts, as queries or as passages, or without a role as they are."""

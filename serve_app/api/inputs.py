@@ -18,7 +18,7 @@ _IDS = 2**31
 
 
 @dataclass(frozen=True)
-class _Ids:
+class TokenIds:
     """Token ids of a request's texts, each of at least one."""
 
     rows: Sequence[Sequence[int]]
@@ -45,11 +45,21 @@ async def embed_inputs(
         texts = listed_texts(cast("str | list[str]", inputs), limits, field=field)
         with naming(texts):
             return await gateway.embed(texts.values, role, options)
-    given = cast("list[int] | list[list[int]]", inputs)
-    _require_few(given, limits, field)
-    ids = await asyncio.to_thread(_ids, given, limits, field)  # there may be millions
+    ids = await token_ids(cast("list[int] | list[list[int]]", inputs), limits, field=field)
     with naming(ids):
         return await gateway.embed_ids(ids.rows, options)
+
+
+async def token_ids(inputs: list[int] | list[list[int]], limits: Limits, *, field: str) -> TokenIds:
+    """Checks the ids of a text, or a list of such lists.
+
+    Raises:
+        InvalidInputError: None or too many, or what is no token id.
+    """
+    if not inputs:
+        raise InvalidInputError(f"{field}: must not be empty")
+    _require_few(inputs, limits, field)
+    return await asyncio.to_thread(_ids, inputs, limits, field)  # there may be millions
 
 
 def are_ids(inputs: Inputs) -> bool:
@@ -66,14 +76,14 @@ def _require_few(inputs: list[int] | list[list[int]], limits: Limits, field: str
         )
 
 
-def _ids(inputs: list[int] | list[list[int]], limits: Limits, field: str) -> _Ids:
+def _ids(inputs: list[int] | list[list[int]], limits: Limits, field: str) -> TokenIds:
     if not isinstance(inputs[0], list):
         _prove(inputs, field, limits)
-        return _Ids([inputs], lambda _: field)
+        return TokenIds([inputs], lambda _: field)
     refuse_many(inputs, limits.max_items, field)
     for i, row in enumerate(inputs):
         _prove(row, f"{field}[{i}]", limits)
-    return _Ids(inputs, lambda i: f"{field}[{i}]")
+    return TokenIds(inputs, lambda i: f"{field}[{i}]")
 
 
 def _prove(row: list[int], name: str, limits: Limits) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Header
 
+from serve_app.api.dialects.fields import TolerantOptions
 from serve_app.api.gateway import CallOptions, Gateway, Use
 from serve_app.api.quantised import refuse_more
 from serve_app.api.schemas.native import EncodingOptions
@@ -30,6 +31,34 @@ def options_of(request: EncodingOptions, header: str | None, limits: Limits) -> 
         InvalidInputError: The timeout header is not a positive number.
     """
     return CallOptions(request.model, request.truncate, timeout_s(header, limits))
+
+
+def tolerant_options(
+    request: TolerantOptions, header: str | None, limits: Limits, *, truncate: bool = True
+) -> CallOptions:
+    """The options of a request of another service's client.
+
+    Args:
+        request: What it says of truncation.
+        header: See ``timeout_s``.
+        limits: Of a request.
+        truncate: Whether texts over their limit are cut where the request says nothing of it.
+
+    Raises:
+        InvalidInputError: The timeout header is not a positive number.
+    """
+    if request.truncate is not None:
+        truncate = request.truncate != "NONE"
+    elif request.max_tokens is not None:
+        truncate = True
+    return CallOptions(
+        request.model,
+        truncate,
+        timeout_s(header, limits),
+        max_tokens=request.max_tokens,
+        keep_end=request.truncate == "START" or request.truncation_direction == "left",
+        keep_prefix=True,
+    )
 
 
 async def known_name(gateway: Gateway, options: CallOptions, use: Use) -> str:

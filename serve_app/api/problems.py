@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,8 @@ from starlette._utils import get_route_path  # what the router itself looks up
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from serve_app.api.error_shapes import Failure, body_for
+from serve_app.api import near_fields
+from serve_app.api.error_shapes import Failure, body_for, dialect_of, status_for
 from serve_app.api.patterns import IN_WORDS
 from serve_app.api.route_index import RouteIndex
 from serve_app.domain.errors import InternalError, ServiceError
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 _MAX_VIOLATIONS = 5
 # of schemas.native.Items, schemas.inputs.Inputs and schemas.rerank.AnyRerankRequest
 _UNION_TAGS = frozenset({"<strings>", "<map>", "<records>", "<text>", "<texts>", "<ids>", "<lists>", "<candidates>",
-                         "<documents>", "<ranked texts>", "str", "DocumentText"})  # fmt: skip
+                         "<documents>", "<ranked texts>"})  # fmt: skip
 
 
 class Problem(BaseModel):
@@ -50,9 +51,11 @@ class OpenAIError(BaseModel):
 
 
 class OpenAIProblem(BaseModel):
-    """The body of an error below /v1 and /v2."""
+    """The body of an error of the routes of OpenAI's, Cohere's, Jina's and vLLM's clients."""
 
     error: OpenAIError
+    message: str = Field(description="The same sentence, for Cohere's clients.")
+    detail: str = Field(description="The same sentence, for Jina's clients.")
 
 
 class TEIProblem(BaseModel):
@@ -60,6 +63,9 @@ class TEIProblem(BaseModel):
 
     error: str
     error_type: str = Field(description="Validation, Overloaded, Unhealthy or Backend.")
+    message: str = Field(description="The same sentence.")
+    detail: str = Field(description="The same sentence.")
+    code: str
     error_id: str | None = None
 
 
@@ -76,16 +82,25 @@ _DESCRIPTIONS = {
 Responses = dict[int | str, dict[str, Any]]
 
 
-def _errors(body: type[Problem | OpenAIProblem | TEIProblem]) -> Responses:
-    return {status: {"model": body, "description": text} for status, text in _DESCRIPTIONS.items()}
+_INVALID = (
+    "The body breaks the schema or a limit, or a field cannot be honoured; the message names the field and the index. "
+    "Or the model has no such representation."
+)
 
 
-# FastAPI's `responses` of every route that computes: ours, those below /v1 and /v2, and TEI's
-ERRORS, OPENAI_ERRORS, TEI_ERRORS = _errors(Problem), _errors(OpenAIProblem), _errors(TEIProblem)
+def _errors(body: Any, descriptions: Mapping[int, str]) -> Responses:
+    return {status: {"model": body, "description": text} for status, text in descriptions.items()}
+
+
+_FOREIGN = {status: text for status, text in (_DESCRIPTIONS | {400: _INVALID}).items() if status != 422}
+# FastAPI's `responses` of every route that computes: ours, OpenAI's, TEI's, and of /rerank, which is all three
+ERRORS = _errors(Problem, _DESCRIPTIONS)
+OPENAI_ERRORS, TEI_ERRORS = _errors(OpenAIProblem, _FOREIGN), _errors(TEIProblem, _FOREIGN)
+RERANK_ERRORS = _errors(Problem | OpenAIProblem | TEIProblem, _DESCRIPTIONS | {400: _INVALID})
 
 
 class ProblemResponse(Response):
-    """An error. Its body is written when it is sent, because its shape depends on the path that was called."""
+    """An error. Body and status are made when it is sent, because they depend on the route that was called."""
 
     def __init__(self, failure: Failure, headers: dict[str, str]) -> None:
         super().__init__(None, failure.status, headers, media_type="application/json")
@@ -93,7 +108,9 @@ class ProblemResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends it."""
-        self.body = orjson.dumps(body_for(get_route_path(scope), self._failure))
+        dialect = dialect_of(scope)
+        self.status_code = status_for(dialect, self._failure)
+        self.body = orjson.dumps(body_for(dialect, self._failure))
         self.headers["Content-Length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 
@@ -132,7 +149,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
-        errors = error.errors()
+        errors = [near_fields.with_hint(request, one) for one in error.errors()]
         return problem(422, "invalid_input", _wrong_type(request, errors) or describe_violations(errors))
 
     @app.exception_handler(HTTPException)

@@ -23,7 +23,8 @@ is calibrated on a collection of vectors, which a service that sees one request 
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,9 +66,27 @@ def as_binary(vectors: Float32) -> Int8:
     return (as_ubinary(vectors).astype(np.int16) - 128).astype(np.int8)
 
 
-def as_base64(vectors: Float32) -> list[str]:
-    """Each vector as the base64 text of its little-endian float32."""
-    return [b64encode(row.tobytes()).decode() for row in vectors.astype("<f4")]
+def as_base64(vectors: Float32 | Int8 | UInt8) -> list[str]:
+    """Each vector as the base64 text of its bytes, which of floats are little-endian float32."""
+    rows = vectors.astype("<f4") if vectors.dtype == np.float32 else vectors
+    return [b64encode(row.tobytes()).decode() for row in rows]
+
+
+FORMS: Mapping[str, Callable[[Float32], Any]] = {
+    "float": np.ascontiguousarray,
+    "int8": as_int8,
+    "uint8": as_uint8,
+    "binary": as_binary,
+    "ubinary": as_ubinary,
+    "base64": as_base64,
+}
+"""What vectors are sent as, by the words of Cohere's and Voyage's clients."""
+
+
+def require_normalized(form: str, field: str, *, normalize: bool) -> None:
+    """Raises ``InvalidInputError`` for vectors that are not L2-normalised in a form that is only for such."""
+    if not normalize and form not in {"float", "base64"}:
+        raise InvalidInputError(f"{field}: {form} is for L2-normalised vectors; leave out normalize: false")
 
 
 def refuse_more(dimensions: int, has: int, *, field: str = "dimensions") -> None:
@@ -76,8 +95,10 @@ def refuse_more(dimensions: int, has: int, *, field: str = "dimensions") -> None
         raise InvalidInputError(f"{field}: {dimensions}, but the model's vectors have {has}")
 
 
-def shortened(vectors: Float32, dimensions: int | None, *, field: str = "dimensions") -> Float32:
-    """The first ``dimensions`` numbers of each vector, L2-normalised again; None for all.
+def shortened(
+    vectors: Float32, dimensions: int | None, *, field: str = "dimensions", normalize: bool = True
+) -> Float32:
+    """The first ``dimensions`` numbers of each vector, L2-normalised again if wanted; None for all.
 
     Only models that were trained for it (Matryoshka) keep most of their quality.
 
@@ -85,6 +106,7 @@ def shortened(vectors: Float32, dimensions: int | None, *, field: str = "dimensi
         vectors: float32 ``[n, dimension]``.
         dimensions: At least 1.
         field: What the client calls it, for messages.
+        normalize: Whether the result is L2-normalised.
 
     Raises:
         InvalidInputError: The vectors have fewer.
@@ -94,6 +116,8 @@ def shortened(vectors: Float32, dimensions: int | None, *, field: str = "dimensi
         return vectors
     refuse_more(dimensions, has, field=field)
     part = vectors[:, :dimensions]
+    if not normalize:
+        return part
     norms = np.maximum(np.linalg.norm(part, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     unit: Float32 = (part / norms).astype(np.float32)
     return unit

@@ -102,7 +102,7 @@ async def _enclosed(head: bytes, embedded: HybridEmbedded, row: int) -> AsyncIte
 
 
 async def _hybrid_row(embedded: HybridEmbedded, row: int) -> AsyncIterator[bytes]:
-    head = dumps({"dense": embedded.vectors[row], "sparse": embedded.sparse[row]})[:-1]
+    head = dumps({"dense": embedded.vectors[row], "sparse": _sparse(embedded, row)})[:-1]
     if embedded.colbert is None:
         yield head + b',"colbert":null}'
         return
@@ -110,6 +110,13 @@ async def _hybrid_row(embedded: HybridEmbedded, row: int) -> AsyncIterator[bytes
     async for piece in matrix_pieces(embedded.colbert[row]):
         yield piece
     yield b"}"
+
+
+def _sparse(embedded: HybridEmbedded, row: int) -> Any:
+    if embedded.weights is None:
+        return embedded.sparse[row]
+    weights = sorted(embedded.weights[row])
+    return {"indices": [id for id, _ in weights], "values": [weight for _, weight in weights]}
 
 
 async def matrix_pieces(

@@ -39,24 +39,32 @@ class Texts:
     name: Callable[[int], str]
 
 
-def single_text(text: str, limits: Limits, *, field: str = "text") -> Texts:
+def single_text(text: str, limits: Limits, *, field: str = "text", blank: bool = False) -> Texts:
     """Proves the one text of a field.
 
+    Args:
+        text: Which.
+        limits: Of a request.
+        field: Its name.
+        blank: Whether a text of white space alone is taken, as on the routes of other services' clients.
+
     Raises:
-        InvalidInputError: It is blank, broken or over a limit.
+        InvalidInputError: It is empty, blank, broken or over a limit.
     """
-    return _proven(Texts([text], None, lambda _: field), limits)
+    return _proven(Texts([text], None, lambda _: field), limits, blank=blank)
 
 
-def candidate_texts(query: str, candidates: Sequence[str], limits: Limits, *, field: str = "candidates") -> Texts:
-    """Proves a query and its candidates; the index -1 of the result names the query.
+def candidate_texts(
+    query: str, candidates: Sequence[str], limits: Limits, *, field: str = "candidates", blank: bool = False
+) -> Texts:
+    """Proves a query and its candidates; the index -1 of the result names the query; arguments as ``single_text``.
 
     Raises:
         InvalidInputError: Too many, or a text that is blank, broken or over a limit.
     """
-    single_text(query, limits, field="query")
+    single_text(query, limits, field="query", blank=blank)
     refuse_many(candidates, limits.max_candidates, field)
-    return _proven(Texts(candidates, None, lambda i: f"{field}[{i}]" if i >= 0 else "query"), limits)
+    return _proven(Texts(candidates, None, lambda i: f"{field}[{i}]" if i >= 0 else "query"), limits, blank=blank)
 
 
 def pair_texts(query: str, candidate: str, limits: Limits) -> Texts:
@@ -66,31 +74,31 @@ def pair_texts(query: str, candidate: str, limits: Limits) -> Texts:
 
 
 def listed_texts(texts: str | Sequence[str], limits: Limits, *, field: str) -> Texts:
-    """Proves the one text of a field, or the texts of its list.
+    """Proves the one text of a field of another service's client, or the texts of its list; blank ones are taken.
 
     Raises:
-        InvalidInputError: None or too many, or a text that is blank, broken or over a limit.
+        InvalidInputError: None or too many, or a text that is empty, broken or over a limit.
     """
     if isinstance(texts, str):
-        return single_text(texts, limits, field=field)
+        return single_text(texts, limits, field=field, blank=True)
     if not texts:
         raise InvalidInputError(f"{field}: must not be empty")
     refuse_many(texts, limits.max_items, field)
-    return _proven(Texts(texts, None, lambda i: f"{field}[{i}]"), limits)
+    return _proven(Texts(texts, None, lambda i: f"{field}[{i}]"), limits, blank=True)
 
 
 def compared_texts(source: str, sentences: Sequence[str], limits: Limits) -> Texts:
     """Proves a text and those that it is compared with; the text is the first of the result.
 
     Raises:
-        InvalidInputError: None or too many, or a text that is blank, broken or over a limit.
+        InvalidInputError: None or too many, or a text that is empty, broken or over a limit.
     """
     field = "inputs.sentences"
     if not sentences:
         raise InvalidInputError(f"{field}: must not be empty")
     refuse_many(sentences, limits.max_items - 1, field)
     names = Texts([source, *sentences], None, lambda i: f"{field}[{i - 1}]" if i else "inputs.source_sentence")
-    return _proven(names, limits)
+    return _proven(names, limits, blank=True)
 
 
 def refuse_many(texts: Sized, limit: int, field: str) -> None:
@@ -130,10 +138,10 @@ def naming(texts: Named) -> Iterator[None]:
         raise
 
 
-def _proven(texts: Texts, limits: Limits) -> Texts:
+def _proven(texts: Texts, limits: Limits, *, blank: bool = False) -> Texts:
     for i, text in enumerate(texts.values):
-        if not text or text.isspace():
-            raise InvalidInputError(f"{texts.name(i)}: must not be empty or blank")
+        if not text or (not blank and text.isspace()):
+            raise InvalidInputError(f"{texts.name(i)}: must not be empty" + ("" if blank else " or blank"))
         if len(text) > limits.max_text_chars:
             raise InvalidInputError(
                 f"{texts.name(i)}: {len(text)} characters, the limit is {limits.max_text_chars}; split the text"

@@ -153,6 +153,7 @@ class Catalogue(Generic[C]):
             host.caller,
             found,
             max_backlog_tokens=host.max_backlog_tokens,
+            batch_tokens=host.batch_tokens,
         )
 
     def _known(self, name: str) -> Served[C] | None:

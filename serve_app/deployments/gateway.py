@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from serve_app.api.gateway import (
     CallOptions,
+    Capacity,
     Embedded,
     HybridEmbedded,
     ModelState,
@@ -27,7 +28,7 @@ from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.ranking import Rerankers
 from serve_app.deployments.readiness import STATE_S, reason_not_ready, state_of
 from serve_app.deployments.served import Served, count, refuse_long, refuse_many_tokens
-from serve_app.deployments.turns import look_up
+from serve_app.deployments.turns import LIST_THREADS, look_up
 from serve_app.domain.embeddings import DENSE, EncodedBatch, Float32
 from serve_app.domain.errors import ConflictError, DeadlineError, InvalidInputError, QueueFullError
 from serve_app.domain.limits import Limits
@@ -39,6 +40,7 @@ from serve_app.models.tokenizer import Tokenised
 _HYBRID = frozenset({Capability.DENSE, Capability.SPARSE, Capability.COLBERT})
 _SPARSE = frozenset({Capability.SPARSE})
 _STATES = frozenset({Capability.DENSE, Capability.TOKEN_STATES})
+_CAPACITY = Capacity(max_concurrent_requests=1, tokenization_workers=LIST_THREADS)
 _INLINE_WEIGHTS = 4000  # about a millisecond of naming
 
 T = TypeVar("T")
@@ -54,8 +56,10 @@ class ServeGateway:
         models_dir: Path,
         limits: Limits,
         metrics: IngressMetrics,
+        capacity: Capacity = _CAPACITY,
     ) -> None:
         """Takes the served models, the default one first."""
+        self.capacity = capacity
         self._models_dir = models_dir
         self._models = models
         self._rerankers = rerankers

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from serve_app.api.application import create_app
 from serve_app.api.auth import Access
 from serve_app.api.door import Door
+from serve_app.api.gateway import Capacity
 from serve_app.deployments import stopping
 from serve_app.deployments.address import host, is_loopback
 from serve_app.deployments.banner import announce
@@ -29,7 +30,7 @@ from serve_app.deployments.ranking import Rerankers
 from serve_app.deployments.rates import SharedRates
 from serve_app.deployments.reranker import Reranker
 from serve_app.deployments.served import Served
-from serve_app.deployments.turns import look_up
+from serve_app.deployments.turns import LIST_THREADS, look_up
 from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.embeddings import DENSE
 from serve_app.models.source import find_model
@@ -80,7 +81,8 @@ class Ingress:
             settings.limits.max_request_tokens,
             self._metrics,
         )
-        self._gateway = ServeGateway(embedders, rankers, settings.models_dir, settings.limits, self._metrics)
+        capacity = Capacity(settings.ingress.max_ongoing_requests, LIST_THREADS)
+        self._gateway = ServeGateway(embedders, rankers, settings.models_dir, settings.limits, self._metrics, capacity)
         self._jobs = TrackerJobs(
             settings.training,
             settings.models,
@@ -105,8 +107,13 @@ class Ingress:
     def _served(self, model: ModelSettings, caller: C) -> Served[C]:
         source = find_model(model.name, self._settings.models_dir, family=model.family, weights=False)
         can = source.profile.capabilities
-        most = model.batching.max_backlog_tokens
-        return Served(source, can & DENSE if model.dense_only else can, caller, max_backlog_tokens=most)
+        return Served(
+            source,
+            can & DENSE if model.dense_only else can,
+            caller,
+            max_backlog_tokens=model.batching.max_backlog_tokens,
+            batch_tokens=lambda device: model.batching.for_device(device)[0],
+        )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray Serve after the constructor."""

@@ -37,6 +37,7 @@ class Served(Generic[C]):
         fine_tune: FineTune | None = None,
         *,
         max_backlog_tokens: int | None = None,
+        batch_tokens: Callable[[str], int] | None = None,
     ) -> None:
         """Reads the tokenizer.
 
@@ -46,12 +47,14 @@ class Served(Generic[C]):
             caller: Calls its replicas.
             fine_tune: What it is, if it is one.
             max_backlog_tokens: Tokens that may wait for one replica, where that is known.
+            batch_tokens: Gives the padded tokens of one forward on a device, where that is known.
         """
         self.source = source
         self.capabilities = capabilities
         self.caller = caller
         self.fine_tune = fine_tune
         self.max_backlog_tokens = max_backlog_tokens
+        self.batch_tokens = batch_tokens
         self.tokenizer = TextTokenizer.of(source)
 
     @property
@@ -81,6 +84,7 @@ class Served(Generic[C]):
             metrics=told.manifest.get("metrics") if told else None,
             pooling=self.source.pooling.value,
             max_backlog_tokens=self.max_backlog_tokens,
+            max_batch_tokens=self.batch_tokens(replica.device) if self.batch_tokens and replica else None,
         )
 
     async def tokenise(

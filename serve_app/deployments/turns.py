@@ -19,8 +19,10 @@ from serve_app.domain.ragged import cuts
 
 _SLICE = 64 * 1024  # characters, some 25 ms of tokenising; or token ids, some 3 ms of looking through them
 
+LIST_THREADS = 4
+
 _look_ups = ThreadPoolExecutor(2, thread_name_prefix="look-up")
-_lists = ThreadPoolExecutor(4, thread_name_prefix="list")
+_lists = ThreadPoolExecutor(LIST_THREADS, thread_name_prefix="list")
 
 P = ParamSpec("P")
 T = TypeVar("T")

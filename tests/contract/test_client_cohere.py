@@ -92,9 +92,9 @@ def test_the_first_versions_client_reranks_and_gets_documents_back(service: Serv
 def test_what_is_wrong_is_of_the_clients_own_classes_and_names_the_field(client: cohere.ClientV2) -> None:
     with pytest.raises(cohere.NotFoundError, match="embed-v4"):
         client.embed(model="embed-v4.0", texts=["a"], input_type="search_query")
-    with pytest.raises(cohere.UnprocessableEntityError, match=r"texts\[1\]"):
-        client.embed(model=STARTER, texts=["a", " "], input_type="search_query")
-    with pytest.raises(cohere.UnprocessableEntityError, match="2048"):
+    with pytest.raises(cohere.BadRequestError, match=r"texts\[1\]"):
+        client.embed(model=STARTER, texts=["a", ""], input_type="search_query")
+    with pytest.raises(cohere.BadRequestError, match="2048"):
         client.embed(model=STARTER, texts=["a"] * 2049, input_type="search_query")
     with pytest.raises(cohere.BadRequestError, match=M3):
         client.rerank(model=STARTER, query=QUERY, documents=PASSAGES)

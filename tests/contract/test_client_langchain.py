@@ -39,7 +39,7 @@ def test_with_openais_defaults_it_sends_token_ids_which_are_refused_and_not_read
     )
     monkeypatch.setattr(tiktoken, "get_encoding", lambda _: by_bytes)  # its own has to be downloaded
     embeddings = OpenAIEmbeddings(model=STARTER, base_url=f"{service.url}/v1", api_key="any")
-    with pytest.raises(openai.UnprocessableEntityError, match="another vocabulary"):
+    with pytest.raises(openai.BadRequestError, match="another vocabulary"):
         embeddings.embed_documents(PASSAGES)
 
 

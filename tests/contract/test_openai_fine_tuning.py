@@ -154,13 +154,13 @@ def test_refusals_are_the_exceptions_of_the_client(client: openai.OpenAI) -> Non
     with pytest.raises(openai.NotFoundError, match="training_file: no file"):
         client.fine_tuning.jobs.create(model=E5_TINY, training_file=NOBODYS)
     upload = client.files.create(file=("chat.jsonl", b'{"messages": []}\n'), purpose="fine-tune")
-    with pytest.raises(openai.UnprocessableEntityError) as refusal:
+    with pytest.raises(openai.BadRequestError) as refusal:
         client.fine_tuning.jobs.create(model=E5_TINY, training_file=upload.id)
     assert refusal.value.param == "training_file"
     with pytest.raises(openai.NotFoundError, match="no model"):
         pairs = client.files.create(file=("pairs.tsv", pair_lines(8).encode()), purpose="fine-tune")
         client.fine_tuning.jobs.create(model="gpt-4o-mini", training_file=pairs.id)
-    with pytest.raises(openai.UnprocessableEntityError, match="purpose"):
+    with pytest.raises(openai.BadRequestError, match="purpose"):
         client.files.create(file=b"q\tp\n", purpose="batch")
     with pytest.raises(openai.NotFoundError):
         client.fine_tuning.jobs.retrieve("ftjob-nobody")

@@ -15,7 +15,7 @@ from tests.contract.test_openapi import CHECKS, EXCLUDED, SCHEMATHESIS
 from tests.keyed import ADMIN, USE
 from tests.service import Service
 
-COMPUTING = "embed|rerank|vectorize|similarity|tokenize"
+COMPUTING = "embed|rerank|score|vectorize|similarity|tokenize|decode"
 REFUSABLE = [check for check in CHECKS if check != "unsupported_method"]  # a stranger gets 401 before any 405
 
 

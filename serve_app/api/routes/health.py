@@ -39,6 +39,7 @@ def health_router(gateway: Gateway) -> APIRouter:
     router = APIRouter(tags=["health"])
     shared = _SharedCheck(gateway)
 
+    @router.get("/ping", response_model=Alive, summary="The same as /livez, for balancers that ask there")
     @router.get("/livez", response_model=Alive, summary="Does this process answer?")
     async def livez() -> Response:
         """Always 200 while the process runs."""

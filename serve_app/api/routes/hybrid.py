@@ -28,7 +28,10 @@ def hybrid_router(gateway: Gateway, limits: Limits) -> APIRouter:
         texts = single_text(request.text, limits)
         options = options_of(request, wanted_timeout, limits)
         with naming(texts):
-            return single_hybrid_reply(await gateway.encode(texts.values, options, colbert=request.return_colbert))
+            embedded = await gateway.encode(
+                texts.values, options, colbert=request.return_colbert, by_id=request.sparse_format == "ids"
+            )
+        return single_hybrid_reply(embedded)
 
     @router.post(
         "/vectorize-batch-hybrid",
@@ -55,7 +58,9 @@ def hybrid_router(gateway: Gateway, limits: Limits) -> APIRouter:
                 return binary_reply(np.empty((0, 0)), dtype, lengths=[])
             return json_reply({"hybrid_vectors": {} if isinstance(request.items, dict) else []})
         with naming(texts):
-            embedded = await gateway.encode(texts.values, options, colbert=request.return_colbert)
+            embedded = await gateway.encode(
+                texts.values, options, colbert=request.return_colbert, by_id=request.sparse_format == "ids"
+            )
         if dtype is not None and embedded.colbert is not None:
             return colbert_reply(embedded.colbert, dtype, truncated=embedded.truncated)
         return hybrid_reply(embedded, texts.ids)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from serve_app.api.gateway import Gateway
+from serve_app.api.gateway import Gateway, ModelState
 from serve_app.api.jobs_gateway import JobsGateway
+from serve_app.api.model_deletion import IN_USE, delete_model
 from serve_app.api.problems import Problem
 from serve_app.api.replies import json_reply
+from serve_app.api.routes.openai import openai_model
 from serve_app.api.schemas.models import Model, Models
-from serve_app.domain.errors import ConflictError, ModelNotFoundError
+from serve_app.domain.errors import ModelNotFoundError
 
 
 def models_router(gateway: Gateway, jobs: JobsGateway) -> APIRouter:
@@ -21,8 +24,10 @@ def models_router(gateway: Gateway, jobs: JobsGateway) -> APIRouter:
 
     @router.get("/models", response_model=Models, summary="All served models")
     async def models() -> Response:
-        """The default model first."""
-        return json_reply({"models": [asdict(state) for state in await gateway.models()]})
+        """The default model first; `data` is the same as infinity's clients and others read it."""
+        states = await gateway.models()
+        ours, data = [asdict(state) for state in states], [_listed(state) for state in states]
+        return json_reply({"object": "list", "models": ours, "data": data})
 
     # a name may hold a slash, as names on the model hub do
     @router.get(
@@ -43,16 +48,19 @@ def models_router(gateway: Gateway, jobs: JobsGateway) -> APIRouter:
         status_code=204,
         responses={
             404: {"model": Problem, "description": "There is no fine-tune of this name."},
-            409: {"model": Problem, "description": "It is configured, or the base of another model or of a job."},
+            409: {"model": Problem, "description": IN_USE},
         },
         summary="Delete a fine-tune",
     )
     async def delete(name: str) -> Response:
         """Its name is free at once; requests that are under way are answered."""
-        for record in await jobs.live():
-            if record.base_model == name:
-                raise ConflictError(f"{name!r} is the base of the job {record.id}; cancel that first")
-        await gateway.delete_model(name)
+        await delete_model(name, gateway, jobs)
         return Response(status_code=204)
 
     return router
+
+
+def _listed(state: ModelState) -> dict[str, Any]:
+    """A model as infinity's clients list it: they refuse any other owner than their own service."""
+    listed = {key: value for key, value in openai_model(state).items() if key != "owned_by"}
+    return {**listed, "stats": {}, "backend": "torch", "capabilities": list(state.serves)}

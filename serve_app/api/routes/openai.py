@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
 from fastapi.responses import Response, StreamingResponse
 
 from serve_app.api.binary import BINARY, AcceptHeader, binary_dtype, binary_reply
-from serve_app.api.body import StrictRoute
+from serve_app.api.dialects.fields import InputType, role_of
+from serve_app.api.dialects.tolerant import TolerantRoute
 from serve_app.api.gateway import Gateway, ModelState
 from serve_app.api.inputs import are_ids, embed_inputs
-from serve_app.api.options import TimeoutHeader, options_of, prove_dimensions
-from serve_app.api.problems import OPENAI_ERRORS
-from serve_app.api.quantised import as_base64, shortened
+from serve_app.api.jobs_gateway import JobsGateway
+from serve_app.api.model_deletion import IN_USE, delete_model
+from serve_app.api.options import TimeoutHeader, prove_dimensions, tolerant_options
+from serve_app.api.problems import OPENAI_ERRORS, OpenAIProblem
+from serve_app.api.quantised import FORMS, as_base64, require_normalized, shortened
 from serve_app.api.replies import dumps, json_reply, piece_rows, truncation_headers
-from serve_app.api.schemas.openai import EmbeddingsReply, EmbeddingsRequest, InputType, OpenAIModel, OpenAIModels
+from serve_app.api.schemas.openai import (
+    EmbeddingsReply,
+    EmbeddingsRequest,
+    OpenAIModel,
+    OpenAIModelDeleted,
+    OpenAIModels,
+)
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import InvalidInputError, ModelNotFoundError
 from serve_app.domain.limits import Limits
-from serve_app.domain.profiles import TextRole
 
 _OWNER = "retrieval-model-server"
 
@@ -32,10 +41,16 @@ InputTypeHeader = Annotated[
 ]
 
 
-def openai_router(gateway: Gateway, limits: Limits) -> APIRouter:
+def openai_router(gateway: Gateway, jobs: JobsGateway, limits: Limits) -> APIRouter:
     """The routes over a gateway."""
-    router = APIRouter(tags=["OpenAI"], route_class=StrictRoute)
+    router = APIRouter(tags=["OpenAI"], route_class=TolerantRoute)
 
+    @router.post(
+        "/embeddings",
+        response_model=EmbeddingsReply,
+        responses=OPENAI_ERRORS | BINARY,
+        summary="The same as /v1/embeddings",
+    )
     @router.post(
         "/v1/embeddings",
         response_model=EmbeddingsReply,
@@ -50,18 +65,21 @@ def openai_router(gateway: Gateway, limits: Limits) -> APIRouter:
     ) -> Response:
         """Embeds one or many texts, by default as passages."""
         dtype = binary_dtype(accept)
+        if dtype is not None and request.output_dtype not in {"float", "base64"}:
+            raise InvalidInputError("header Accept: bytes are for floats alone; leave out output_dtype")
+        require_normalized(request.output_dtype, "output_dtype", normalize=request.normalize)
         input_type = request.input_type or header_type
         if input_type is not None and are_ids(request.input):
             raise InvalidInputError("input_type: token ids are taken as they are; leave it out")
-        role, options = TextRole(input_type or TextRole.PASSAGE), options_of(request, wanted_timeout, limits)
+        options = replace(tolerant_options(request, wanted_timeout, limits), normalize=request.normalize)
         await prove_dimensions(gateway, options, request.dimensions)
-        embedded = await embed_inputs(gateway, request.input, role, options, limits, field="input")
-        vectors = shortened(embedded.vectors, request.dimensions)
+        embedded = await embed_inputs(gateway, request.input, role_of(input_type), options, limits, field="input")
+        vectors = shortened(embedded.vectors, request.dimensions, normalize=request.normalize)
         if dtype is not None:
             return binary_reply(vectors, dtype, truncated=embedded.truncated)
         usage = {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}
         return StreamingResponse(
-            _pieces(vectors, request.encoding_format, {"model": embedded.model, "usage": usage}),
+            _pieces(vectors, _form(request), {"model": embedded.model, "usage": usage}),
             headers=truncation_headers(embedded.truncated),
             media_type="application/json",
         )
@@ -69,7 +87,7 @@ def openai_router(gateway: Gateway, limits: Limits) -> APIRouter:
     @router.get("/v1/models", response_model=OpenAIModels, summary="All served models, as OpenAI lists them")
     async def models() -> Response:
         """The default model first."""
-        return json_reply({"object": "list", "data": [_model(state) for state in await gateway.models()]})
+        return json_reply({"object": "list", "data": [openai_model(state) for state in await gateway.models()]})
 
     @router.get(
         "/v1/models/{id:path}",
@@ -81,26 +99,45 @@ def openai_router(gateway: Gateway, limits: Limits) -> APIRouter:
         """What is known of one model."""
         for state in await gateway.models():
             if state.name == id:
-                return json_reply(_model(state))
+                return json_reply(openai_model(state))
         raise ModelNotFoundError(f"no model {id!r} is served; GET /v1/models lists those that are")
+
+    @router.delete(
+        "/v1/models/{id:path}",
+        response_model=OpenAIModelDeleted,
+        responses={404: OPENAI_ERRORS[404], 409: {"model": OpenAIProblem, "description": IN_USE}},
+        summary="Delete a fine-tune, as OpenAI does",
+    )
+    async def delete(id: str) -> Response:
+        """Its name is free at once; requests that are under way are answered."""
+        await delete_model(id, gateway, jobs)
+        return json_reply({"id": id, "object": "model", "deleted": True})
 
     return router
 
 
-async def _pieces(vectors: Float32, encoding: Literal["float", "base64"], tail: dict[str, Any]) -> AsyncIterator[bytes]:
+def _form(request: EmbeddingsRequest) -> Callable[[Float32], Any]:
+    """What turns vectors into what is sent of each of them."""
+    form = FORMS[request.output_dtype]
+    if request.encoding_format == "float" or request.output_dtype == "base64":
+        return form
+    return lambda vectors: as_base64(form(vectors))
+
+
+async def _pieces(vectors: Float32, form: Callable[[Float32], Any], tail: dict[str, Any]) -> AsyncIterator[bytes]:
     """The reply in pieces that hold the event loop for a moment only."""
     yield b'{"object":"list","data":['
     step = piece_rows(vectors)
     for start in range(0, len(vectors), step):
-        part = vectors[start : start + step]
-        rows = as_base64(part) if encoding == "base64" else list(part)
+        rows = list(form(vectors[start : start + step]))
         items = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows, start)]
         yield (b"," if start else b"") + dumps(items)[1:-1]
         await asyncio.sleep(0)
     yield b"]," + dumps(tail)[1:]
 
 
-def _model(state: ModelState) -> dict[str, Any]:
+def openai_model(state: ModelState) -> dict[str, Any]:
+    """A served model as OpenAI's clients read it."""
     made = {"created": _unix_time(state.created), "owned_by": _OWNER, "parent": state.base}
     return {"id": state.name, "object": "model", **made}
 

@@ -25,7 +25,7 @@ _BYTES = "application/octet-stream"
 _ERRORS: Responses = {
     status: {"model": OpenAIProblem, "description": text}
     for status, text in {
-        422: "The form or a parameter breaks the schema or a limit.",
+        400: "The form or a parameter breaks the schema or a limit.",
         503: "The folder of the files can not be used.",
     }.items()
 }

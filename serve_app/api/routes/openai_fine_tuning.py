@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, Query
 from fastapi import Request as HttpRequest
 from fastapi.responses import Response
 
-from serve_app.api.body import StrictRoute, take_body
+from serve_app.api.body import take_body
+from serve_app.api.dialects.tolerant import TolerantRoute
 from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.openai_jobs import openai_checkpoints, openai_event, openai_job
 from serve_app.api.openai_orders import openai_order_of, under_their_names
@@ -36,12 +37,12 @@ def _problem(description: str) -> dict[str, Any]:
 
 
 _ERRORS: Responses = {
-    422: _problem("The body or a parameter breaks the schema or a limit; of files, there is nothing to learn from."),
+    400: _problem("The body or a parameter breaks the schema or a limit; of files, there is nothing to learn from."),
     503: _problem("The job folders can not be written, or the job tracker does not answer."),
 }
 _NOT_FOUND: Responses = {404: _problem("No job has this id.")}
 _CREATE: Responses = {
-    400: _problem("Q-LoRA can not run here, or not on this model."),
+    400: _problem("The body breaks the schema or a limit, there is nothing to learn from, or Q-LoRA cannot run here."),
     404: _problem("No served model or no uploaded file has this name."),
     409: _problem("The result's name is taken, by a model or by a job that has not ended."),
     413: _problem("The body is larger than the limit."),
@@ -53,7 +54,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 
 def openai_fine_tuning_router(jobs: JobsGateway, limits: FineTuneLimits) -> APIRouter:
     """The routes over a gateway."""
-    router = APIRouter(tags=["OpenAI"], route_class=StrictRoute, responses=_ERRORS)
+    router = APIRouter(tags=["OpenAI"], route_class=TolerantRoute, responses=_ERRORS)
 
     async def body_of(record: JobRecord) -> dict[str, Any]:
         return openai_job(record, (await jobs.specs([record.id])).get(record.id))

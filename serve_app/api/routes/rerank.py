@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,14 @@ import orjson
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from serve_app.api.body import StrictRoute
+from serve_app.api.dialects.tolerant import TolerantRoute
 from serve_app.api.gateway import CallOptions, Gateway, Ranked
 from serve_app.api.options import TimeoutHeader, known_name, options_of
-from serve_app.api.problems import ERRORS, OPENAI_ERRORS
+from serve_app.api.problems import ERRORS, OPENAI_ERRORS, RERANK_ERRORS
+from serve_app.api.rankings import BATCH_SIZE, document_texts, ranking_options, wants_normalized
 from serve_app.api.replies import json_reply
 from serve_app.api.schemas.rerank import (
     AnyRerankRequest,
-    DocumentText,
     ExplainReply,
     ExplainRequest,
     RankedText,
@@ -33,43 +34,45 @@ from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.limits import Limits
 
-_BATCH_SIZE = 12  # candidates in one forward, where the client has no say
-
 
 def rerank_router(gateway: Gateway, limits: Limits) -> APIRouter:
     """The routes over a gateway."""
-    router = APIRouter(tags=["reranking"], route_class=StrictRoute)
+    router = APIRouter(tags=["reranking"], route_class=TolerantRoute)
 
     @router.post(
         "/rerank",
         response_model=RerankReply | RerankDocumentsReply | list[RankedText],
-        responses=ERRORS,
+        responses=RERANK_ERRORS,
         summary="Scores for a query",
     )
     async def rerank(request: AnyRerankRequest, wanted_timeout: TimeoutHeader = None) -> Response:
         """With `candidates` one score for each, in their order; with `documents` or `texts` results sorted by score."""
-        options = options_of(request, wanted_timeout, limits)
         if isinstance(request, RerankRequest):
-            return await _scores(gateway, request, options, limits)
+            return await _scores(gateway, request, options_of(request, wanted_timeout, limits), limits)
         if isinstance(request, RerankTextsRequest):
+            options = ranking_options(request, wanted_timeout, limits, truncate=False)
             return await _ranked_texts(gateway, request, options, limits)
-        return await _results(gateway, request, options, limits)
+        return await _results(gateway, request, wanted_timeout, limits, "2")
 
     @router.post(
         "/v1/rerank",
         response_model=RerankDocumentsReply,
         responses=OPENAI_ERRORS,
-        summary="Rerank as Jina's and Cohere's clients do",
+        summary="Rerank as Jina's, Voyage's and Cohere's v1 clients do",
     )
+    async def rerank_v1(request: RerankDocumentsRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+        """Documents sorted by their score for a query."""
+        return await _results(gateway, request, wanted_timeout, limits, "1")
+
     @router.post(
         "/v2/rerank",
         response_model=RerankDocumentsReply,
         responses=OPENAI_ERRORS,
         summary="Rerank as Cohere's v2 clients do",
     )
-    async def rerank_documents(request: RerankDocumentsRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+    async def rerank_v2(request: RerankDocumentsRequest, wanted_timeout: TimeoutHeader = None) -> Response:
         """Documents sorted by their score for a query."""
-        return await _results(gateway, request, options_of(request, wanted_timeout, limits), limits)
+        return await _results(gateway, request, wanted_timeout, limits, "2")
 
     @router.post("/rerank/explain", response_model=ExplainReply, responses=ERRORS, summary="Where a score comes from")
     async def explain(request: ExplainRequest, wanted_timeout: TimeoutHeader = None) -> Response:
@@ -112,23 +115,38 @@ async def _scores(gateway: Gateway, request: RerankRequest, options: CallOptions
     return json_reply({"scores": ranked.scores}, truncated=ranked.truncated)
 
 
-async def _results(gateway: Gateway, request: RerankDocumentsRequest, options: CallOptions, limits: Limits) -> Response:
-    documents = [d if isinstance(d, str) else d.text for d in request.documents]
-    texts = candidate_texts(request.query, documents, limits, field="documents")
+async def _results(
+    gateway: Gateway, request: RerankDocumentsRequest, header: str | None, limits: Limits, version: str
+) -> Response:
+    options = ranking_options(request, header, limits)
+    documents = document_texts(request.documents, request.rank_fields)
+    texts = candidate_texts(request.query, documents, limits, field="documents", blank=True)
     if documents:
         with naming(texts):
             ranked = await gateway.rerank(
-                request.query, documents, options, batch_size=request.batch_size, normalize=True
+                request.query, documents, options, batch_size=request.batch_size, normalize=wants_normalized(request)
             )
     else:
         ranked = Ranked(await known_name(gateway, options, "rerank"), np.empty(0, np.float32), 0)
-    results = [_result(request, index, ranked.scores) for index in best_first(ranked.scores)[: request.top_n]]
+    best = best_first(ranked.scores)[: request.top_n]
+    places = [{"index": index, "relevance_score": ranked.scores[index]} for index in best]
+    results = places
+    if request.return_documents:
+        results = [
+            place | {"document": _given_back(request.documents, i)} for place, i in zip(places, best, strict=True)
+        ]
     reply = {
         "id": str(uuid.uuid4()),
+        "object": "rerank",
         "model": ranked.model,
         "results": results,
-        "usage": {"total_tokens": ranked.tokens},
-        "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
+        "data": places,
+        "usage": {"prompt_tokens": ranked.tokens, "total_tokens": ranked.tokens},
+        "meta": {
+            "api_version": {"version": version},
+            "billed_units": {"search_units": 1},
+            "tokens": {"input_tokens": ranked.tokens, "output_tokens": 0},
+        },
     }
     return json_reply(reply, truncated=ranked.truncated)
 
@@ -136,18 +154,18 @@ async def _results(gateway: Gateway, request: RerankDocumentsRequest, options: C
 async def _ranked_texts(
     gateway: Gateway, request: RerankTextsRequest, options: CallOptions, limits: Limits
 ) -> Response:
-    texts = candidate_texts(request.query, request.texts, limits, field="texts")
+    texts = candidate_texts(request.query, request.texts, limits, field="texts", blank=True)
     if not texts.values:
         await known_name(gateway, options, "rerank")
         return json_reply([])
     with naming(texts):
         ranked = await gateway.rerank(
-            request.query, request.texts, options, batch_size=_BATCH_SIZE, normalize=not request.raw_scores
+            request.query, request.texts, options, batch_size=BATCH_SIZE, normalize=wants_normalized(request)
         )
     results = [
         {"index": index, "score": ranked.scores[index]}
         | ({"text": request.texts[index]} if request.return_text else {})
-        for index in best_first(ranked.scores)
+        for index in best_first(ranked.scores)[: request.top_n]
     ]
     return json_reply(results, truncated=ranked.truncated)
 
@@ -157,21 +175,15 @@ def best_first(scores: Float32) -> list[int]:
     return [int(index) for index in np.argsort(-scores, kind="stable")]
 
 
-def _result(request: RerankDocumentsRequest, index: int, scores: Float32) -> dict[str, Any]:
-    result: dict[str, Any] = {"index": index, "relevance_score": scores[index]}
-    if request.return_documents:
-        result["document"] = _given_back(request.documents[index], index)
-    return result
-
-
-def _given_back(document: str | DocumentText, index: int) -> dict[str, str] | orjson.Fragment:
+def _given_back(documents: Sequence[str | dict[str, Any]], index: int) -> dict[str, str] | orjson.Fragment:
     """A document as it came; orjson refuses what it may hold: long integers, half a surrogate pair, deep nesting."""
+    document = documents[index]
     if isinstance(document, str):
         return {"text": document}
     try:
-        return orjson.Fragment(json.dumps({"text": document.text, **(document.model_extra or {})}, allow_nan=False))
+        return orjson.Fragment(json.dumps(document, allow_nan=False))
     except (ValueError, RecursionError):
         raise InvalidInputError(
-            f"documents[{index}]: holds NaN, infinity or too deep a nesting and can not be given back; "
+            f"documents[{index}]: holds NaN, infinity or too deep a nesting and cannot be given back; "
             f"leave it out, or do without return_documents"
         ) from None

@@ -4,52 +4,56 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from serve_app.api.schemas.native import Request, Text
+from serve_app.api.dialects.fields import OBJECT_SCHEMA, TEXT_SCHEMA, ForeignText, TolerantEmbeddingOptions, texts_of
+from serve_app.api.dialects.tolerant import names
 from serve_app.domain.limits import MOST_TEXTS
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
-InputType = Literal["search_query", "search_document", "classification", "clustering"]
-Truncate = Literal["NONE", "END"]
 
-_INPUT_TYPE = "Documents are read as passages; queries, and texts to classify or cluster, as queries."
-_TYPES = "int8 is round(127 x), uint8 that plus 128; ubinary as numpy.packbits."
-_TRUNCATE = "Cut texts over the model's token limit at their end, or refuse them."
+_TYPES = "int8 is round(127 x), uint8 that plus 128; ubinary as numpy.packbits, binary that minus 128."
+_PARTS_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "content": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+                "required": ["type", "text"],
+            },
+            "minItems": 1,
+        }
+    },
+    "required": ["content"],
+}
+_TEXTS_SCHEMA = {
+    "type": "array",
+    "items": {"anyOf": [TEXT_SCHEMA, OBJECT_SCHEMA, _PARTS_SCHEMA]},
+    "minItems": 1,
+    "maxItems": MOST_TEXTS,
+}
 
 
-class CohereTexts(Request):
-    """What the requests of both versions have in common."""
-
-    model: str | None = Field(None, description="A served name; the default model if absent.")
-    texts: Annotated[list[Text], Field(max_length=MOST_TEXTS, json_schema_extra={"minItems": 1})]
-
-
-class CohereEmbedRequest(CohereTexts):
+class CohereEmbedRequest(TolerantEmbeddingOptions):
     """Texts, what they are for, and the forms that their vectors are wanted in."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"texts": ["cron runs jobs."], "input_type": "search_document"}]}
     )
 
-    input_type: InputType = Field(description=_INPUT_TYPE)
-    embedding_types: list[EmbeddingType] = Field(["float"], min_length=1, description=_TYPES)
-    output_dimension: int | None = Field(
-        None, ge=1, description="Give only the first so many numbers of each vector, L2-normalised again."
+    texts: Annotated[
+        list[ForeignText],
+        Field(max_length=MOST_TEXTS),
+        BeforeValidator(texts_of, json_schema_input_type=Annotated[Any, WithJsonSchema(_TEXTS_SCHEMA)]),
+    ] = Field(
+        validation_alias=names("texts", "inputs"), description="Texts; `inputs` may also be objects with text parts."
     )
-    truncate: Truncate = Field("END", description=_TRUNCATE)
-
-
-class CohereV1EmbedRequest(CohereTexts):
-    """As the v2 request, but nearly everything may be left out, or be null."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["cron runs jobs."]}]})
-
-    input_type: InputType | None = Field(None, description=_INPUT_TYPE + " If absent, passages.")
     embedding_types: Annotated[list[EmbeddingType], Field(min_length=1)] | None = Field(
-        None, description=_TYPES + " If absent, the vectors are a plain list of numbers."
+        None,
+        description=_TYPES + " If absent, v2 gives floats by type, v1 a plain list of vectors.",
     )
-    truncate: Truncate | None = Field(None, description=_TRUNCATE + " If absent, END.")
 
 
 class CohereEmbeddings(BaseModel):

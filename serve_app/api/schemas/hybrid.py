@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.api.schemas.native import EncodingOptions, Items, Text
@@ -9,16 +11,26 @@ from serve_app.api.schemas.native import EncodingOptions, Items, Text
 _COLBERT = "Also give the ColBERT vectors, one for each token: about 4 KB a token as numbers, more as JSON."
 
 
-class HybridRequest(EncodingOptions):
+class HybridOptions(EncodingOptions):
+    """What every hybrid request may also say."""
+
+    return_colbert: bool = Field(False, description=_COLBERT)
+    sparse_format: Literal["tokens", "ids"] = Field(
+        "tokens",
+        description="Sparse weights by the token's text, or as `indices` and `values`, one entry for each token id, as "
+        "vector databases take them.",
+    )
+
+
+class HybridRequest(HybridOptions):
     """One text."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"text": "how do I rotate a log file?"}]})
 
     text: Text
-    return_colbert: bool = Field(False, description=_COLBERT)
 
 
-class HybridBatchRequest(EncodingOptions):
+class HybridBatchRequest(HybridOptions):
     """Many texts, in one of three forms."""
 
     model_config = ConfigDict(
@@ -26,14 +38,20 @@ class HybridBatchRequest(EncodingOptions):
     )
 
     items: Items = Field(description="A list of strings, an object {id: text}, or a list of {id, text}.")
-    return_colbert: bool = Field(False, description=_COLBERT)
+
+
+class SparseById(BaseModel):
+    """Weights by token id, in the order of the ids; special tokens have none."""
+
+    indices: list[int]
+    values: list[float]
 
 
 class HybridVector(BaseModel):
     """All representations of one text."""
 
     dense: list[float] = Field(description="L2-normalised.")
-    sparse: dict[str, float] = Field(description="Weight by token; tokens without weight are left out.")
+    sparse: dict[str, float] | SparseById = Field(description="Weight by token; tokens without weight are left out.")
     colbert: list[list[float]] | None = Field(description="One L2-normalised vector for each token but the first.")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from pydantic import BaseModel, Field
 
 
@@ -27,9 +29,24 @@ class Model(BaseModel):
     max_backlog_tokens: int | None = Field(
         None, description="Tokens that may wait for one of its replicas; beyond that it refuses more (429)."
     )
+    max_batch_tokens: int | None = Field(None, description="Padded tokens of one forward.")
+
+
+class ListedModel(BaseModel):
+    """One served model as infinity's clients list it."""
+
+    id: str
+    object: Literal["model"]
+    created: int = Field(description="Of a fine-tune: when, in Unix seconds; else 0.")
+    parent: str | None = Field(description="Of a fine-tune: the model that was tuned.")
+    stats: dict[str, Any]
+    backend: str
+    capabilities: list[str]
 
 
 class Models(BaseModel):
     """All served models: the default first, the other configured ones, fine-tunes."""
 
+    object: Literal["list"]
     models: list[Model]
+    data: list[ListedModel] = Field(description="The same as other services' clients read it.")

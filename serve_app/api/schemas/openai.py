@@ -6,13 +6,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serve_app.api.dialects.fields import TolerantEmbeddingOptions
+from serve_app.api.dialects.tolerant import names
 from serve_app.api.schemas.inputs import Inputs
-from serve_app.api.schemas.native import EncodingOptions
-
-InputType = Literal["query", "passage"]
 
 
-class EmbeddingsRequest(EncodingOptions):
+class EmbeddingsRequest(TolerantEmbeddingOptions):
     """One text or several, as text or as token ids of the model's own vocabulary."""
 
     model_config = ConfigDict(
@@ -26,11 +25,11 @@ class EmbeddingsRequest(EncodingOptions):
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="Numbers, or the base64 text of little-endian float32."
     )
-    dimensions: int | None = Field(
-        None, ge=1, description="Give only the first so many numbers of each vector, L2-normalised again."
-    )
-    input_type: InputType | None = Field(
-        None, description="Ours: what the texts are for; passage if absent. Not for token ids."
+    output_dtype: Literal["float", "int8", "uint8", "binary", "ubinary", "base64"] = Field(
+        "float",
+        validation_alias=names("output_dtype", "embedding_type"),
+        description="What a number is sent as. int8: round(127 x), uint8: that plus 128; ubinary: as numpy.packbits, "
+        "binary: that minus 128. base64: as the encoding_format of this name.",
     )
     user: str | None = Field(None, description="Taken from OpenAI's clients and not needed.")
 
@@ -40,7 +39,7 @@ class Embedding(BaseModel):
 
     object: Literal["embedding"]
     index: int
-    embedding: list[float] | str
+    embedding: list[float] | str = Field(description="Numbers, or the base64 text of their little-endian bytes.")
 
 
 class EmbeddingsUsage(BaseModel):
@@ -67,6 +66,14 @@ class OpenAIModel(BaseModel):
     created: int = Field(description="Of a fine-tune: when, in Unix seconds; else 0.")
     owned_by: str
     parent: str | None = Field(description="Of a fine-tune: the model that was tuned.")
+
+
+class OpenAIModelDeleted(BaseModel):
+    """The fine-tune is gone."""
+
+    id: str
+    object: Literal["model"]
+    deleted: Literal[True]
 
 
 class OpenAIModels(BaseModel):

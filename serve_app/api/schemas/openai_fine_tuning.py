@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from serve_app.api.dialects.tolerant import TolerantRequest
 from serve_app.api.schemas.fine_tuning import ModelName
 from serve_app.api.schemas.native import Request
 
@@ -73,7 +74,7 @@ class Method(Request):
     qlora: LoraMethod | None = None
 
 
-class FineTuningJobRequest(Request):
+class FineTuningJobRequest(TolerantRequest):
     """A fine-tune from uploaded files."""
 
     model_config = ConfigDict(

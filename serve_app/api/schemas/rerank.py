@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
+from serve_app.api.dialects.fields import (
+    TEXT_SCHEMA,
+    Flag,
+    ForeignText,
+    MaxTokens,
+    TextOrObject,
+    TolerantOptions,
+    texts_of,
+)
+from serve_app.api.dialects.tolerant import NOTHING, names
 from serve_app.api.schemas.native import EncodingOptions, Text
-from serve_app.api.schemas.tei import TEIOptions
 from serve_app.domain.limits import MOST_TEXTS
 
 _BATCH = "Candidates in one forward, at most."
@@ -34,15 +45,43 @@ class RerankRequest(EncodingOptions):
     normalize: bool = Field(True, description=_NORMALIZE)
 
 
-class DocumentText(BaseModel):
-    """A document as an object; what it has beside its text is given back and not read."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    text: Text
+def _document(value: Any) -> str | dict[str, Any]:
+    if isinstance(value, str | dict):
+        return value
+    raise PydanticCustomError("document_type", "Input should be a valid string, or an object with a text")
 
 
-class RerankDocumentsRequest(EncodingOptions):
+Document = Annotated[
+    Any,  # what an object has beside its text is given back and not read
+    PlainValidator(_document),
+    WithJsonSchema({"anyOf": [TEXT_SCHEMA, {"type": "object", "additionalProperties": True}]}),
+]
+
+
+class RankingOptions(TolerantOptions):
+    """What every ranking request of other services' clients may also say."""
+
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = dict.fromkeys(
+        ("stream", "candidates", "instruction", "instruct", "prompt", "messages", "images"), NOTHING
+    )
+
+    max_tokens: MaxTokens = Field(
+        None,
+        validation_alias=names("max_tokens_per_doc", "truncate_prompt_tokens", "max_tokens"),
+        description="Longest document in tokens; longer ones are cut. -1 for the model's own limit.",
+    )
+    max_query_tokens: MaxTokens = Field(
+        None,
+        validation_alias=names("max_tokens_per_query", "max_query_tokens"),
+        description="Longest query in tokens; a longer one is cut. -1 for the model's own limit.",
+    )
+    normalize: Flag = Field(
+        True, validation_alias=names("normalize", "use_activation", "activation"), description=_NORMALIZE
+    )
+    raw_scores: Flag = Field(False, description="As normalize: false.")
+
+
+class RerankDocumentsRequest(RankingOptions):
     """A query and its documents, as Cohere's and Jina's clients send them; results come back sorted."""
 
     model_config = ConfigDict(
@@ -57,17 +96,27 @@ class RerankDocumentsRequest(EncodingOptions):
         }
     )
 
-    query: Text
-    documents: list[Text | DocumentText] = Field(max_length=MOST_TEXTS)
-    top_n: int | None = Field(None, ge=1, description="Give only the best so many.")
-    return_documents: bool = Field(False, description="Repeat each document beside its score.")
-    batch_size: int = Field(12, ge=1, le=1_000_000, description=_BATCH)
-    max_tokens_per_doc: int | None = Field(
-        None, ge=1, description="Taken from Cohere's clients and not needed: documents are cut to the model's limit."
+    query: TextOrObject
+    documents: list[Document] = Field(
+        max_length=MOST_TEXTS,
+        validation_alias=names("documents", "passages"),
+        description="Texts, or objects with `text`, `content` or `page_content`, or with the `rank_fields`.",
     )
+    top_n: int | None = Field(
+        None, ge=1, validation_alias=names("top_n", "top_k"), description="Give only the best so many."
+    )
+    rank_fields: Annotated[list[str], Field(min_length=1, max_length=100)] | None = Field(
+        None, description="Read these fields of documents that are objects, one after the other, a line each."
+    )
+    return_documents: Flag = Field(
+        False,
+        validation_alias=names("return_documents", "return_text"),
+        description="Repeat each document beside its score.",
+    )
+    batch_size: int = Field(12, ge=1, le=1_000_000, description=_BATCH)
 
 
-class RerankTextsRequest(TEIOptions):
+class RerankTextsRequest(RankingOptions):
     """A query and its texts, as clients of text-embeddings-inference send them; results come back sorted."""
 
     model_config = ConfigDict(
@@ -76,10 +125,16 @@ class RerankTextsRequest(TEIOptions):
         }
     )
 
-    query: Text
-    texts: list[Text] = Field(max_length=MOST_TEXTS)
-    raw_scores: bool = Field(False, description="As normalize: false of the other form.")
-    return_text: bool = Field(False, description="Repeat each text beside its score.")
+    query: TextOrObject
+    texts: Annotated[list[ForeignText], Field(max_length=MOST_TEXTS), BeforeValidator(texts_of)]
+    top_n: int | None = Field(
+        None, ge=1, validation_alias=names("top_n", "top_k"), description="Give only the best so many."
+    )
+    return_text: Flag = Field(
+        False,
+        validation_alias=names("return_text", "return_documents"),
+        description="Repeat each text beside its score.",
+    )
 
 
 def _form(body: Any) -> str:
@@ -109,19 +164,29 @@ class RerankResult(BaseModel):
     document: dict[str, Any] | None = None
 
 
-class RerankUsage(BaseModel):
-    """What it cost."""
+class RankingUsage(BaseModel):
+    """What it cost: a document that was sent twice counts twice."""
 
+    prompt_tokens: int
     total_tokens: int
+
+
+class RankedIndex(BaseModel):
+    """One document's place, as Voyage's clients read it."""
+
+    index: int
+    relevance_score: float
 
 
 class RerankDocumentsReply(BaseModel):
     """The documents, best first."""
 
     id: str
+    object: Literal["rerank"]
     model: str
     results: list[RerankResult]
-    usage: RerankUsage
+    data: list[RankedIndex] = Field(description="The same without the documents.")
+    usage: RankingUsage
     meta: dict[str, Any]
 
 

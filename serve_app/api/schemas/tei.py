@@ -2,64 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve_app.api.schemas.inputs import Inputs, TextInputs
-from serve_app.api.schemas.native import EncodingOptions, Request, Text
+from serve_app.api.dialects.fields import (
+    Flag,
+    ForeignText,
+    InputTypeField,
+    TextOrObject,
+    TolerantEmbeddingOptions,
+    TolerantOptions,
+)
+from serve_app.api.dialects.tolerant import TolerantRequest, names
+from serve_app.api.schemas.inputs import Ids, Inputs, TextInputs
 from serve_app.domain.limits import MOST_TEXTS
 
 _PROMPT = (
     "What the texts are for. If absent they are read as they are, and a prefix that the model needs is yours to put."
 )
-
-PromptName = Literal["query", "passage", "document"]
-
-
-class TEIOptions(EncodingOptions):
-    """What TEI's requests have in common."""
-
-    truncate: bool = Field(False, description="Cut texts over the model's token limit instead of refusing.")
-    truncation_direction: Literal["Right", "right"] = Field("Right", description="Texts are cut at their end.")
+_NAMES = names("prompt_name", "input_type", "task", "task_type")
 
 
-class TEIEmbedRequest(TEIOptions):
+class TEIEmbedRequest(TolerantEmbeddingOptions):
     """One text or several, as text or as token ids."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "cron runs jobs.", "prompt_name": "passage"}]})
 
-    inputs: Inputs = Field(description="A text, a list of texts, a list of token ids or a list of such lists.")
-    prompt_name: PromptName | None = Field(None, description=_PROMPT + " Not for token ids.")
-    normalize: Literal[True] = Field(True, description="Vectors are always L2-normalised.")
-    dimensions: int | None = Field(
-        None, ge=1, description="Give only the first so many numbers of each vector, L2-normalised again."
+    inputs: Inputs = Field(
+        validation_alias=names("inputs", "input"),
+        description="A text, a list of texts, a list of token ids or a list of such lists.",
+    )
+    input_type: InputTypeField | None = Field(
+        None, validation_alias=_NAMES, description=_PROMPT + " Not for token ids."
     )
 
 
-class TEISparseRequest(TEIOptions):
-    """One text or several, for sparse vectors."""
+class TEITextsRequest(TolerantOptions):
+    """One text or several, for the states of their tokens or for sparse vectors."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "cron runs jobs."}]})
 
-    inputs: TextInputs = Field(description="A text or a list of texts.")
-    prompt_name: PromptName | None = Field(None, description=_PROMPT)
+    inputs: TextInputs = Field(validation_alias=names("inputs", "input"), description="A text or a list of texts.")
+    prompt_name: InputTypeField | None = Field(None, validation_alias=_NAMES, description=_PROMPT)
 
 
-class Sentences(Request):
+class Sentences(TolerantRequest):
     """A text and those that it is compared with."""
 
-    source_sentence: Text
-    sentences: list[Text] = Field(max_length=MOST_TEXTS - 1, json_schema_extra={"minItems": 1})
+    source_sentence: TextOrObject
+    sentences: list[ForeignText] = Field(max_length=MOST_TEXTS - 1, json_schema_extra={"minItems": 1})
 
 
-class SimilarityParameters(TEIOptions):
+class SimilarityParameters(TolerantOptions):
     """How the texts are read."""
 
-    prompt_name: PromptName | None = Field(None, description=_PROMPT)
+    prompt_name: InputTypeField | None = Field(None, validation_alias=_NAMES, description=_PROMPT)
 
 
-class TEISimilarityRequest(Request):
+class TEISimilarityRequest(TolerantRequest):
     """A text and others, to be compared."""
 
     model_config = ConfigDict(
@@ -73,14 +74,26 @@ class TEISimilarityRequest(Request):
     model: str | None = Field(None, description="A served name, if `parameters` have none; else the default model.")
 
 
-class TEITokenizeRequest(Request):
+class TEITokenizeRequest(TolerantRequest):
     """One text or several, to be taken apart."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "cron runs jobs."}]})
 
     inputs: TextInputs = Field(description="A text or a list of texts.")
-    add_special_tokens: bool = Field(True, description="Give the special tokens around each text, too.")
-    prompt_name: PromptName | None = Field(None, description="Put this prefix in front; it counts for the places.")
+    add_special_tokens: Flag = Field(True, description="Give the special tokens around each text, too.")
+    prompt_name: InputTypeField | None = Field(
+        None, validation_alias=_NAMES, description="Put this prefix in front; it counts for the places."
+    )
+    model: str | None = Field(None, description="A served name; the default model if absent.")
+
+
+class TEIDecodeRequest(TolerantRequest):
+    """Token ids of one text or of several, to be put together again."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [[0, 5, 2]]}]})
+
+    ids: Ids = Field(description="The token ids of a text, or a list of such lists.")
+    skip_special_tokens: Flag = Field(True, description="Leave the special tokens out.")
     model: str | None = Field(None, description="A served name; the default model if absent.")
 
 
@@ -111,7 +124,11 @@ class TEIInfo(BaseModel):
     model_dtype: str | None
     model_type: dict[str, dict[str, str | None]]
     max_input_length: int = Field(description="Tokens of a text.")
+    max_concurrent_requests: int = Field(description="Requests that one HTTP replica has inside at once.")
+    max_batch_tokens: int | None = Field(description="Padded tokens of one forward, where that is known.")
+    max_batch_requests: int | None = Field(description="Texts of one forward; tokens alone bound it.")
     max_client_batch_size: int = Field(description="Texts in a request.")
+    tokenization_workers: int = Field(description="Threads of one HTTP replica that tokenise lists.")
     auto_truncate: bool = Field(description="Whether texts that are too long are cut without being asked to.")
     version: str
     limits: dict[str, Any] = Field(description="Ours: all limits of a request and of the default model.")

@@ -10,6 +10,7 @@ import numpy as np
 
 from serve_app.api.gateway import (
     CallOptions,
+    Capacity,
     Embedded,
     Explained,
     HybridEmbedded,
@@ -18,6 +19,7 @@ from serve_app.api.gateway import (
     Ranked,
     Readiness,
     SparseEmbedded,
+    TokenEmbedded,
     Use,
 )
 from serve_app.domain.embeddings import Float32
@@ -72,6 +74,7 @@ class FakeGateway:
 
     Attributes:
         error: Raised by every call while it is set.
+        options: Of every call that computes.
         truncated: What is reported of every request.
         dimension: Of the vectors.
         readiness_of: The state of each model.
@@ -80,6 +83,8 @@ class FakeGateway:
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
+        self.options: list[CallOptions] = []
+        self.capacity = Capacity(max_concurrent_requests=100, tokenization_workers=2)
         self.asked_ids: list[list[list[int]]] = []
         self.reranks: list[Reranked] = []
         self.deleted: list[str] = []
@@ -92,6 +97,7 @@ class FakeGateway:
 
     async def embed(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> Embedded:
         self.asked.append(Asked(list(texts), role, options.model, options.truncate, options.timeout_s))
+        self.options.append(options)
         if self.error is not None:
             raise self.error
         vectors = np.stack([vector_of(text, self.dimension) for text in texts])
@@ -101,12 +107,20 @@ class FakeGateway:
         self.asked_ids.append([list(row) for row in rows])
         return await self.embed([text_of(row) for row in rows], None, options)
 
-    async def encode(self, texts: Sequence[str], options: CallOptions, *, colbert: bool) -> HybridEmbedded:
+    async def embed_tokens(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> TokenEmbedded:
+        await self.embed(texts, role, options)
+        states = [np.stack([vector_of(word, self.dimension) for word in ["<s>", *text.split()]]) for text in texts]
+        return TokenEmbedded("my-e5", states, 7, self.truncated)
+
+    async def encode(
+        self, texts: Sequence[str], options: CallOptions, *, colbert: bool, by_id: bool = False
+    ) -> HybridEmbedded:
         dense = await self.embed(texts, TextRole.PASSAGE, options)
-        sparse = [dict.fromkeys(text.split(), 0.5) for text in texts]
+        sparse = [] if by_id else [dict.fromkeys(text.split(), 0.5) for text in texts]
+        weights = [[(len(word), 0.5) for word in text.split()] for text in texts] if by_id else None
         rows = [np.stack([vector_of(word, self.dimension) for word in text.split()]) for text in texts]
         return HybridEmbedded(
-            dense.model, dense.vectors, dense.tokens, dense.truncated, sparse, rows if colbert else None
+            dense.model, dense.vectors, dense.tokens, dense.truncated, sparse, rows if colbert else None, weights
         )
 
     async def encode_sparse(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> SparseEmbedded:
@@ -122,10 +136,16 @@ class FakeGateway:
         first = [Token(0, "<s>", True)] if special else []
         return [[*first, Token(len(text), text, False, 0, len(text.encode()))] for text in texts]
 
+    async def decode(self, rows: Sequence[Sequence[int]], model: str | None, *, special: bool) -> Sequence[str]:
+        if self.error is not None:
+            raise self.error
+        return [("<s> " if special else "") + text_of(row) for row in rows]
+
     async def rerank(
         self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
     ) -> Ranked:
         self.reranks.append(Reranked(query, list(candidates), options, batch_size, normalize))
+        self.options.append(options)
         if self.error is not None:
             raise self.error
         return Ranked("my-m3", np.array([score_of(c) for c in candidates], np.float32), 9, self.truncated)

@@ -35,7 +35,7 @@ KEYS = (
     ApiKey("twice", sha256_of(TWICE), requests_per_minute=2),
     ApiKey("frugal", sha256_of(FRUGAL), tokens_per_minute=60),
 )
-OPEN_PATHS = {"/", "/livez", "/readyz", "/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+OPEN_PATHS = {"/", "/livez", "/ping", "/readyz", "/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 JSON = {"Content-Type": "application/json"}
 PAGE = "https://app.example.com"

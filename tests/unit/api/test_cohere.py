@@ -15,6 +15,7 @@ from tests.unit.api.conftest import LIMITS
 from tests.unit.api.fake_gateway import Asked, FakeGateway, vector_of
 
 TEXTS = ["cats", "dogs"]
+TOKENS = {"input_tokens": 7, "output_tokens": 0}
 FORMS = {"int8": as_int8, "uint8": as_uint8, "binary": as_binary, "ubinary": as_ubinary}
 
 
@@ -30,7 +31,7 @@ async def test_the_reply_has_coheres_shape_and_real_usage(client: httpx.AsyncCli
         "model": "my-e5",
         "embeddings": {"float": [[float(str(x)) for x in vector_of(text)] for text in TEXTS]},
         "texts": TEXTS,
-        "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 7}},
+        "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 7}, "tokens": TOKENS},
     }
     assert gateway.asked == [Asked(TEXTS, TextRole.PASSAGE, "my-e5", True, LIMITS.request_timeout_s)]
 
@@ -84,7 +85,7 @@ async def test_fewer_dimensions_are_normalised_again(client: httpx.AsyncClient) 
         ({"input_type": "image"}, "input_type"),
         ({"embedding_types": []}, "embedding_types"),
         ({"embedding_types": ["float", "int4"]}, "embedding_types[1]"),
-        ({"truncate": "START"}, "truncate"),
+        ({"truncate": "MIDDLE"}, "truncate"),
         ({"output_dimension": 5}, "output_dimension"),
         ({"images": ["data:"]}, "images"),
     ],
@@ -93,7 +94,7 @@ async def test_what_breaks_the_schema_or_a_limit_is_named(
     client: httpx.AsyncClient, more: dict[str, Any], param: str
 ) -> None:
     reply = await embed(client, **more)
-    assert (reply.status_code, reply.json()["error"]["param"]) == (422, param)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
 
 
 async def test_cut_texts_are_named_in_a_header(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
@@ -111,7 +112,7 @@ async def test_v1_gives_a_plain_list_of_passages_unless_it_is_told_otherwise(
         "model": "my-e5",
         "embeddings": [[float(str(x)) for x in vector_of(text)] for text in TEXTS],
         "texts": TEXTS,
-        "meta": {"api_version": {"version": "1"}, "billed_units": {"input_tokens": 7}},
+        "meta": {"api_version": {"version": "1"}, "billed_units": {"input_tokens": 7}, "tokens": TOKENS},
     }
     assert gateway.asked == [Asked(TEXTS, TextRole.PASSAGE, None, True, LIMITS.request_timeout_s)]
 
@@ -132,8 +133,8 @@ async def test_v1_gives_the_types_that_are_named(client: httpx.AsyncClient, gate
 
 @pytest.mark.parametrize(
     ("more", "param"),
-    [({"texts": []}, "texts"), ({"embedding_types": []}, "embedding_types"), ({"truncate": "START"}, "truncate")],
+    [({"texts": []}, "texts"), ({"embedding_types": []}, "embedding_types"), ({"truncate": "MIDDLE"}, "truncate")],
 )
 async def test_v1_names_what_breaks_the_schema(client: httpx.AsyncClient, more: dict[str, Any], param: str) -> None:
     reply = await client.post("/v1/embed", json={"texts": TEXTS, **more})
-    assert (reply.status_code, reply.json()["error"]["param"]) == (422, param)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)

@@ -1,4 +1,4 @@
-"""One failure, three bodies: which one is told depends on the path that was called, however the failure arose."""
+"""One failure, three bodies: which one is sent depends on the route and on whose client called it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from tests.unit.api.conftest import LIMITS
 from tests.unit.api.fake_gateway import FakeGateway
 from tests.unit.api.test_guard import Connection
 
-NATIVE, OPENAI, TEI = ["code", "detail"], ["error"], ["error", "error_type"]
+NATIVE, OPENAI = ["code", "detail"], ["detail", "error", "message"]
+TEI = ["code", "detail", "error", "error_type", "message"]
 CALLS = {
     "/vectorize": ({"text": "cats"}, NATIVE),
-    "/rerank": ({"query": "a", "texts": ["b"]}, NATIVE),
+    "/rerank": ({"query": "a", "candidates": ["b"]}, NATIVE),
+    "/embeddings": ({"input": "cats"}, OPENAI),
+    "/score": ({"text_1": "a", "text_2": "b"}, OPENAI),
     "/v1/embeddings": ({"input": "cats"}, OPENAI),
     "/v1/embed": ({"texts": ["cats"]}, OPENAI),
     "/v2/embed": ({"texts": ["cats"], "input_type": "search_query"}, OPENAI),
@@ -34,7 +37,8 @@ async def test_whatever_fails_is_told_in_the_shape_of_the_path(
 ) -> None:
     gateway.error = error
     reply = await client.post(path, json=CALLS[path][0] if error else {"foo": 1})
-    assert reply.status_code == {QueueFullError: 429, RuntimeError: 500, type(None): 422}[type(error)]
+    invalid = 422 if CALLS[path][1] == NATIVE else 400
+    assert reply.status_code == {QueueFullError: 429, RuntimeError: 500, type(None): invalid}[type(error)]
     told = reply.json()
     assert sorted(set(told) - {"error_id"}) == CALLS[path][1]
     if CALLS[path][1] == OPENAI:
@@ -64,7 +68,27 @@ async def test_a_body_that_is_too_large_or_no_json_is_told_likewise(app: FastAPI
     assert (too_large.status, sorted(too_large.body)) == (413, keys)
     no_json = Connection([b"{"], path=path)
     await no_json.through(app)
-    assert (no_json.status, sorted(no_json.body)) == (422, keys)
+    assert (no_json.status, sorted(no_json.body)) == (422 if keys == NATIVE else 400, keys)
+
+
+@pytest.mark.parametrize(
+    ("form", "keys"),
+    [({"candidates": ["b", ""]}, NATIVE), ({"documents": ["b", ""]}, OPENAI), ({"texts": ["b", ""]}, TEI)],
+)
+@pytest.mark.parametrize("error", [None, QueueFullError("full")])
+async def test_rerank_answers_in_the_shape_of_the_body_that_came(
+    client: httpx.AsyncClient,
+    gateway: FakeGateway,
+    form: dict[str, list[str]],
+    keys: list[str],
+    error: Exception | None,
+) -> None:
+    gateway.error = error
+    body = {"query": "a"} | ({name: ["b"] for name in form} if error else form)
+    reply = await client.post("/rerank", json=body)
+    assert sorted(reply.json()) == keys
+    assert reply.status_code == (429 if error else 422 if keys == NATIVE else 400)
+    assert error or "[1]: must not be empty" in reply.json()["detail"]
 
 
 async def test_a_prefix_in_front_of_all_paths_does_not_count(app: FastAPI) -> None:
@@ -100,8 +124,9 @@ async def test_a_prefix_in_front_of_all_paths_does_not_count(app: FastAPI) -> No
 def test_openais_shape_has_the_kind_of_error_and_the_field(
     status: int, code: str, detail: str, kind: str, param: str | None
 ) -> None:
-    told = body_for("/v1/embeddings", Failure(status, code, detail))
-    assert told == {"error": {"message": detail, "type": kind, "param": param, "code": code}}
+    told = body_for("openai", Failure(status, code, detail))
+    error = {"message": detail, "type": kind, "param": param, "code": code}
+    assert told == {"error": error, "message": detail, "detail": detail}
 
 
 @pytest.mark.parametrize(
@@ -114,6 +139,9 @@ async def test_teis_shape_has_its_words(
     gateway.error = error
     assert (await client.post("/embed", json={"inputs": "a"})).json()["error_type"] == kind
     assert (await client.post("/embed", json={"inputs": ""})).json() == {
-        "error": "inputs: must not be empty or blank",
+        "error": "inputs: must not be empty",
         "error_type": "Validation",
+        "message": "inputs: must not be empty",
+        "detail": "inputs: must not be empty",
+        "code": "invalid_input",
     }

@@ -91,7 +91,7 @@ async def test_a_form_that_is_not_as_documented_is_refused(
     client: httpx.AsyncClient, jobs: FakeJobs, files: Any, data: dict[str, str], says: str
 ) -> None:
     reply = await client.post("/v1/files", files=files or None, data=data)
-    assert (reply.status_code, reply.json()["error"]["message"][: len(says)]) == (422, says)
+    assert (reply.status_code, reply.json()["error"]["message"][: len(says)]) == (400, says)
     assert jobs.uploads.page(limit=9, after=None, newest_first=True) == []
 
 
@@ -99,13 +99,13 @@ async def test_a_form_that_is_not_as_documented_is_refused(
 async def test_a_broken_form_is_called_so(client: httpx.AsyncClient, boundary: str) -> None:
     headers = {"content-type": f"multipart/form-data{boundary}"}
     reply = await client.post("/v1/files", content=b"nonsense", headers=headers)
-    assert reply.status_code == 422
+    assert reply.status_code == 400
     assert reply.json()["error"]["message"].startswith("body: not a valid multipart form (")
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=10001", "order=up", "limit=x"])
 async def test_parameters_out_of_their_bounds_are_refused(client: httpx.AsyncClient, query: str) -> None:
-    assert (await client.get(f"/v1/files?{query}")).status_code == 422
+    assert (await client.get(f"/v1/files?{query}")).status_code == 400
 
 
 async def test_a_disk_that_fails_is_a_503(

@@ -131,7 +131,6 @@ async def test_adapters_are_a_method_with_settings_of_their_own(
     [
         ({"suffix": "a b"}, "suffix", ""),
         ({"suffix": ""}, "suffix", ""),
-        ({"sufix": "a"}, "sufix", "extra inputs"),
         ({"method": {"type": "dpo"}}, "method.type", "input should be 'supervised', 'lora' or 'qlora'"),
         ({"method": {"type": "lora", "qlora": {}}}, "method.qlora", "the method's type is 'lora'"),
         ({"method": {"type": "supervised", "dpo": {}}}, "method.dpo", "extra inputs"),
@@ -160,7 +159,7 @@ async def test_what_can_not_work_is_refused_under_the_name_that_the_client_sent(
 ) -> None:
     reply = await client.post(JOBS, json={"model": "e5", "training_file": training_file} | more)
     error = reply.json()["error"]
-    assert (reply.status_code, error["param"], error["type"]) == (422, param, "invalid_request_error")
+    assert (reply.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
     assert error["message"].startswith(f"{param}: {says}")
     assert jobs.orders == []
 
@@ -181,7 +180,7 @@ async def test_a_file_without_anything_to_learn_from_is_named(
 ) -> None:
     reply = await client.post(JOBS, json={"model": "e5", "training_file": stored(jobs, data)})
     error = reply.json()["error"]
-    assert (reply.status_code, error["param"]) == (422, "training_file")
+    assert (reply.status_code, error["param"]) == (400, "training_file")
     assert error["message"].startswith(f"training_file: {says}")
     assert jobs.orders == []
 
@@ -242,7 +241,7 @@ async def test_jobs_of_every_route_are_listed_newest_first(
 
 async def test_a_filter_that_would_be_ignored_is_refused(client: httpx.AsyncClient) -> None:
     reply = await client.get(JOBS, params={"metadata[team]": "search"})
-    assert (reply.status_code, reply.json()["error"]["param"]) == (422, "metadata")
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "metadata")
 
 
 @pytest.mark.parametrize(
@@ -327,4 +326,4 @@ async def test_parameters_out_of_their_bounds_are_refused(
     client: httpx.AsyncClient, jobs: FakeJobs, query: str
 ) -> None:
     jobs.records["n"] = NATIVE
-    assert (await client.get(JOBS + query)).status_code == 422
+    assert (await client.get(JOBS + query)).status_code == 400

@@ -215,8 +215,9 @@ async def test_a_list_without_end_is_refused_once_and_not_for_each_of_its_texts(
     client: httpx.AsyncClient, path: str, field: str, rest: dict[str, Any], text: Any
 ) -> None:
     content = json.dumps(rest | {field: [text] * (MOST_TEXTS + 1)}).encode()
-    message = await refusal(client, path, content)
-    assert message == f"{field}: list should have at most 10000 items after validation, not 10001"
+    reply = await client.post(path, content=content, headers=JSON)
+    assert reply.status_code == (400 if field in {"documents", "texts"} else 422)
+    assert reply.json()["detail"] == f"{field}: list should have at most 10000 items after validation, not 10001"
 
 
 async def test_an_object_without_end_is_refused_before_its_names_are_looked_at(client: httpx.AsyncClient) -> None:

@@ -113,7 +113,7 @@ async def test_the_characters_of_all_texts_to_tokenise_are_bounded(
     half = "x" * (LIMITS.max_text_chars // 2)
     assert (await client.post("/tokenize", json={"inputs": [half, half]})).status_code == 200
     reply = await client.post("/tokenize", json={"inputs": [half, half, "x"]})
-    assert (reply.status_code, len(gateway.asked)) == (422, 1)
+    assert (reply.status_code, len(gateway.asked)) == (400, 1)
     assert reply.json()["error"].startswith("inputs: 101 characters together, the limit is 100")
 
 
@@ -151,14 +151,13 @@ async def test_no_texts_get_no_scores_without_any_work(client: httpx.AsyncClient
     [
         ("/embed", {}, "inputs: field required"),
         ("/embed", {"inputs": []}, "inputs: must not be empty"),
-        ("/embed", {"inputs": ["a", ""]}, "inputs[1]: must not be empty or blank"),
-        ("/embed", {"inputs": "a", "normalize": False}, "normalize: input should be True"),
-        ("/embed", {"inputs": "a", "truncation_direction": "Left"}, "truncation_direction: input should be"),
+        ("/embed", {"inputs": ["a", ""]}, "inputs[1]: must not be empty"),
+        ("/embed", {"inputs": "a", "truncation_direction": "Up"}, "truncation_direction: input should be"),
         ("/embed", {"inputs": "a", "prompt_name": "s2s"}, "prompt_name: input should be"),
         ("/embed", {"inputs": [5], "prompt_name": "query"}, "prompt_name: token ids are taken as they are"),
         ("/embed_sparse", {"inputs": [5]}, "inputs[0]: input should be a valid string"),
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, "inputs.sentences: must not be empty"),
-        ("/similarity", {"inputs": {"source_sentence": " ", "sentences": ["a"]}}, "inputs.source_sentence: must not"),
+        ("/similarity", {"inputs": {"source_sentence": "", "sentences": ["a"]}}, "inputs.source_sentence: must not"),
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b", ""]}}, "inputs.sentences[1]: must not"),
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"] * 5}}, "inputs.sentences: 5 texts"),
         ("/similarity", {"inputs": "a"}, "inputs: input should be"),
@@ -169,14 +168,50 @@ async def test_what_breaks_the_schema_or_a_limit_is_named(
     client: httpx.AsyncClient, gateway: FakeGateway, path: str, body: dict[str, Any], named: str
 ) -> None:
     reply = await client.post(path, json=body)
-    assert (reply.status_code, gateway.asked) == (422, [])
+    assert (reply.status_code, gateway.asked) == (400, [])
     assert reply.json()["error"].startswith(named)
 
 
 @pytest.mark.parametrize(
-    "body", [{"query": "a", "texts": ["b", " "]}, {"query": "a", "texts": ["b"], "candidates": []}]
+    "body", [{"query": "a", "texts": ["b", ""]}, {"query": "a", "texts": ["b"], "candidates": ["c"]}]
 )
 async def test_a_broken_form_of_texts_is_named(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
     reply = await client.post("/rerank", json=body)
-    assert reply.status_code == 422
-    assert reply.json()["detail"].startswith(("texts[1]: must not", "candidates: extra inputs"))
+    assert reply.status_code == 400
+    assert reply.json()["error"].startswith(("texts[1]: must not", "candidates: cannot be honoured"))
+
+
+# ------------------------------------------------------------------ /embed_all, /decode, what /info tells
+
+
+async def test_every_token_has_its_state(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    gateway.truncated = [1]
+    reply = await client.post("/embed_all", json={"inputs": ["big cats", "dog"], "prompt_name": "query"})
+    expected = [[vector_of(word) for word in ("<s>", *text.split())] for text in ("big cats", "dog")]
+    for told, states in zip(reply.json(), expected, strict=True):
+        np.testing.assert_allclose(told, states, rtol=1e-6)
+    assert (reply.headers["x-truncated"], gateway.asked[0].role) == ("1", TextRole.QUERY)
+    one = (await client.post("/embed_all", json={"inputs": "dog"})).json()
+    np.testing.assert_allclose(one, expected[1:], rtol=1e-6)
+
+
+async def test_token_ids_become_texts(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    assert (await client.post("/decode", json={"ids": [5, 7]})).json() == ["5 7"]
+    body = {"ids": [[5, 7], [8]], "skip_special_tokens": False}
+    assert (await client.post("/decode", json=body)).json() == ["<s> 5 7", "<s> 8"]
+    for ids, says in (
+        ([], "ids: must not be empty"),
+        ([[5], []], "ids[1]: must not be empty"),
+        ([5, -1], "ids[1]: input should be a token id"),
+        ([[5] * 60, [5] * 60], "ids: 120 token ids together, the limit is 100"),
+        ("a", "ids: input should be a list of token ids"),
+        (["a"], "ids: input should be a list of token ids"),
+    ):
+        reply = await client.post("/decode", json={"ids": ids})
+        assert (reply.status_code, reply.json()["error"][: len(says)]) == (400, says)
+
+
+async def test_info_has_the_keys_of_tei(client: httpx.AsyncClient) -> None:
+    told = (await client.get("/info")).json()
+    assert (told["max_concurrent_requests"], told["tokenization_workers"]) == (100, 2)
+    assert (told["max_batch_tokens"], told["max_batch_requests"]) == (None, None)

@@ -1,0 +1,41 @@
+"""The field that was meant by one that a strict route does not know."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from fastapi import Request
+from pydantic import BaseModel
+
+_UNKNOWN = "extra_forbidden"
+_LONGEST = 64  # of a name that is compared
+_DEEPEST = 4  # of nested models
+
+
+def with_hint(request: Request, violation: dict[str, Any]) -> dict[str, Any]:
+    """Adds the near field to the message of a violation that names an unknown one."""
+    name = violation["loc"][-1] if violation["loc"] else None
+    if violation["type"] != _UNKNOWN or not isinstance(name, str) or len(name) > _LONGEST:
+        return violation
+    depth = sum(isinstance(part, str) and not part.startswith("<") for part in violation["loc"]) - 2
+    near = difflib.get_close_matches(name, sorted(_known(request, depth)), n=1)
+    return {**violation, "msg": f"{violation['msg']}; did you mean {near[0]!r}?"} if near else violation
+
+
+def _known(request: Request, depth: int) -> set[str]:
+    """The fields of the models of the route's body, so many levels below it."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    models = list(_models(body.field_info.annotation)) if body is not None else []
+    for _ in range(min(max(depth, 0), _DEEPEST)):
+        fields = [info for model in models for info in model.model_fields.values()]
+        models = [nested for info in fields for nested in _models(info.annotation)]
+    return {name for model in models for name in model.model_fields}
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)

@@ -1,0 +1,314 @@
+"""Bodies of other services' clients: honoured, ignored by name, or refused by name; never dropped without a word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from serve_app.domain.profiles import TextRole
+from tests.unit.api.fake_gateway import FakeGateway, vector_of
+
+PASSAGE, QUERY = TextRole.PASSAGE, TextRole.QUERY
+RANKED = {"query": "cats", "documents": ["bb", "a", "ccc"]}
+MINIMAL: dict[str, dict[str, Any]] = {
+    "/v1/embeddings": {"input": "cats"},
+    "/embeddings": {"input": "cats"},
+    "/v1/embed": {"texts": ["cats"]},
+    "/v2/embed": {"texts": ["cats"]},
+    "/v1/rerank": RANKED,
+    "/v2/rerank": RANKED,
+    "/rerank": RANKED,
+    "/v1/score": {"text_1": "a", "text_2": "b"},
+    "/embed": {"inputs": "cats"},
+    "/embed_all": {"inputs": "cats"},
+    "/embed_sparse": {"inputs": "cats"},
+    "/similarity": {"inputs": {"source_sentence": "a", "sentences": ["b"]}},
+    "/tokenize": {"inputs": "cats"},
+    "/decode": {"ids": [5]},
+}
+EMBEDDING = ["/v1/embeddings", "/embeddings", "/v1/embed", "/v2/embed", "/embed"]
+RANKING = ["/v1/rerank", "/v2/rerank", "/rerank", "/v1/score"]
+CUTTING = [*EMBEDDING, *RANKING, "/embed_all", "/embed_sparse"]
+SPARSELY_CUT = {"/embed", "/embed_all", "/embed_sparse"}  # they refuse what is too long unless told otherwise
+
+
+async def ok(client: httpx.AsyncClient, path: str, **more: Any) -> httpx.Response:
+    reply = await client.post(path, json=MINIMAL[path] | more)
+    assert reply.status_code == 200, reply.text
+    return reply
+
+
+# ------------------------------------------------------------------ the four rules
+
+
+@pytest.mark.parametrize("path", MINIMAL)
+async def test_null_is_absent_in_every_documented_field(client: httpx.AsyncClient, path: str) -> None:
+    schema = (await client.get("/openapi.json")).json()
+    body = schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    refs = [body["$ref"]] if "$ref" in body else [one["$ref"] for one in body.get("anyOf", body.get("oneOf"))]
+    names = {ref.split("/")[-1] for ref in refs} - {"RerankRequest", "RerankTextsRequest"}
+    for name in names:
+        known = schema["components"]["schemas"][name]
+        optional = set(known["properties"]) - set(known["required"])
+        assert len(optional) >= 1
+        expected, told = await ok(client, path), await ok(client, path, **dict.fromkeys(optional))
+        assert '"id":' in told.text or told.text == expected.text
+
+
+@pytest.mark.parametrize("path", MINIMAL)
+async def test_unknown_fields_are_ignored_and_named(client: httpx.AsyncClient, path: str) -> None:
+    assert "x-ignored-fields" not in (await ok(client, path, unknown=None)).headers
+    reply = await ok(client, path, drop_params=True, **{"odd\r\nName: ü": {}})
+    assert reply.headers["x-ignored-fields"] == "drop_params,odd??Name???"
+    many = (await ok(client, path, **{f"field_{i}": i for i in range(30)})).headers["x-ignored-fields"]
+    assert many.count(",") == 20
+    assert many.endswith("field_19,...")
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ("/v1/embeddings", "late_chunking", True),
+        ("/v1/embeddings", "stream", True),
+        ("/v2/embed", "images", ["data:"]),
+        ("/embed", "instruction", "Find"),
+        ("/v1/embeddings", "add_special_tokens", False),
+        ("/v1/embeddings", "modality", "image"),
+        ("/v1/rerank", "instruction", "Find"),
+        ("/v2/rerank", "candidates", ["a"]),
+        ("/v1/embeddings", "output_dtype", "int4"),
+        ("/v1/embeddings", "embedding_type", "int4"),
+        ("/v1/embeddings", "input_type", "image"),
+        ("/v1/embeddings", "task", "translation"),
+        ("/v2/embed", "truncate", "MIDDLE"),
+        ("/v2/embed", "embedding_types", ["int4"]),
+        ("/v1/rerank", "top_k", 0),
+        ("/v1/rerank", "return_documents", "perhaps"),
+        ("/v1/rerank", "rank_fields", []),
+        ("/v1/embeddings", "truncate_prompt_tokens", 0),
+        ("/v1/embeddings", "normalize", "half"),
+    ],
+)
+async def test_what_would_change_the_result_is_refused_by_the_name_that_the_client_used(
+    client: httpx.AsyncClient, gateway: FakeGateway, path: str, field: str, value: Any
+) -> None:
+    reply = await client.post(path, json=MINIMAL[path] | {field: value})
+    assert reply.status_code == 400, reply.text
+    assert reply.json()["detail"].startswith(field)
+    assert (gateway.asked, gateway.reranks) == ([], [])
+
+
+@pytest.mark.parametrize("path", EMBEDDING)
+async def test_the_same_fields_are_harmless_with_values_that_change_nothing(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    harmless = {"stream": False, "late_chunking": False, "images": [], "modality": "text", "add_special_tokens": True}
+    reply = await ok(client, path, **harmless, normalized=True, dimensions=0, model="default/not-specified")
+    assert "x-ignored-fields" not in reply.headers
+
+
+async def test_two_names_of_one_field_may_agree_but_not_contradict_each_other(client: httpx.AsyncClient) -> None:
+    assert len((await ok(client, "/v1/rerank", top_n=1, top_k=1)).json()["results"]) == 1
+    reply = await client.post("/v1/rerank", json=RANKED | {"top_n": 1, "top_k": 2})
+    assert reply.status_code == 400
+    assert reply.json()["message"].startswith("top_k: top_n means the same")
+
+
+async def test_our_own_routes_stay_strict_and_name_the_near_field(client: httpx.AsyncClient) -> None:
+    for path, body, says in (
+        ("/vectorize", {"txt": "a"}, "txt: extra inputs are not permitted; did you mean 'text'?"),
+        ("/vectorize-batch", {"items": [{"id": "a", "txt": "b"}]}, "items[0].txt: extra inputs are not permitted; did"),
+        (
+            "/rerank",
+            {"query": "a", "candidate": ["b"]},
+            "candidate: extra inputs are not permitted; did you mean 'cand",
+        ),
+        ("/fine-tune", {"modelname": "x"}, "modelname: extra inputs are not permitted; did you mean 'model_name'?"),
+        ("/vectorize", {"text": "a", "zzz": 1}, "zzz: extra inputs are not permitted"),
+        ("/vectorize", {"text": "a", "is_query": None}, "is_query: input should be a valid boolean"),
+    ):
+        reply = await client.post(path, json=body)
+        assert (reply.status_code, says in reply.json()["detail"]) == (422, True), reply.text
+        assert ("did you mean" in reply.text) == ("did" in says)
+
+
+# ------------------------------------------------------------------ what is honoured under another name
+
+
+@pytest.mark.parametrize("path", [*EMBEDDING, "/embed_sparse", "/embed_all", "/tokenize"])
+@pytest.mark.parametrize(
+    ("more", "role"),
+    [
+        ({"input_type": "query"}, QUERY),
+        ({"input_type": "search_query"}, QUERY),
+        ({"task": "retrieval.query"}, QUERY),
+        ({"task_type": "RETRIEVAL_QUERY"}, QUERY),
+        ({"prompt_name": "query"}, QUERY),
+        ({"input_type": "passage"}, PASSAGE),
+        ({"input_type": "document"}, PASSAGE),
+        ({"input_type": "search_document"}, PASSAGE),
+        ({"task": "retrieval.passage"}, PASSAGE),
+        ({"input_type": "classification"}, QUERY),
+        ({"task": "text-matching"}, QUERY),
+        ({"input_type": "raw"}, None),
+    ],
+)
+async def test_what_a_text_is_for_is_understood_in_every_services_words(
+    client: httpx.AsyncClient, gateway: FakeGateway, path: str, more: dict[str, str], role: TextRole | None
+) -> None:
+    reply = await ok(client, path, **more)
+    assert gateway.asked[0].role is role
+    assert "x-ignored-fields" not in reply.headers
+
+
+@pytest.mark.parametrize("path", CUTTING)
+@pytest.mark.parametrize(
+    ("more", "truncate", "keep_end", "max_tokens"),
+    [
+        ({}, None, False, None),
+        ({"truncate": True}, True, False, None),
+        ({"truncate": "END"}, True, False, None),
+        ({"truncate": "START"}, True, True, None),
+        ({"truncate": "none"}, False, False, None),
+        ({"truncation": False}, False, False, None),
+        ({"truncation": "true"}, True, False, None),
+        ({"truncate": True, "truncation_direction": "Left"}, True, True, None),
+        ({"truncation_side": "left"}, None, True, None),
+        ({"truncate_prompt_tokens": 16}, True, False, 16),
+        ({"truncate_prompt_tokens": -1}, None, False, None),
+        ({"max_tokens_per_doc": 5}, True, False, 5),
+        ({"max_tokens": 5, "truncate": "NONE"}, False, False, 5),
+    ],
+)
+async def test_where_and_whether_texts_are_cut_is_understood_in_every_services_words(
+    client: httpx.AsyncClient,
+    gateway: FakeGateway,
+    path: str,
+    more: dict[str, Any],
+    truncate: bool | None,
+    keep_end: bool,
+    max_tokens: int | None,
+) -> None:
+    await ok(client, path, **more)
+    (options,) = gateway.options
+    default = path not in SPARSELY_CUT
+    assert options.truncate is (default if truncate is None else truncate)
+    assert (options.keep_end, options.max_tokens, options.keep_prefix) == (keep_end, max_tokens, True)
+
+
+@pytest.mark.parametrize("path", EMBEDDING)
+@pytest.mark.parametrize("name", ["normalize", "normalized", "normalize_embeddings"])
+async def test_vectors_are_not_normalised_on_request(
+    client: httpx.AsyncClient, gateway: FakeGateway, path: str, name: str
+) -> None:
+    reply = await ok(client, path, **{name: False}, dimensions=3, embedding_types=["float"])
+    assert gateway.options[0].normalize is False
+    assert str(float(str(vector_of("cats")[2]))) in reply.text, "shortened, and not normalised again"
+    if path != "/embed":
+        field = {"embedding_types": ["int8"]} if path[3:] == "/embed" else {"output_dtype": "int8"}
+        reply = await client.post(path, json=MINIMAL[path] | field | {name: False})
+        assert (reply.status_code, "is for L2-normalised vectors" in reply.text) == (400, True)
+
+
+@pytest.mark.parametrize("inputs", [{"text": "cats"}, [{"text": "cats"}], [{"content": "cats"}], ["cats"]])
+@pytest.mark.parametrize(
+    ("path", "field"), [("/v1/embeddings", "input"), ("/embed", "inputs"), ("/embed_all", "inputs")]
+)
+async def test_texts_may_be_objects(
+    client: httpx.AsyncClient, gateway: FakeGateway, path: str, field: str, inputs: Any
+) -> None:
+    await ok(client, path, **{field: inputs})
+    assert gateway.asked[0].texts == ["cats"]
+
+
+async def test_coheres_inputs_have_parts_of_which_only_texts_are_read(
+    client: httpx.AsyncClient, gateway: FakeGateway
+) -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    reply = await client.post("/v2/embed", json={"inputs": [{"content": parts}, {"content": "c"}]})
+    assert (reply.status_code, gateway.asked[0].texts) == (200, ["a\nb", "c"])
+    picture = {"content": [{"type": "image_url", "image_url": {"url": "data:"}}]}
+    reply = await client.post("/v2/embed", json={"inputs": ["a", picture]})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "inputs[1]")
+
+
+@pytest.mark.parametrize("path", MINIMAL)
+async def test_blank_texts_are_read_and_empty_ones_refused_by_index(client: httpx.AsyncClient, path: str) -> None:
+    fields = {"/similarity": "sentences", "/decode": None, "/v1/score": "text_2", "/v1/embeddings": "input"}
+    field = fields.get(path, "documents" if "rerank" in path else "texts" if path[1:4] in {"v1/", "v2/"} else "inputs")
+    field = "input" if path == "/embeddings" else field
+    if field is None:
+        return
+    for text, status in ((" \n", 200), ("", 400)):
+        body = MINIMAL[path] | {field: ["a", text]}
+        if path == "/similarity":
+            body = {"inputs": {"source_sentence": "a", "sentences": ["a", text]}}
+        reply = await client.post(path, json=body)
+        assert reply.status_code == status, reply.text
+    assert f"{field}[1]: must not be empty" in reply.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("more", "dtype"),
+    [
+        ({"output_dtype": "int8"}, np.int8),
+        ({"embedding_type": "ubinary"}, np.uint8),
+        ({"output_dtype": "float"}, "<f4"),
+    ],
+)
+async def test_openais_route_sends_numbers_as_voyages_and_jinas_clients_want_them(
+    client: httpx.AsyncClient, more: dict[str, str], dtype: Any
+) -> None:
+    import base64
+
+    numbers = (await ok(client, "/v1/embeddings", **more)).json()["data"][0]["embedding"]
+    text = (await ok(client, "/v1/embeddings", encoding_format="base64", **more)).json()["data"][0]["embedding"]
+    np.testing.assert_allclose(np.frombuffer(base64.b64decode(text), dtype), numbers, rtol=1e-6)
+    reply = await ok(client, "/v1/embeddings", embedding_type="base64")
+    assert isinstance(reply.json()["data"][0]["embedding"], str)
+
+
+# ------------------------------------------------------------------ reranking
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
+async def test_documents_are_read_by_their_text_or_by_the_rank_fields(
+    client: httpx.AsyncClient, gateway: FakeGateway, path: str
+) -> None:
+    documents = ["plain", {"text": "t"}, {"content": "c", "n": 1}, {"page_content": "p"}]
+    await ok(client, path, documents=documents)
+    fields = [{"title": "x", "body": "y", "n": 3}, {"body": "z"}, "plain"]
+    reply = await ok(client, path, documents=fields, rank_fields=["body", "n"], return_documents="true")
+    assert [asked.candidates for asked in gateway.reranks] == [["plain", "t", "c", "p"], ["y\n3", "z", "plain"]]
+    assert fields[0] in [result["document"] for result in reply.json()["results"]]
+    for broken, says in (
+        ({"body": ["y"]}, "neither a string nor a number"),
+        ({"title": "x"}, "none of the rank_fields"),
+    ):
+        reply = await client.post(path, json=RANKED | {"documents": ["a", broken], "rank_fields": ["body"]})
+        assert reply.status_code == 400
+        assert reply.json()["message"].startswith("documents[1]: ")
+        assert says in reply.json()["message"]
+
+
+@pytest.mark.parametrize("path", RANKING)
+async def test_scores_are_raw_on_request_and_a_query_has_a_limit_of_its_own(
+    client: httpx.AsyncClient, gateway: FakeGateway, path: str
+) -> None:
+    for more in ({"raw_scores": True}, {"normalize": False}, {"use_activation": "false"}, {"raw_scores": False}):
+        await ok(client, path, **more)
+    assert [asked.normalize for asked in gateway.reranks] == [False, False, False, True]
+    query = "text_1" if path == "/v1/score" else "query"
+    await ok(client, path, max_tokens_per_query=7, **{query: {"text": "cats"}})
+    assert (gateway.options[-1].max_query_tokens, gateway.options[-1].max_tokens) == (7, None)
+
+
+async def test_teis_form_takes_top_n_and_its_own_words(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    body = {"query": "a", "texts": ["bb", "a", "ccc"], "top_n": 1, "return_text": True, "truncate": True}
+    reply = await client.post("/rerank", json=body | {"truncation_direction": "Left", "raw_scores": False, "other": 1})
+    assert [(one["index"], one["text"]) for one in reply.json()] == [(2, "ccc")]
+    assert reply.headers["x-ignored-fields"] == "other"
+    assert (gateway.options[0].truncate, gateway.options[0].keep_end) == (True, True)
