@@ -20,7 +20,8 @@ from serve_app.domain.errors import QueueFullError, ServiceError, UnavailableErr
 
 logger = logging.getLogger(__name__)
 
-_ATTEMPTS = 4  # a dead replica may be chosen again until the router has heard of it
+ATTEMPTS = 4  # a dead replica may be chosen again until the router has heard of it
+PAUSE_S = 0.05  # before the second attempt, and more before each later one
 _PING_S = 2.0
 _PING_TIMEOUT_S = 3.0
 _GIVE_UP_S = 30.0  # silence after which requests are refused; a replica is replaced in less than that
@@ -31,6 +32,10 @@ _keys = itertools.count(int.from_bytes(os.urandom(6), "big") << 8)  # distinct b
 def next_key() -> int:
     """A name for a request, for fairness between requests."""
     return next(_keys)
+
+
+class ReplicaLostError(UnavailableError):
+    """The replica that a call went to is lost."""
 
 
 class ReplicaCaller:
@@ -85,31 +90,42 @@ class ReplicaCaller:
             raise UnavailableError("a forward hangs; its replica is being replaced")
 
     async def call(self, method: str, value: Any) -> Any:
-        """One handle call. All we send is idempotent, so it is sent again if the replica dies under it.
+        """One handle call. All we send is idempotent, so it is sent again if the replica is lost.
 
         Raises:
             QueueFullError: Too many calls wait.
-            UnavailableError: The deployment failed, or its replicas died again and again.
+            UnavailableError: The deployment failed, or replicas were lost again and again.
             ServiceError: What the replica raised.
         """
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, ATTEMPTS):
             try:
-                answer = await getattr(self.handle, method).remote(value)
-            except (RayActorError, ObjectLostError, ReplicaUnavailableError) as error:  # an answer dies with its owner
-                logger.warning("a replica died (%s), attempt %d", type(error).__name__, attempt)
-                await asyncio.sleep(0.05 * attempt)
-            except BackPressureError as error:
-                raise QueueFullError("too many calls wait for the model; try again later") from error
-            except DeploymentUnavailableError as error:
-                raise UnavailableError("the model could not be deployed; see the Ray dashboard") from error
-            except RayTaskError as error:
-                if isinstance(error.cause, ServiceError):  # its own message, not Ray's with the remote trace
-                    raise error.cause from None
-                raise
-            else:
-                self._last_answer = time.monotonic()
-                return answer
-        raise UnavailableError("the model's replicas died under this request; try again later")
+                return await self.call_once(method, value)
+            except ReplicaLostError:
+                await asyncio.sleep(PAUSE_S * attempt)
+        return await self.call_once(method, value)
+
+    async def call_once(self, method: str, value: Any) -> Any:
+        """One handle call that is not sent again.
+
+        Raises:
+            ReplicaLostError: The replica died before it could answer, or its answer was lost with it.
+            ServiceError: As ``call``.
+        """
+        try:
+            answer = await getattr(self.handle, method).remote(value)
+        except (RayActorError, ObjectLostError, ReplicaUnavailableError) as error:  # an answer dies with its owner
+            logger.warning("a replica died (%s) under a call of %s", type(error).__name__, method)
+            raise ReplicaLostError("the model's replicas died under this request; try again later") from error
+        except BackPressureError as error:
+            raise QueueFullError("too many calls wait for the model; try again later") from error
+        except DeploymentUnavailableError as error:
+            raise UnavailableError("the model could not be deployed; see the Ray dashboard") from error
+        except RayTaskError as error:
+            if isinstance(error.cause, ServiceError):  # its own message, not Ray's with the remote trace
+                raise error.cause from None
+            raise
+        self._last_answer = time.monotonic()
+        return answer
 
     async def _watch(self) -> None:
         """Keeps ``state`` true: what a replica said of itself, or None while none answers.

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ray import serve
 
 from serve_app.deployments.calls import ReplicaCaller, next_key
+from serve_app.deployments.coalescing import BatchedCall
 from serve_app.deployments.pieces import PIECE_TOKENS, piecewise
 from serve_app.domain.embeddings import DENSE, EncodedBatch, RequestShare, TokenBatch, Variant
 from serve_app.domain.errors import DeadlineError
@@ -50,8 +50,7 @@ class EncoderClient(ReplicaCaller):
 
     async def _encode_small(self, batch: TokenBatch, timeout_s: float, want: frozenset[Capability]) -> EncodedBatch:
         share = RequestShare(next_key(), len(batch.lengths), timeout_s, want)
-        seat = await _board(_Passenger(self, replace(batch, shares=(share,))))
-        return await seat.answer()
+        return await (await _board(_Passenger(self, replace(batch, shares=(share,)))))
 
     # ------------------------------------------------------------------ large: alone, in chunks
 
@@ -78,48 +77,14 @@ class _Passenger:
     batch: TokenBatch
 
 
-class _Ride:
-    """One handle call with several passengers; it is cancelled when all of them have left."""
-
-    def __init__(self, client: EncoderClient, passengers: Sequence[_Passenger]) -> None:
-        self._aboard = len(passengers)
-        joined = TokenBatch.join([p.batch for p in passengers]) if len(passengers) > 1 else passengers[0].batch
-        self._task = asyncio.get_running_loop().create_task(client.call("encode", joined))
-
-    async def answer(self, start: int, stop: int) -> EncodedBatch:
-        try:
-            answer: EncodedBatch = await asyncio.shield(self._task)
-            return answer.part(start, stop)
-        except asyncio.CancelledError:
-            self._aboard -= 1
-            if self._aboard == 0:
-                self._task.cancel()
-            raise
-
-
-@dataclass(frozen=True)
-class _Seat:
-    """A passenger's rows of the answer."""
-
-    ride: _Ride
-    start: int
-    stop: int
-
-    async def answer(self) -> EncodedBatch:
-        return await self.ride.answer(self.start, self.stop)
-
-
 @serve.batch(max_batch_size=64, batch_wait_timeout_s=0, max_concurrent_batches=16)
-async def _board(passengers: list[_Passenger]) -> list[_Seat]:
+async def _board(passengers: list[_Passenger]) -> list[asyncio.Future[EncodedBatch]]:
     """Starts one handle call for each model among the passengers; does not wait for the answers."""
     by_model: dict[tuple[EncoderClient, Variant | None], list[_Passenger]] = defaultdict(list)
     for passenger in passengers:
         by_model[passenger.client, passenger.batch.variant].append(passenger)
-    seats: dict[int, _Seat] = {}
+    answers: dict[int, asyncio.Future[EncodedBatch]] = {}
     for (client, _), together in by_model.items():
-        ride, start = _Ride(client, together), 0
-        for passenger in together:
-            stop = start + len(passenger.batch.lengths)
-            seats[id(passenger)] = _Seat(ride, start, stop)
-            start = stop
-    return [seats[id(passenger)] for passenger in passengers]
+        call = BatchedCall(client, [passenger.batch for passenger in together])
+        answers.update((id(passenger), answer) for passenger, answer in zip(together, call.answers, strict=True))
+    return [answers[id(passenger)] for passenger in passengers]

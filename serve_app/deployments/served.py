@@ -137,15 +137,18 @@ class Served(Generic[C]):
             return texts
         return [self.source.profile.format(role, text, keep_prefix=keep_prefix) for text in texts]
 
-    async def tokenise_pairs(self, query: str, candidates: Sequence[str], options: CallOptions) -> Tokenised:
+    async def tokenise_pairs(
+        self, query: str, candidates: Sequence[str], options: CallOptions | None = None
+    ) -> Tokenised:
         """Token ids of the query with each candidate."""
-        pairs = partial(  # reads the query again for each slice
-            self.tokenizer.pairs,
-            query,
-            max_tokens=options.max_tokens,
-            max_query_tokens=options.max_query_tokens,
-            keep_end=options.keep_end,
-        )
+        pairs = partial(self.tokenizer.pairs, query)  # reads the query again for each slice
+        if options is not None:
+            pairs = partial(
+                pairs,
+                max_tokens=options.max_tokens,
+                max_query_tokens=options.max_query_tokens,
+                keep_end=options.keep_end,
+            )
         return await _paid(Tokenised.join(await in_turns(pairs, candidates, map(len, candidates), overhead=len(query))))
 
 

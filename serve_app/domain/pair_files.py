@@ -70,7 +70,10 @@ def _fault(given: Mapping[str, Any]) -> str | None:
         return "query is not a text"
     for name in ("pos", "neg"):
         if not _are_texts(given.get(name, [])):
-            return f"{name} is not a list of texts"
+            written = (
+                f'; one text is written as a list, too: {{"{name}": ["..."]}}' if isinstance(given[name], str) else ""
+            )
+            return f"{name} is not a list of texts{written}"
     return None
 
 

@@ -66,7 +66,10 @@ def test_lines_of_the_other_form_are_told() -> None:
         ('{"query": "q"}', "lacks the field 'pos'"),
         ('{"pos": ["p"]}', "lacks the field 'query'"),
         ('{"query": 5, "pos": ["p"]}', "query is not a text"),
-        ('{"query": "q", "pos": "p"}', "pos is not a list of texts"),
+        (
+            '{"query": "q", "pos": "p"}',
+            'pos is not a list of texts; one text is written as a list, too: {"pos": ["..."]}',
+        ),
         ('{"query": "q", "pos": ["p"], "neg": [null]}', "neg is not a list of texts"),
         ('{"query": " ", "pos": ["p"]}', EMPTY_SIDE),
         ('{"query": "q", "pos": ["p"], "neg": ["p"]}', CONTRADICTION),
