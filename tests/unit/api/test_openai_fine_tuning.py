@@ -126,6 +126,12 @@ async def test_adapters_are_a_method_with_settings_of_their_own(
     assert (jobs.orders[1].kind, jobs.orders[1].epochs, jobs.orders[1].lora) == (kind, 2, LoraSettings())
 
 
+async def test_an_unknown_field_is_ignored_and_named(client: httpx.AsyncClient, training_file: str) -> None:
+    body = {"model": "e5", "training_file": training_file, "seed": None, "sufix": "a"}
+    reply = await client.post(JOBS, json=body)
+    assert (reply.status_code, reply.headers.get("x-ignored-fields")) == (200, "sufix")
+
+
 @pytest.mark.parametrize(
     ("more", "param", "says"),
     [
