@@ -26,6 +26,8 @@ $(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.serve
 	@echo "installing what tests, lint and benchmarks need"
 	$(BIN)/pip install --quiet --editable '.[test,lint,bench]' --constraint constraints.txt
+	@# it asks for an older httpx than the other clients do, and works with the one they have
+	$(BIN)/pip install --quiet --no-deps infinity-client --constraint constraints.txt
 	@touch $@
 
 install: $(VENV)/.serve ## create .venv and install the service into it
