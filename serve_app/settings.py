@@ -82,6 +82,8 @@ class BatchingSettings(_Frozen):
             micro-batches are as fast and keep others from waiting; 16,384 on a GPU.
         max_padding_tokens: Padding that one text may add to a micro-batch. ``auto``: 16 on a CPU, 1,024
             on a GPU: about what a forward costs before its first token.
+        max_batch_seconds: How long a forward with several texts should take at most. At the speed that was measured,
+            micro-batches are made smaller than ``max_batch_tokens`` where they would take longer.
         max_backlog_tokens: More waiting tokens than this and the service answers 429.
         min_tokens_per_s: A forward that is slower than this, beyond its first two minutes, is taken for hung, and its
             replica is replaced. ``auto``: 2 on a CPU, where one text of 8,192 tokens takes a large model minutes, and
@@ -90,6 +92,7 @@ class BatchingSettings(_Frozen):
 
     max_batch_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
     max_padding_tokens: Annotated[int, Field(ge=0)] | Auto = "auto"
+    max_batch_seconds: float = Field(default=2.0, gt=0)
     max_backlog_tokens: int = Field(default=500_000, ge=1)
     min_tokens_per_s: Annotated[float, Field(gt=0)] | Auto = "auto"
 

@@ -14,6 +14,7 @@ from typing import Generic, TypeAlias, TypeVar
 from serve_app.deployments.metrics import DeviceMetrics
 from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import InternalError, ServiceError
+from serve_app.models.isolation import observing_memory
 from serve_app.models.scheduler import Scheduler
 from serve_app.settings import ModelSettings
 
@@ -68,12 +69,14 @@ class Device(Generic[T, R]):
             max_batch_tokens=max_batch_tokens,
             max_padding_tokens=max_padding_tokens,
             max_backlog_tokens=settings.batching.max_backlog_tokens,
+            max_batch_seconds=settings.batching.max_batch_seconds,
             report=lambda report: self.metrics.observe(report),
         )
         self.metrics = DeviceMetrics(
             settings.name,
             max_batch_tokens,
             lambda: (self._scheduler.waiting_texts, self._scheduler.backlog_tokens),
+            lambda: self._scheduler.budget_tokens,
         )
         self.tasks = BackgroundTasks()
         self._without_result = 0
@@ -155,7 +158,15 @@ class Device(Generic[T, R]):
 
     async def _forward(self, works: Sequence[tuple[Compute[T, R], T]]) -> list[R | ServiceError]:
         compute = works[0][0]  # all are of one group
-        results = await self.run(lambda: compute([item for _, item in works]))
+        splits: list[None] = []
+
+        def run() -> list[R | ServiceError]:
+            with observing_memory(lambda: splits.append(None)):
+                return compute([item for _, item in works])
+
+        results = await self.run(run)
+        if splits:
+            self._scheduler.note_out_of_memory()
         failed = all(isinstance(result, InternalError) for result in results)
         self._without_result = self._without_result + 1 if failed else 0
         return results

@@ -73,16 +73,20 @@ class IngressMetrics(_Flushed):
 class DeviceMetrics(_Flushed):
     """What a replica with a model counts: micro-batches, their fill, times, and its backlog."""
 
-    def __init__(self, model: str, max_batch_tokens: int, backlog: Callable[[], tuple[int, int]]) -> None:
+    def __init__(
+        self, model: str, max_batch_tokens: int, backlog: Callable[[], tuple[int, int]], budget: Callable[[], int]
+    ) -> None:
         """Registers the metrics.
 
         Args:
             model: Value of the label ``model``.
             max_batch_tokens: What a full micro-batch holds.
             backlog: Gives the waiting texts and tokens at a moment.
+            budget: Gives the padded tokens that a micro-batch may have at a moment.
         """
         label = {"model": model}
         self._backlog = backlog
+        self._budget = budget
         self._max_batch_tokens = max_batch_tokens
         self._padded = self._real = 0
         self._forward = _with(Histogram("retrieval_forward_seconds", "One forward.", _SECONDS, ("model",)), label)
@@ -101,6 +105,14 @@ class DeviceMetrics(_Flushed):
             Counter("retrieval_text_failures", "Texts that failed, by code.", _labels("model", "code")), label
         )
         self._waiting_texts = _with(Gauge("retrieval_backlog_texts", "Waiting texts.", ("model",)), label)
+        self._budget_tokens = _with(
+            Gauge(
+                "retrieval_batch_budget_tokens",
+                "Padded tokens that a micro-batch may have; fewer than configured after a lack of memory or time.",
+                ("model",),
+            ),
+            label,
+        )
         self._waiting_tokens = _with(Gauge("retrieval_backlog_tokens", "Waiting tokens.", ("model",)), label)
 
     def observe(self, report: MicroBatchReport) -> None:
@@ -123,6 +135,7 @@ class DeviceMetrics(_Flushed):
         texts, tokens = self._backlog()
         self._waiting_texts.set(texts)
         self._waiting_tokens.set(tokens)
+        self._budget_tokens.set(self._budget())
 
 
 def _inc(counter: Counter, value: int) -> None:

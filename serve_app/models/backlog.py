@@ -110,7 +110,7 @@ class Backlog(Generic[X]):
         """
         rows, admits = self._begin(anchor)
         request = self._shares.of(anchor)
-        self._join(rows, request.by_length, admits, max_tokens=self._shares.share(request))
+        self._join(rows, request.by_length, admits, max_tokens=min(self.max_batch_tokens, self._shares.share(request)))
         if request.group in self._new_by_length:
             self._join(rows, self._new_by_length[request.group], admits, max_padding=self._max_padding_tokens // 2)
         self._join(rows, self._by_length[request.group], admits)

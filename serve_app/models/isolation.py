@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from serve_app.domain.errors import InternalError, OutOfMemoryError, ServiceError
@@ -12,6 +14,18 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_on_split: ContextVar[Callable[[], None]] = ContextVar("_on_split", default=lambda: None)
+
+
+@contextmanager
+def observing_memory(on_split: Callable[[], None]) -> Iterator[None]:
+    """Calls ``on_split`` each time that ``run_isolated`` splits for lack of memory in the block, in its thread."""
+    token = _on_split.set(on_split)
+    try:
+        yield
+    finally:
+        _on_split.reset(token)
 
 
 def run_isolated(compute: Callable[[Sequence[T]], Sequence[R | ServiceError]], items: Sequence[T],
@@ -41,6 +55,8 @@ def run_isolated(compute: Callable[[Sequence[T]], Sequence[R | ServiceError]], i
     if len(items) == 1:
         return [failure]
     logger.warning("a micro-batch of %d texts failed (%s); trying its halves", len(items), failure.message)
+    if out_of_memory:
+        _on_split.get()()
     half = len(items) // 2
     return [
         result

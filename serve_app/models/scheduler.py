@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -22,6 +23,7 @@ from typing import Generic, TypeVar
 from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import DeadlineError, InternalError, QueueFullError, ServiceError, UnavailableError
 from serve_app.models.backlog import Backlog
+from serve_app.models.budget import BatchBudget
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ class Scheduler(Generic[T, R]):
         max_batch_tokens: int,
         max_padding_tokens: int,
         max_backlog_tokens: int,
+        max_batch_seconds: float = math.inf,
         report: Callable[[MicroBatchReport], None] = lambda _: None,
     ) -> None:
         """Sets the bounds; ``start`` begins the work.
@@ -99,12 +102,16 @@ class Scheduler(Generic[T, R]):
                 goes alone.
             max_padding_tokens: A text joins a micro-batch only if it adds at most this many padding
                 tokens. Good is the fixed cost of a forward, expressed in tokens.
+            max_batch_seconds: How long a micro-batch of several texts should take at most, at the speed of those
+                before it.
             max_backlog_tokens: More waiting tokens than this are refused, unless nothing waits.
             report: Called after each forward.
         """
         self._forward = forward
         self._max_backlog_tokens = max_backlog_tokens
         self._report = report
+        self._budget = BatchBudget(max_batch_tokens, max_seconds=max_batch_seconds)
+        self._ran_out_of_memory = False
         self._backlog: Backlog[_Text[T, R]] = Backlog(
             max_batch_tokens=max_batch_tokens, max_padding_tokens=max_padding_tokens
         )
@@ -137,6 +144,15 @@ class Scheduler(Generic[T, R]):
     def backlog_tokens(self) -> int:
         """Number of their tokens."""
         return self._backlog.tokens
+
+    @property
+    def budget_tokens(self) -> int:
+        """Padded tokens of the next micro-batch, at most: fewer than configured after a lack of memory or time."""
+        return self._budget.tokens
+
+    def note_out_of_memory(self) -> None:
+        """Called by a forward that had to be split: the micro-batches after it are smaller for a while."""
+        self._ran_out_of_memory = True
 
     def submit(
         self,
@@ -198,6 +214,7 @@ class Scheduler(Generic[T, R]):
 
         Texts and results may hold megabytes on the device, or a whole fine-tune.
         """
+        self._backlog.max_batch_tokens = self._budget.tokens
         batch = self._backlog.take()
         if not batch:
             return False
@@ -258,6 +275,11 @@ class Scheduler(Generic[T, R]):
 
     def _account(self, batch: Sequence[_Text[T, R]], began: float, ended: float) -> None:
         tokens = sum(text.length for text in batch)
+        if self._ran_out_of_memory:
+            self._budget.shrink(_padded_tokens(batch))
+            self._ran_out_of_memory = False
+        else:
+            self._budget.observe(_padded_tokens(batch), ended - began)
         speed = tokens / max(ended - began, 1e-6)
         self._speed = speed if self._speed == 0 else 0.9 * self._speed + 0.1 * speed
         self._report(

@@ -93,6 +93,7 @@ def find_model(name: str, models_dir: Path, *, family: str | None = None, weight
         raise ModelLoadError(f"{name!r} is not a model name: {_instead_of(name)}")
     folder = models_dir / name
     if not folder.is_dir():
+        _check_owner(name, models_dir)
         resolve_profile(name, family)  # refuse an unknown family before anything is downloaded
         folder = download(name, models_dir, weights=weights)
     return describe(name, folder, family=family)
@@ -140,6 +141,15 @@ def describe(name: str, folder: Path, *, family: str | None = None) -> ModelSour
         ),
         rows=rows if isinstance(rows, int) else None,
     )
+
+
+def _check_owner(name: str, models_dir: Path) -> None:
+    """Raises ``ModelLoadError`` for ``models/my-e5`` where ``my-e5`` is a folder in ``models``: no owner of the hub."""
+    owner, _, last = name.partition("/")
+    if last and owner == models_dir.name and (models_dir / last).is_dir():
+        raise ModelLoadError(
+            f"no model {name!r} in {models_dir}, but {last!r} is there; use that as MODEL_NAME or `name:`"
+        )
 
 
 def _instead_of(name: str) -> str:

@@ -15,6 +15,7 @@ import pytest
 from serve_app.deployments import device as device_module
 from serve_app.deployments.device import Device, ReplicaState
 from serve_app.domain.errors import InternalError, NonFiniteError, OutOfMemoryError, QueueFullError, ServiceError
+from serve_app.models.isolation import run_isolated
 from serve_app.settings import BatchingSettings, ModelSettings
 
 PATIENCE_S = 10.0
@@ -192,7 +193,42 @@ async def test_a_full_backlog_refuses_and_recovers(device: Device[str, str], mod
     assert await computed(device, model, ["b"], key=8) == ["B"]
 
 
+async def test_after_a_split_for_lack_of_memory_the_next_micro_batches_are_smaller(
+    device: Device[str, str], model: Model
+) -> None:
+    """Ten texts fit the budget, and six of them the memory."""
+
+    def limited(texts: Sequence[str]) -> list[str | ServiceError]:
+        if len(texts) > 6:
+            model.forwards.append(list(texts))
+            raise MemoryError
+        return model.compute(texts)
+
+    def compute(texts: Sequence[str]) -> list[str | ServiceError]:
+        return run_isolated(limited, texts)
+
+    texts = [f"text {i}" for i in range(40)]
+    outcome = device.submit(compute, texts, [1] * 40, key=1, timeout_s=PATIENCE_S)
+    assert await asyncio.wait_for(outcome, PATIENCE_S) == [text.upper() for text in texts]
+    sizes = [len(forward) for forward in model.forwards[1:]]
+    assert sizes[:4] == [10, 5, 5, 5], "one forward fails, its halves and the next micro-batch fit"
+    assert sizes.count(10) == 1
+
+
 # ------------------------------------------------------------------ does it still work?
+
+
+async def test_when_no_micro_batches_are_formed_any_more_the_health_check_says_why(
+    device: Device[str, str], model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take() -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(device._scheduler._backlog, "take", take)
+    (error,) = await computed(device, model, ["a"])
+    assert isinstance(error, InternalError)
+    with pytest.raises(RuntimeError, match=r"'micro-batches' failed: KeyError\('a bug'\)"):
+        await device.check_health()
 
 
 async def test_a_healthy_device_is_not_probed(device: Device[str, str], model: Model) -> None:

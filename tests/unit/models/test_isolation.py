@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from serve_app.domain.errors import InternalError, NonFiniteError, OutOfMemoryError, ServiceError
-from serve_app.models.isolation import is_out_of_memory, run_isolated
+from serve_app.models.isolation import is_out_of_memory, observing_memory, run_isolated
 
 
 class Compute:
@@ -76,6 +76,16 @@ def test_without_memory_the_batch_is_split_until_it_fits_and_memory_is_released_
     compute = Compute(fits=fits)
     assert run_isolated(compute, range(11), release_memory=compute.release) == [2 * i for i in range(11)]
     assert compute.releases == sum(len(call) > fits for call in compute.calls) > 0
+
+
+def test_splits_for_lack_of_memory_are_told_to_who_observes_and_no_others() -> None:
+    splits: list[int] = []
+    with observing_memory(lambda: splits.append(1)):
+        run_isolated(Compute(fits=4), range(8))
+        run_isolated(Compute([1]), range(4))  # a bad text
+        run_isolated(Compute(fits=0), [1])  # alone: a smaller micro-batch would not help
+    run_isolated(Compute(fits=4), range(8))
+    assert splits == [1]
 
 
 def test_a_text_that_alone_has_no_memory_says_so() -> None:

@@ -190,6 +190,13 @@ def test_a_path_as_a_name_is_told_models_dir(tmp_path: Path, name: str) -> None:
     assert "MODEL_NAME (or `name:`) to 'my-e5'" in caught.value.message
 
 
+def test_the_models_folder_is_no_owner_on_the_hub(tmp_path: Path, hub: Hub) -> None:
+    write_model(tmp_path / "models" / "my-e5")
+    with pytest.raises(ModelLoadError, match=r"no model 'models/my-e5' .* but 'my-e5' is there"):
+        find_model("models/my-e5", tmp_path / "models")
+    assert hub.asked == []
+
+
 def test_a_name_with_an_owner_is_a_folder_in_a_folder(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "intfloat" / "e5-base")
     assert find_model("intfloat/e5-base", tmp_path).folder == folder

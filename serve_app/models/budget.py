@@ -1,0 +1,46 @@
+"""How large a micro-batch may be: at most as configured, and as memory and time have allowed lately."""
+
+from __future__ import annotations
+
+import math
+
+_FIRST_TOKENS = 512  # where time bounds the budget: it starts so small, because the speed is not known yet
+_GROWTH_AFTER_OUT_OF_MEMORY = 64  # micro-batches until the whole configured budget is regained
+
+
+class BatchBudget:
+    """The budget of a device's micro-batches in padded tokens; a text over it goes alone."""
+
+    def __init__(self, max_tokens: int, *, max_seconds: float = math.inf) -> None:
+        """Starts with the whole budget, or with a small one where time bounds it.
+
+        Args:
+            max_tokens: Never more than this.
+            max_seconds: A micro-batch of several texts should not take longer.
+        """
+        self._max_tokens = max_tokens
+        self._max_seconds = max_seconds
+        self._for_memory = float(max_tokens)
+        self._for_time = float(max_tokens) if math.isinf(max_seconds) else float(min(max_tokens, _FIRST_TOKENS))
+
+    @property
+    def tokens(self) -> int:
+        """The budget of the next micro-batch, in padded tokens."""
+        return max(1, int(min(self._for_memory, self._for_time)))
+
+    def observe(self, padded_tokens: int, seconds: float) -> None:
+        """Learns from a forward that had enough memory.
+
+        One that took too long bounds the next ones at its speed. A quick one that used at least half of the budget lets
+        it grow: twofold where the time was the bound, slowly where it was the memory.
+        """
+        if seconds > self._max_seconds:
+            self._for_time = min(self._for_time, padded_tokens * self._max_seconds / seconds)
+        elif 2 * padded_tokens >= self.tokens:
+            if 2 * seconds <= self._max_seconds:
+                self._for_time = min(self._max_tokens, 2 * self._for_time)
+            self._for_memory = min(self._max_tokens, self._for_memory + self._max_tokens / _GROWTH_AFTER_OUT_OF_MEMORY)
+
+    def shrink(self, padded_tokens: int) -> None:
+        """Halves the budget after a forward of so many padded tokens that ran out of memory."""
+        self._for_memory = max(1.0, min(self._for_memory, padded_tokens / 2))
