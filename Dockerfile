@@ -9,7 +9,9 @@
 #   --stop-timeout  Requests in flight are answered before the container ends; Docker's own 10 seconds may cut them.
 #   --init          Collects processes that lost their parent.
 #   --gpus all      For GPUs; needs the NVIDIA container toolkit on the host, nothing more in the image.
-FROM python:3.11-slim
+#   --build-arg BASE_IMAGE=python@sha256:...   A base image that you have examined (docs/security.md).
+ARG BASE_IMAGE=python:3.11-slim
+FROM ${BASE_IMAGE}
 
 ENV PYTHONUNBUFFERED=1 \
     PIP_NO_CACHE_DIR=1 \
@@ -22,13 +24,15 @@ WORKDIR /app
 # package index has it, which on Linux x86-64 is the build with CUDA (several GB). For a small CPU image pass the CPU
 # wheel index that pytorch.org's install page names; only torch is taken from there, at the same version.
 ARG TORCH_INDEX_URL=""
-COPY pyproject.toml constraints.txt ./
+# The lock files have the hash of every file; torch from another index is another file, so it has none.
+COPY constraints.txt requirements.lock requirements-torch.lock ./
 RUN if [ -n "$TORCH_INDEX_URL" ]; then \
         pip install --no-deps --index-url "$TORCH_INDEX_URL" --constraint constraints.txt torch; \
+    else \
+        pip install --no-deps --require-hashes --requirement requirements-torch.lock; \
     fi \
-    && python -c 'import sys, tomllib as t; print(*t.load(sys.stdin.buffer)["project"]["dependencies"], sep="\n")' \
-        < pyproject.toml > requirements.txt \
-    && pip install --requirement requirements.txt --constraint constraints.txt
+    && pip install --no-deps --require-hashes --requirement requirements.lock \
+    && pip check
 
 # A number, so that Kubernetes can see that it is not root. A new volume inherits the owner of /app/models.
 RUN useradd --create-home --uid 1000 retrieval \
@@ -42,7 +46,7 @@ COPY training training
 COPY configs configs
 
 # The same as configs/serve.env, which explains each; a test compares them. The variable of two lines can not be written
-# here: serve_app/__main__.py sets it.
+# here: serve_app/launch/command.py sets it.
 ENV RAY_SERVE_ENABLE_HA_PROXY=1 \
     RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \
     RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" \
@@ -75,6 +79,6 @@ HEALTHCHECK --interval=15s --timeout=8s --start-period=20m --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; \
          r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8000/readyz', timeout=7)"]
 
-# The exec form: signals reach Python itself. SIGTERM and SIGINT both stop the service gently (serve_app/__main__.py).
+# The exec form: signals reach Python itself. SIGTERM and SIGINT both stop the service gently (serve_app/launch).
 ENTRYPOINT ["python", "-m", "serve_app"]
 CMD ["configs/container.yaml"]

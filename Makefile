@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install models serve test test-long unit lint format bench clean
+.PHONY: help install models serve test test-long unit lint format bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,8 @@ $(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.serve
 	@echo "installing what tests, lint and benchmarks need"
 	$(BIN)/pip install --quiet --editable '.[test,lint,bench]' --constraint constraints.txt
+	@# it asks for an older httpx than the other clients do, and works with the one they have
+	$(BIN)/pip install --quiet --no-deps infinity-client --constraint constraints.txt
 	@touch $@
 
 install: $(VENV)/.serve ## create .venv and install the service into it
@@ -56,6 +58,13 @@ format: $(VENV)/.dev ## rewrite the code in the agreed format
 
 bench: $(VENV)/.dev models ## measure this service beside others, in one run
 	$(BIN)/python -m benchmarks
+
+lock: ## rewrite the lock files of the image from pyproject.toml and constraints.txt (needs uv)
+	uv pip compile pyproject.toml --constraint constraints.txt --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --quiet --output-file requirements.lock.new
+	awk '/^[a-z]/ { out = /^(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)==/ ? "requirements-torch.lock" : "requirements.lock" } \
+	  { print > out }' requirements.lock.new
+	rm requirements.lock.new
 
 clean: ## remove the virtual environment and caches; models stay
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,7 +13,7 @@ from benchmarks.children import BenchmarkError, Child
 from benchmarks.cpu import machine_s
 from benchmarks.inprocess import Engine, Task, TaskResult
 from benchmarks.load import Load, LoadResult
-from serve_app.apart import free_port
+from serve_app.launch.ports import free_port
 from serve_app.models.openmp import PASSIVE
 
 _START_S = 240.0

@@ -20,7 +20,8 @@ import yaml
 
 from benchmarks.children import BenchmarkError, die_with_parent, environment
 from benchmarks.cpu import ServiceCpu, processes_of
-from serve_app.apart import free_port, own_places
+from serve_app.apart import own_places
+from serve_app.launch.ports import reserve_block
 
 _START_S = 240.0
 _STOP_S = 15.0
@@ -40,7 +41,8 @@ class Service:
             BenchmarkError: It did not get ready.
         """
         self._scratch = Path(tempfile.mkdtemp(prefix="bench-"))
-        self.port = free_port()
+        ports = self._ports = reserve_block()
+        self.port = ports.take()
         config = yaml.safe_load((root / "serve_config.yaml").read_text())
         config["http_options"] |= {"host": "127.0.0.1", "port": self.port}
         (self._scratch / "config.yaml").write_text(yaml.safe_dump(config))
@@ -50,7 +52,9 @@ class Service:
             [Path(sys.executable).parent / "serve", "run", "--address", "local", self._scratch / "config.yaml"],
             cwd=root,
             env=environment(
-                product_environment(root) | own_places(self._scratch / "haproxy") | {"RAY_TMPDIR": str(self._scratch)}
+                product_environment(root)
+                | own_places(self._scratch / "haproxy", ports)
+                | {"RAY_TMPDIR": str(self._scratch)}
             ),
             stdout=self._log.open("wb"),
             stderr=subprocess.STDOUT,
@@ -94,6 +98,7 @@ class Service:
             except ProcessLookupError:
                 continue
         self._process.wait()
+        self._ports.release()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _alive(self) -> list[int]:

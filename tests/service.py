@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,12 +20,13 @@ from typing import Any
 import httpx
 import yaml
 
-from serve_app.apart import free_port
+from serve_app.launch.ports import free_port
+from serve_app.launch.watchdog import Watchdog, marked_processes
 
 ROOT = Path(__file__).parent.parent
 STARTER = "multilingual-e5-small"
 STARTER_FOLDER = ROOT / "models" / STARTER
-_MARK = "RAY_SERVE_HAPROXY_SOCKET_PATH"  # differs from service to service, so it tells whose a process is
+_MARK = "RETRIEVAL_TEST_SERVICE"  # differs from service to service, so it tells whose a process is
 
 _LOG_FOLDER = re.compile(r"--log[-_]dir=(/\S+)")
 
@@ -64,21 +67,37 @@ def running(folder: Path, args: dict[str, Any], *, fast: bool = True, **environm
     application = {"name": "retrieval", "route_prefix": "/", "import_path": "serve_app.app:build", "args": args}
     http = {"host": "127.0.0.1", "port": port}
     config.write_text(yaml.safe_dump({"http_options": http, "applications": [application]}))
-    env = {**os.environ, **(fast_environment() if fast else {}), **marked(), **environment}
+    log = folder / "service.log"
+    with started(config, log, **(fast_environment() if fast else {}), **environment) as (process, env):
+        service = Service(f"http://127.0.0.1:{port}", process, log, env)
+        try:
+            wait_until_ready(service)
+            yield service
+        finally:
+            stop(service)
+
+
+@contextmanager
+def started(config: Path, log: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, str]]]:
+    """A service that has just been started, and its environment.
+
+    Nothing of it is left in the end, even if this process is killed in between: no process, no port, and not the
+    folder of its Ray sessions.
+    """
+    ray_folder = Path(tempfile.mkdtemp(prefix="retrieval-ray-", dir="/tmp"))  # a socket's path must be short
+    env = {**os.environ, **environment, _MARK: secrets.token_hex(16), "RAY_TMPDIR": str(ray_folder)}
     env.pop("RAY_ADDRESS", None)
     env["PYTHONPATH"] = str(ROOT)
-    log = folder / "service.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serve_app", str(config)],
-            cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-    service = Service(f"http://127.0.0.1:{port}", process, log, env)
+    watchdog = Watchdog(f"{_MARK}={env[_MARK]}", [ray_folder])
     try:
-        wait_until_ready(service)
-        yield service
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "serve_app", str(config)],
+                cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        yield process, env
     finally:
-        stop(service)
+        watchdog.finish()
 
 
 def wait_until_ready(service: Service, timeout_s: float = 240) -> None:
@@ -116,16 +135,11 @@ def processes(environment: dict[str, str]) -> list[tuple[int, str]]:
 
     Ray's processes are not children of the one that started them, so the process tree does not tell.
     """
-    mark = f"{_MARK}={environment[_MARK]}".encode()
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    found.append((int(entry.name), title))
-            except OSError:
-                continue
+    for pid in marked_processes(f"{_MARK}={environment[_MARK]}"):
+        with suppress(OSError):
+            title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            found.append((pid, title))
     return found
 
 
@@ -133,11 +147,6 @@ def fast_environment() -> dict[str, str]:
     """The variables of configs/serve.env."""
     words = shlex.split((ROOT / "configs" / "serve.env").read_text(), comments=True)
     return dict(word.split("=", 1) for word in words)
-
-
-def marked() -> dict[str, str]:
-    """What tells this service's processes from others; all else the launcher keeps apart itself."""
-    return {_MARK: f"/tmp/{free_port()}-admin.sock"}  # a socket's path must be short
 
 
 def _kill(pid: int) -> None:

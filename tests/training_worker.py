@@ -20,8 +20,8 @@ from torch import distributed
 
 import training.model
 import training.steps
-from serve_app.apart import free_port
 from serve_app.domain.fine_tuning import TrainingSpec
+from serve_app.launch.ports import free_port
 from tests.service import ROOT
 from training.loop import train
 from training.reporting import FILE_NAME, Reporter

@@ -11,7 +11,7 @@ from pathlib import Path
 from ray._private.services import get_webui_url_from_internal_kv  # no public way exists in Ray 2.60
 
 from serve_app.api.gateway import Gateway, ModelState
-from serve_app.deployments.address import base_url, host, is_loopback
+from serve_app.deployments.address import base_url, host, is_loopback, network_url
 from serve_app.deployments.console import say
 from serve_app.domain.errors import ServiceError
 
@@ -38,17 +38,35 @@ async def announce(gateway: Gateway, *, needs_key: bool) -> None:
     warning = None if needs_key or is_loopback(host()) else _WARNING
     if warning:
         logger.warning(warning)
-    say(text(await gateway.models(), base_url(), dashboard_url(), needs_key=needs_key, warning=warning))
+    models = await gateway.models()
+    say(text(models, base_url(), network_url(), dashboard_url(), needs_key=needs_key, warning=warning))
 
 
 def text(
-    models: Sequence[ModelState], base: str, dashboard: str, *, needs_key: bool = False, warning: str | None = None
+    models: Sequence[ModelState],
+    base: str,
+    network: str | None,
+    dashboard: str,
+    *,
+    needs_key: bool = False,
+    warning: str | None = None,
 ) -> str:
-    """The block, ending without a line break."""
+    """The block, ending without a line break.
+
+    Args:
+        models: What is served.
+        base: Address for this machine.
+        network: Address for others, if they reach the service.
+        dashboard: Address of the dashboard.
+        needs_key: Whether API keys are on.
+        warning: What the operator should know.
+    """
     key = " -H 'Authorization: Bearer KEY'" if needs_key else ""
     lines = [
         "The service is ready.",
         f"  address    {base}   (in a browser: a playground)",
+        f"  network    {network or 'this machine only'}" + ("   (for other machines)" if network else ""),
+        f"  API keys   {'required' if needs_key else 'off'}",
         *(f"  model      {_line(model)}" for model in models if model.base is None),
         *([f"  fine-tunes {', '.join(tuned)}"] if (tuned := [m.name for m in models if m.base]) else []),
         f"  docs       {base}/docs",

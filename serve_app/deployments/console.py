@@ -8,12 +8,15 @@ the file is flushed every second: Serve's fast settings buffer a thousand lines.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from serve_app.deployments.startup_failures import report
 from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import ServiceError
+from serve_app.domain.service import SERVICE_VARIABLE
 
 _SERVE = logging.getLogger("ray.serve")
 _FLUSH_S = 1.0
@@ -51,10 +54,17 @@ def _flush_log() -> None:
 
 @contextmanager
 def telling_why(what: str) -> Iterator[None]:
-    """Logs, in one line that an operator understands, why ``what`` can not start; Serve shows only a trace."""
+    """Says in one line why ``what`` cannot start; Serve knows a traceback only.
+
+    The line goes to the command line that started the service, which prints it once for all tries and replicas; without
+    one (``serve run``, KubeRay) to the terminal.
+    """
     join_serve_log()
     try:
         yield
-    except ServiceError as error:
-        logging.getLogger(__name__).error("%s can not start: %s", what, error.message)
+    except Exception as error:
+        reason = error.message if isinstance(error, ServiceError) else f"{type(error).__name__}: {error}"
+        report(what, reason)
+        level = logging.WARNING if SERVICE_VARIABLE in os.environ else logging.ERROR
+        logging.getLogger(__name__).log(level, "%s cannot start: %s", what, reason)
         raise

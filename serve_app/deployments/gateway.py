@@ -161,6 +161,8 @@ class ServeGateway:
 
     async def delete_model(self, name: str) -> None:
         """See ``Gateway.delete_model``."""
+        if name in self._models.aliases:
+            raise ConflictError(f"{name!r} is an alias, in the configuration, of {self._models.aliases[name]!r}")
         if name in self._models.configured or name in self._rerankers.models.configured:
             raise ConflictError(
                 f"{name!r} is named in the configuration of the service; only fine-tunes can be deleted"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # haystack reads it when it is imported
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # litellm loads its list of prices from the network otherwise
 
 import httpx
 import numpy as np

@@ -12,7 +12,6 @@ import re
 import shlex
 import stat
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -27,8 +26,8 @@ from ray.serve._private.constants import RAY_SERVE_HAPROXY_MAXCONN
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
-from serve_app.__main__ import HEAD_TIMEOUT
 from serve_app.deployments import metrics
+from serve_app.launch.command import HEAD_TIMEOUT
 from serve_app.models.openmp import PASSIVE
 from serve_app.settings import ENVIRONMENT, DeploymentSettings, Settings
 
@@ -234,21 +233,44 @@ def test_everything_the_image_copies_is_there_and_is_not_ignored() -> None:
         assert f"!{source}" in rest
 
 
-def test_dependencies_are_installed_at_the_pinned_versions_before_the_source_is_copied() -> None:
+def test_dependencies_are_installed_with_hashes_before_the_source_is_copied() -> None:
     instructions = dockerfile()
     install = next(i for i, (word, rest) in enumerate(instructions) if word == "RUN" and "pip install" in rest)
     source = instructions.index(("COPY", "serve_app serve_app"))
     assert install < source
     commands = re.findall(r"pip install [^;&]*", instructions[install][1])
-    assert len(commands) == 2
-    assert all("--constraint constraints.txt" in command for command in commands)
+    hashed = [command for command in commands if "--require-hashes" in command]
+    assert [command.split()[-1] for command in hashed] == ["requirements-torch.lock", "requirements.lock"]
+    (torch,) = set(commands) - set(hashed)
+    assert torch.split()[-3:] == ["--constraint", "constraints.txt", "torch"]
 
 
-def test_the_image_installs_the_dependencies_of_the_project() -> None:
-    (code,) = re.findall(r"python -c '([^']*)' +< pyproject.toml > requirements.txt", " ".join(arguments_of("RUN")))
-    project = (ROOT / "pyproject.toml").read_bytes()
-    printed = subprocess.run([sys.executable, "-c", code], input=project, capture_output=True, check=True).stdout
-    assert printed.decode().splitlines() == tomllib.loads(project.decode())["project"]["dependencies"]
+def locked(name: str) -> dict[str, tuple[str, list[str]]]:
+    """Version and hashes of each package of a lock file."""
+    entries = re.findall(r"^([a-z0-9-]+)==(\S+)([^\n]*(?:\n    [^\n]*)*)", (ROOT / name).read_text(), re.MULTILINE)
+    return {
+        package: (version, re.findall(r"--hash=sha256:([0-9a-f]{64})\b", rest)) for package, version, rest in entries
+    }
+
+
+def test_the_lock_files_hold_the_hashes_of_every_dependency_at_the_pinned_version() -> None:
+    pinned = {
+        re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower(): line.partition("==")[2].split()[0]
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    rest, torch = locked("requirements.lock"), locked("requirements-torch.lock")
+    assert not rest.keys() & torch.keys()
+    both = rest | torch
+    assert all(hashes for _, hashes in both.values())
+    different = {name: version for name, (version, _) in both.items() if pinned.get(name, version) != version}
+    assert different == {}
+    unpinned = {name for name in rest if name not in pinned}
+    assert unpinned <= {"colorama", "httpx2-jsfetch", "tzdata", "setuptools"}, (
+        "other platforms, and what pip freeze leaves out"
+    )
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {re.split(r"[\[>=<]", dependency)[0] for dependency in wanted} <= both.keys()
 
 
 def test_the_container_is_healthy_when_a_forward_succeeds() -> None:
@@ -489,4 +511,6 @@ def test_ray_exports_metrics_under_the_names_that_the_dashboard_uses() -> None:
 def test_prometheus_reads_the_list_of_nodes_that_ray_writes() -> None:
     config = yaml.safe_load((ROOT / "configs/prometheus/prometheus.yml").read_text())
     (job,) = config["scrape_configs"]
-    assert job["file_sd_configs"] == [{"files": [f"/tmp/ray/{ray_constants.PROMETHEUS_SERVICE_DISCOVERY_FILE}"]}]
+    ours, of_ray_start = job["file_sd_configs"][0]["files"]
+    assert of_ray_start == f"/tmp/ray/{ray_constants.PROMETHEUS_SERVICE_DISCOVERY_FILE}"
+    assert ours == f"/tmp/retrieval-1000/ray/{ray_constants.PROMETHEUS_SERVICE_DISCOVERY_FILE}"

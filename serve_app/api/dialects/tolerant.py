@@ -129,6 +129,7 @@ class TolerantRoute(StrictRoute):
         handle = super().get_route_handler()
 
         async def tolerantly(request: Request) -> Response:
+            _assume_json(request)
             ignored: list[str] = []
             token = _ignored.set(ignored)
             try:
@@ -140,6 +141,12 @@ class TolerantRoute(StrictRoute):
             return response
 
         return tolerantly
+
+
+def _assume_json(request: Request) -> None:
+    """A body without a ``Content-Type`` is JSON: LiteLLM sends none to Voyage."""
+    if not any(name == b"content-type" for name, _ in request.scope["headers"]):
+        request.scope["headers"] = [*request.scope["headers"], (b"content-type", b"application/json")]
 
 
 def _header_value(ignored: list[str]) -> str:

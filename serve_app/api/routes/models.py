@@ -11,11 +11,11 @@ from fastapi.responses import Response
 from serve_app.api.gateway import Gateway, ModelState
 from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.model_deletion import IN_USE, delete_model
+from serve_app.api.model_lookup import state_of
 from serve_app.api.problems import Problem
 from serve_app.api.replies import json_reply
 from serve_app.api.routes.openai import openai_model
 from serve_app.api.schemas.models import Model, Models
-from serve_app.domain.errors import ModelNotFoundError
 
 
 def models_router(gateway: Gateway, jobs: JobsGateway) -> APIRouter:
@@ -38,10 +38,7 @@ def models_router(gateway: Gateway, jobs: JobsGateway) -> APIRouter:
     )
     async def model(name: str) -> Response:
         """What one model is and can do."""
-        for state in await gateway.models():
-            if state.name == name:
-                return json_reply(asdict(state))
-        raise ModelNotFoundError(f"no model {name!r} is served; GET /models lists those that are")
+        return json_reply(asdict(state_of(name, await gateway.models(), listed_at="GET /models")))
 
     @router.delete(
         "/models/{name:path}",

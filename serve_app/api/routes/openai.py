@@ -18,6 +18,7 @@ from serve_app.api.gateway import Gateway, ModelState
 from serve_app.api.inputs import are_ids, embed_inputs
 from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.model_deletion import IN_USE, delete_model
+from serve_app.api.model_lookup import state_of
 from serve_app.api.options import TimeoutHeader, prove_dimensions, tolerant_options
 from serve_app.api.problems import OPENAI_ERRORS, OpenAIProblem
 from serve_app.api.quantised import FORMS, as_base64, require_normalized, shortened
@@ -30,7 +31,7 @@ from serve_app.api.schemas.openai import (
     OpenAIModels,
 )
 from serve_app.domain.embeddings import Float32
-from serve_app.domain.errors import InvalidInputError, ModelNotFoundError
+from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.limits import Limits
 
 _OWNER = "retrieval-model-server"
@@ -97,10 +98,7 @@ def openai_router(gateway: Gateway, jobs: JobsGateway, limits: Limits) -> APIRou
     )
     async def model(id: str) -> Response:
         """What is known of one model."""
-        for state in await gateway.models():
-            if state.name == id:
-                return json_reply(openai_model(state))
-        raise ModelNotFoundError(f"no model {id!r} is served; GET /v1/models lists those that are")
+        return json_reply(openai_model(state_of(id, await gateway.models(), listed_at="GET /v1/models")))
 
     @router.delete(
         "/v1/models/{id:path}",

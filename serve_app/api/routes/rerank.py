@@ -140,7 +140,7 @@ async def _results(
         "object": "rerank",
         "model": ranked.model,
         "results": results,
-        "data": places,
+        "data": results,
         "usage": {"prompt_tokens": ranked.tokens, "total_tokens": ranked.tokens},
         "meta": {
             "api_version": {"version": version},

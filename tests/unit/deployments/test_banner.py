@@ -1,4 +1,4 @@
-"""The block that ends the start log: what it says about keys."""
+"""The block that ends the start log: what it says about addresses and keys."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ async def told(monkeypatch: pytest.MonkeyPatch, host: str | None, *, needs_key: 
     """What is printed by a service that listens on ``host``."""
     lines: list[str] = []
     monkeypatch.setattr(address, "_http_options", lambda: type("Options", (), {"host": host, "port": 8000}))
+    monkeypatch.setattr(address, "node_ip", lambda: "192.0.2.9")
     monkeypatch.setattr(banner, "dashboard_url", lambda: "http://127.0.0.1:8265")
     monkeypatch.setattr(banner, "_AFTER_SERVE_S", 0)
     monkeypatch.setattr(banner, "say", lines.append)
@@ -40,3 +41,28 @@ async def test_with_keys_or_on_this_machine_alone_there_is_nothing_to_warn_about
     assert "WARNING" not in block
     assert caplog.records == []
     assert ("-H 'Authorization: Bearer KEY'" in block) == needs_key
+
+
+@pytest.mark.parametrize("needs_key", [True, False])
+@pytest.mark.parametrize(
+    ("host", "base", "network"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000", None),
+        ("localhost", "http://localhost:8000", None),
+        ("::1", "http://[::1]:8000", None),
+        ("0.0.0.0", "http://127.0.0.1:8000", "http://192.0.2.9:8000"),
+        ("::", "http://127.0.0.1:8000", "http://192.0.2.9:8000"),
+        (None, "http://127.0.0.1:8000", "http://192.0.2.9:8000"),
+        ("192.0.2.7", "http://192.0.2.7:8000", "http://192.0.2.7:8000"),
+        ("2001:db8::7", "http://[2001:db8::7]:8000", "http://[2001:db8::7]:8000"),
+    ],
+)
+async def test_the_addresses_for_this_machine_and_for_others_are_named_and_whether_keys_are_on(
+    monkeypatch: pytest.MonkeyPatch, host: str | None, base: str, network: str | None, needs_key: bool
+) -> None:
+    lines = [line.split(maxsplit=1) for line in (await told(monkeypatch, host, needs_key=needs_key)).splitlines()]
+    said = {words[0]: words[1] for words in lines if len(words) == 2}
+    assert said["address"].split()[0] == base
+    assert said["network"] == (f"{network}   (for other machines)" if network else "this machine only")
+    assert said["API"] == f"keys   {'required' if needs_key else 'off'}"
+    assert f" {base}/vectorize " in said["try"]

@@ -20,7 +20,7 @@ from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.gateway import ServeGateway
 from serve_app.deployments.served import Served
 from serve_app.domain.embeddings import DENSE, EncodedBatch, TokenBatch
-from serve_app.domain.errors import CapabilityError, DeadlineError, InvalidInputError, ModelNotFoundError
+from serve_app.domain.errors import CapabilityError, ConflictError, DeadlineError, InvalidInputError, ModelNotFoundError
 from serve_app.domain.limits import Limits
 from serve_app.domain.profiles import Capability, TextRole
 from serve_app.domain.ragged import Ragged
@@ -274,3 +274,5 @@ async def test_an_alias_is_listed_as_a_model_and_leads_to_it(
     told = [(state.name, state.alias_of, state.serves) for state in await gateway.models()]
     assert told == [("tiny", None, ("embed",)), ("text-embedding-3-small", "tiny", ("embed",))]
     assert (await gateway.find("openai/text-embedding-3-small", "embed")).name == "tiny"
+    with pytest.raises(ConflictError, match="an alias, in the configuration, of 'tiny'"):
+        await gateway.delete_model("text-embedding-3-small")

@@ -1,0 +1,80 @@
+"""The Serve config that the command line names, checked before Ray is imported: a mistake is answered within a second.
+
+Knows no Ray: what Serve itself wants of the rest of the file is checked when Serve reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from serve_app.settings import Settings
+
+OUR_APPLICATION = "serve_app.app:build"
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8000
+
+
+class ConfigError(Exception):
+    """The config cannot be used; the message says what to change."""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Reads a Serve config and validates the arguments of our application in it.
+
+    Raises:
+        ConfigError: The file is missing or no config, or a setting is wrong.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {path}; name a Serve config, such as serve_config.yaml") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("applications"), list):
+        raise ConfigError(f"{path} is not a Serve config: it has no list 'applications' (see serve_config.yaml)")
+    if problems := [problem for i, app in enumerate(config["applications"]) for problem in _problems(i, app)]:
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+    return config
+
+
+def http_address(config: Mapping[str, Any]) -> tuple[str, int]:
+    """Host and port that the service is to listen on.
+
+    Raises:
+        ConfigError: ``http_options`` holds something else.
+    """
+    options = config.get("http_options") or {}
+    try:
+        host, port = str(options.get("host") or DEFAULT_HOST), int(options.get("port") or DEFAULT_PORT)
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigError("http_options must be a mapping such as {host: 127.0.0.1, port: 8000}") from None
+    if not 0 < port < 2**16:
+        raise ConfigError(f"http_options.port must be from 1 to 65535, not {port}")
+    return host, port
+
+
+def _problems(index: int, application: Any) -> Iterator[str]:
+    if not isinstance(application, dict) or application.get("import_path") != OUR_APPLICATION:
+        return  # Serve's to judge
+    args = application.get("args") or {}
+    if not isinstance(args, dict):
+        yield f"applications.{index}.args must be a mapping of settings"
+        return
+    try:
+        Settings(**args)
+    except TypeError as error:  # a key that is not a string
+        yield f"applications.{index}.args: {error}"
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_context=False, include_input=False):
+            where = ".".join(map(str, ("applications", index, "args", *fault["loc"])))
+            yield f"{where}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,113 @@
+"""A start that fails ends with one message and status 1; no cluster is needed to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from ray import serve
+from ray.serve.schema import ApplicationStatus
+
+from serve_app.deployments import startup_failures
+from serve_app.launch import service
+from serve_app.launch.ports import free_port
+from serve_app.launch.service import StartError, run
+from serve_app.launch.signals import StopSignals
+
+
+@pytest.fixture
+def signals(monkeypatch: pytest.MonkeyPatch) -> StopSignals:
+    """Signals of a process in which nothing is to be stopped."""
+    monkeypatch.setattr(StopSignals, "listen", lambda self: None)
+    monkeypatch.setattr(StopSignals, "ignore", lambda self: None)
+    return StopSignals()
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_keep_signals_from_ray", lambda: None)
+    monkeypatch.setattr(service, "_set_agent_port", lambda port: None)
+    monkeypatch.setattr(service, "canonicalize_bootstrap_address", lambda address: None)
+
+
+def config(**http: Any) -> dict[str, Any]:
+    return {"http_options": {"port": free_port(), **http}, "applications": []}
+
+
+def test_a_machine_that_is_too_slow_for_ray_gets_one_sentence_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], signals: StopSignals
+) -> None:
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen because some of the raylet ...")
+
+    monkeypatch.setattr(ray, "init", init)
+    assert run(config(), signals, agent_port=1) == 1
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert line.startswith("Ray did not start in time")
+    assert "start again" in line
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"proxy_location": "Nowhere"}, {"http_options": {"root_path": 3}}, {"applications": [{"name": 3}]}]
+)
+def test_a_config_that_serve_refuses_starts_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], signals: StopSignals, wrong: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
+    assert run({**config(), **wrong}, signals, agent_port=1) == 1
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first == "the config is not one of Ray Serve:"
+    assert all(line.startswith(next(iter(wrong))) for line in rest)
+
+
+@pytest.mark.parametrize(
+    ("http", "says"),
+    [
+        ({"host": "203.0.113.7"}, "cannot listen on 203.0.113.7"),
+        ({"host": "no.such.host.invalid"}, "cannot listen on no.such.host.invalid"),
+        ({"port": 70_000}, "http_options.port must be from 1 to 65535"),
+    ],
+)
+def test_an_address_that_nobody_can_listen_on_is_not_called_taken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], signals: StopSignals, http: Any, says: str
+) -> None:
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
+    assert run(config(**http), signals, agent_port=1) == 1
+    assert says in capsys.readouterr().err
+
+
+def statuses(*following: ApplicationStatus, message: str = "") -> Callable[[], Any]:
+    """``serve.status`` that says one after the other; the last one stays."""
+    deployment = SimpleNamespace(status="DEPLOY_FAILED", message=f"tried twice\n{message}")
+    said: Iterator[ApplicationStatus] = iter(following)
+    now = [following[0]]
+
+    def status() -> Any:
+        now[0] = next(said, now[0])
+        application = SimpleNamespace(status=now[0], deployments={"Encoder-x": deployment}, message=message)
+        return SimpleNamespace(applications={"retrieval": application})
+
+    return status
+
+
+def test_an_application_that_cannot_start_ends_the_wait_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_POLL_S", 0)
+    failing = statuses(ApplicationStatus.DEPLOYING, ApplicationStatus.DEPLOY_FAILED, message="The actor was killed.")
+    monkeypatch.setattr(serve, "status", failing)
+    monkeypatch.setattr(startup_failures, "reported", lambda: {"the encoder of 'x'": "no model 'x'"})
+    with pytest.raises(StartError, match=r"^the encoder of 'x' cannot start: no model 'x'$"):
+        service._wait_until_running({"retrieval"})
+    monkeypatch.setattr(startup_failures, "reported", dict)
+    with pytest.raises(StartError, match=r"^the service cannot start: The actor was killed\.$"):
+        service._wait_until_running({"retrieval"})
+
+
+def test_an_application_that_runs_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_POLL_S", 0)
+    monkeypatch.setattr(serve, "status", statuses(ApplicationStatus.DEPLOYING, ApplicationStatus.RUNNING))
+    service._wait_until_running({"retrieval"})
