@@ -115,18 +115,19 @@ def _check_tokenizer_settings(folder: Path) -> None:
 def read_prompts(folder: Path) -> Prompts | None:
     """The folder's prompts; None where it says nothing of queries and documents.
 
+    Empty prompts for both say nothing: sentence-transformers 5 and later write them into every folder that has none.
+
     Raises:
         ModelLoadError: They are no texts.
     """
     path, settings = _sentence_settings(folder)
     prompts = settings.get("prompts") or {}
-    texts = prompts.values() if isinstance(prompts, dict) else [prompts]
-    if not all(text is None or isinstance(text, str) for text in texts):
+    if not isinstance(prompts, dict) or not all(text is None or isinstance(text, str) for text in prompts.values()):
         raise ModelLoadError(f"{path}: prompts must be an object of texts by their names")
     default = settings.get("default_prompt_name")
     if default is not None and default not in [*prompts, "query", "document"]:
         raise ModelLoadError(f"{path}: default_prompt_name {default!r} is none of the prompts: {', '.join(prompts)}")
-    if not any(name in prompts for name in ("query", *_DOCUMENT_PROMPTS)):
+    if not any(prompts.get(name) for name in ("query", *_DOCUMENT_PROMPTS)):
         return None
     return Prompts(path, prompts.get("query") or "", prompts.get("document") or "")
 

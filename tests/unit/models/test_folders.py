@@ -97,6 +97,14 @@ def test_what_starts_computes_what_the_library_computes(base: dict[str, Path], t
     assert tokenizer(TEXTS[-1:]).lengths.tolist() == [theirs], "a long text is cut where the library cuts it"
 
 
+@pytest.mark.parametrize("change", [remove(SETTINGS), edit(SETTINGS, prompts={"query": "", "document": ""})])
+def test_a_folder_that_the_library_saved_without_prompts_has_those_of_its_family(
+    e5_tiny: Path, tmp_path: Path, change: Change
+) -> None:
+    profile = describe("my-e5", copy_of(e5_tiny, tmp_path / "my-e5", change)).profile
+    assert (profile.query_prefix, profile.passage_prefix) == ("query: ", "passage: ")
+
+
 def vectors(model: EmbeddingModel, tokenizer: TextTokenizer, source: ModelSource, role: TextRole) -> list[object]:
     rows = tokenizer([source.profile.format(role, text) for text in TEXTS]).batch().rows()
     return [encoded.dense for encoded in model.encode([TextToEncode(row) for row in rows])]  # type: ignore[union-attr]
@@ -145,7 +153,6 @@ REFUSED: dict[str, tuple[Change, str]] = {
         edit(SETTINGS, prompts={"query": "search_query: ", "document": "search_document: "}),
         "config_sentence_transformers.json: the prompt 'search_query: ' .*\"query: \"",
     ),
-    "empty prompts": (edit(SETTINGS, prompts={"query": "", "document": ""}), "the prompt '' for queries"),
     "half of the prompts": (edit(SETTINGS, prompts={"query": "query: ", "passage": "passage: "}), "'' for documents"),
     "prompts that are none": (edit(SETTINGS, prompts={"query": 3}), "prompts must be an object of texts"),
     "no such prompt": (edit(SETTINGS, default_prompt_name="sts"), "default_prompt_name 'sts' is none of the prompts"),
