@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
-from serve_app.models.sentence_settings import lowers_case
 
 from serve_app.domain.files import remove
 from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, staging_folder
+from serve_app.models.sentence_settings import lowers_case
 from serve_app.models.source import ModelSource
 from serve_app.models.starter.folder import prompts_of, write_json, write_sentence_transformers
 from training.contrastive import Heads

@@ -15,9 +15,9 @@ wait_passively()
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from serve_app.models.sentence_settings import lowers_case
 from transformers import AutoModel, PreTrainedModel
 
+from serve_app.models.sentence_settings import lowers_case
 from serve_app.models.source import ModelSource
 from serve_app.models.transformer import choose_device, choose_dtype
 from serve_app.models.weights import load_weights

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from serve_app.models.sentence_settings import lowers_case
 
+from serve_app.models.sentence_settings import lowers_case
 from serve_app.models.source import describe
 from serve_app.models.tokenizer import TextTokenizer
 from tests.unit.models.folder_cases import TOKENIZER, TRANSFORMER, copy_of, edit
