@@ -42,10 +42,12 @@ class Outcome:
     Attributes:
         answered: Good answers, by path.
         failures: One line for everything else.
+        longest_s: The longest wait for a good answer.
     """
 
     answered: dict[str, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    longest_s: float = 0.0
 
 
 async def steady_load(
@@ -64,6 +66,7 @@ async def steady_load(
     async def loop(client: aiohttp.ClientSession, number: int) -> None:
         question = questions[number % len(questions)]
         while time.monotonic() < stop_at:
+            asked_at = time.monotonic()
             try:
                 async with client.post(url + question.path, json=question.body(number)) as reply:
                     body = await reply.json()
@@ -72,6 +75,7 @@ async def steady_load(
                 continue
             if reply.status == 200 and question.answered(body):
                 outcome.answered[question.path] += 1
+                outcome.longest_s = max(outcome.longest_s, time.monotonic() - asked_at)
             else:
                 outcome.failures.append(f"{reply.status} {body}")
 
