@@ -68,7 +68,7 @@ def running(folder: Path, args: dict[str, Any], *, fast: bool = True, **environm
     http = {"host": "127.0.0.1", "port": port}
     config.write_text(yaml.safe_dump({"http_options": http, "applications": [application]}))
     log = folder / "service.log"
-    with started(config, log, **(fast_environment() if fast else {}), **environment) as (process, env):
+    with started(config, log, **(fast_environment() if fast else {}) | environment) as (process, env):
         service = Service(f"http://127.0.0.1:{port}", process, log, env)
         try:
             wait_until_ready(service)

@@ -62,7 +62,20 @@ def _cpu_has_bfloat16() -> bool:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
-    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+    return computes_in_bfloat16(flags, torch.backends.cpu.get_cpu_capability())
+
+
+def computes_in_bfloat16(flags: str, capability: str) -> bool:
+    """Whether bfloat16 is computed in hardware by a CPU with these flags.
+
+    Args:
+        flags: ``/proc/cpuinfo``.
+        capability: What PyTorch uses of it. ``ATEN_CPU_CAPABILITY`` may rule out AVX512, and then PyTorch 2.13 has no
+            bfloat16 attention on a CPU with AMX.
+    """
+    if "avx512_bf16" in flags or "amx_bf16" in flags:
+        return capability.startswith("AVX512")
+    return " bf16" in flags  # Arm
 
 
 class Transformer:

@@ -19,7 +19,7 @@ from serve_app.models import transformer as transformer_module
 from serve_app.models.heads import pooled
 from serve_app.models.source import ModelSource, describe
 from serve_app.models.tokenizer import TextTokenizer
-from serve_app.models.transformer import Transformer, choose_device, choose_dtype
+from serve_app.models.transformer import Transformer, choose_device, choose_dtype, computes_in_bfloat16
 
 TEXTS = (
     "query: how do I read a file?",
@@ -242,3 +242,20 @@ def test_the_number_of_threads_is_the_configured_one(e5_tiny: Path) -> None:
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("flags", "capability", "expected"),
+    [
+        ("flags: avx2 avx512f avx512_bf16 amx_bf16 amx_tile", "AVX512", True),
+        ("flags: avx2 avx512f avx512_bf16 amx_bf16 amx_tile", "AVX2", False),
+        ("flags: avx2 avx512f avx512_bf16", "DEFAULT", False),
+        ("flags: avx2 avx512f", "AVX512", False),
+        ("Features: fp asimd bf16 i8mm", "SVE256", True),
+        ("Features: fp asimd", "DEFAULT", False),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_where_pytorch_uses_its_instructions(
+    flags: str, capability: str, expected: bool
+) -> None:
+    assert computes_in_bfloat16(flags, capability) is expected
