@@ -156,10 +156,15 @@ def test_an_explanation_says_which_text_was_cut(client: httpx.Client) -> None:
     assert detail.startswith("candidate: ")
 
 
-@pytest.mark.parametrize("size", [0, -1, 10**9, 1.5, "12", None])
-def test_a_batch_size_that_makes_no_sense_is_422(client: httpx.Client, size: object) -> None:
-    for body in ({"candidates": ["a"]}, {"documents": ["a"]}):
-        assert problem(client, "/rerank", 422, batch_size=size, **body).startswith("batch_size: ")
+@pytest.mark.parametrize("size", [0, -1, 10**9, 1.5, "12"])
+def test_a_batch_size_that_makes_no_sense_is_named(client: httpx.Client, size: object) -> None:
+    assert problem(client, "/rerank", 422, batch_size=size, candidates=["a"]).startswith("batch_size: ")
+    assert problem(client, "/rerank", 400, batch_size=size, documents=["a"]).startswith("batch_size: ")
+
+
+def test_a_batch_size_of_null_is_none_for_other_services_clients_alone(client: httpx.Client) -> None:
+    assert problem(client, "/rerank", 422, batch_size=None, candidates=["a"]).startswith("batch_size: ")
+    assert ask(client, "/rerank", batch_size=None, documents=["a"]).status_code == 200
 
 
 def test_colbert_vectors_over_the_limit_of_a_reply_are_422_and_say_how_to_ask_for_less(client: httpx.Client) -> None:
