@@ -149,7 +149,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
-        errors = [near_fields.with_hint(request, one) for one in error.errors()]
+        errors = error.errors()
+        errors = [near_fields.with_hint(request, one) for one in errors[:_MAX_VIOLATIONS]] + errors[_MAX_VIOLATIONS:]
         return problem(422, "invalid_input", _wrong_type(request, errors) or describe_violations(errors))
 
     @app.exception_handler(HTTPException)
