@@ -46,9 +46,7 @@ async def test_a_wrong_path_names_the_near_one(client: httpx.AsyncClient, path: 
     assert len(message) < 400
 
 
-def test_a_path_is_compared_once_and_only_with_what_may_be_near(
-    app: FastAPI, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_path_is_compared_once_and_only_with_what_may_be_near(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     index = RouteIndex(app.routes)
     compared: list[str] = []
     ratio = difflib.SequenceMatcher.ratio
