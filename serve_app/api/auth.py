@@ -8,23 +8,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from fastapi.responses import Response
 from starlette._utils import get_route_path  # what the router itself looks up: another reading would be a hole
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api import problems
+from serve_app.api.token_budget import Limiter, TokenBudget, admit
 from serve_app.domain import keys
 from serve_app.domain.errors import (
     ForbiddenError,
-    PayloadTooLargeError,
-    RateLimitError,
     ServiceError,
     UnauthenticatedError,
 )
 from serve_app.domain.keys import ApiKey, KeyRing
-from serve_app.domain.rates import Admission
 from serve_app.domain.usage import measured
 
 logger = logging.getLogger(__name__)
@@ -37,22 +34,6 @@ _ADMIN = ("/fine-tune", "/train-status", "/jobs", "/v1/fine_tuning", "/v1/files"
 _TOKEN_BYTES = 3  # of a body for a token, JSON included; most texts have four, so the estimate is seldom too low
 _MOST_BYTES = 2**31  # the body itself is bounded elsewhere
 _POLICY_VIOLATION = 1008  # of a web socket
-
-
-class Limiter(Protocol):
-    """Counts what keys with limits use, for all HTTP replicas together."""
-
-    async def admit(self, key: ApiKey, estimate: int) -> Admission:
-        """Counts a request and reserves tokens for it; see ``domain.rates``."""
-        ...
-
-    async def charge(self, key: ApiKey, extra: int, reserved: int) -> float:
-        """Raises the reservation of a request and gives 0, or gives the seconds to wait; then nothing is taken."""
-        ...
-
-    def settle(self, key: ApiKey, used: int, reserved: int) -> None:
-        """Gives back what a request reserved and did not use; does not wait."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -98,68 +79,21 @@ class Auth:
     async def _serve(self, key: ApiKey | None, needed: keys.Scope, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             known = _authorised(key, needed)
-            reserved = await self._admit(known, estimated_tokens(scope, needed)) if known.is_limited else 0
+            reserved = (
+                await admit(self._access.limiter, known, estimated_tokens(scope, needed)) if known.is_limited else 0
+            )
         except ServiceError as error:
             await _refusal(error, needed)(scope, receive, send)
             return
         if known.tokens_per_minute is None:
             await self._app(scope, receive, send)
             return
-        budget = _TokenBudget(known, known.tokens_per_minute, reserved, self._access.limiter)
+        budget = TokenBudget(known, known.tokens_per_minute, reserved, self._access.limiter)
         with measured(budget.require) as usage:
             try:
                 await self._app(scope, receive, send)
             finally:
                 budget.settle(usage.tokens)
-
-    async def _admit(self, key: ApiKey, estimate: int) -> int:
-        """Tokens reserved for a request."""
-        admission = await self._access.limiter.admit(key, estimate)
-        if admission.wait_s:
-            raise _used_up(key, admission.wait_s)
-        return admission.reserved
-
-
-class _TokenBudget:
-    """The tokens that one request has reserved of its key's limit."""
-
-    def __init__(self, key: ApiKey, per_minute: int, reserved: int, limiter: Limiter) -> None:
-        self._key = key
-        self._per_minute = per_minute
-        self._reserved = reserved
-        self._limiter = limiter
-
-    async def require(self, tokens: int) -> None:
-        """Raises the reservation to the tokens of the whole request, where it is lower.
-
-        Raises:
-            PayloadTooLargeError: More than the key may ever use at once.
-            RateLimitError: Other requests of the key have used up its tokens.
-        """
-        if tokens > self._per_minute:
-            raise PayloadTooLargeError(
-                f"the request has at least {tokens} tokens, but the API key {self._key.name!r} may use "
-                f"{self._per_minute} a minute; send fewer or shorter texts at once"
-            )
-        if (extra := tokens - self._reserved) <= 0:
-            return
-        self._reserved += extra  # at once: parts of a request are tokenised side by side
-        wait_s = await self._limiter.charge(self._key, extra, self._reserved - extra)
-        if wait_s:
-            self._reserved -= extra
-            raise _used_up(self._key, wait_s)
-
-    def settle(self, used: int) -> None:
-        """Ends the request: gives back what it reserved and did not use."""
-        if used != self._reserved:
-            self._limiter.settle(self._key, used, self._reserved)
-
-
-def _used_up(key: ApiKey, wait_s: float) -> RateLimitError:
-    return RateLimitError(
-        f"the API key {key.name!r} has used up its requests or tokens for now; come back in {wait_s:.1f} s",
-        retry_after_s=wait_s,
-    )
 
 
 def estimated_tokens(scope: Scope, needed: keys.Scope) -> int:

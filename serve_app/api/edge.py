@@ -161,7 +161,7 @@ class _Translator:
     def _error(self, status: int, retry_after: bytes) -> Response:
         said = self._text.decode(errors="replace")
         if status == 408:
-            return problems.of_service_error(DeadlineError(self._too_late()))
+            return problems.of_service_error(DeadlineError.after(self._timeout()))
         if status == 503:
             after_s = float(retry_after) if retry_after.isdigit() else None
             return problems.of_service_error(
@@ -173,13 +173,9 @@ class _Translator:
             return problems.internal(RuntimeError(f"Ray Serve answered {status}: {said}"))
         return problems.problem(status, "http_error", said or "the request was refused")
 
-    def _too_late(self) -> str:
-        wanted = [value for name, value in self._scope["headers"] if name == TIMEOUT]
-        given = wanted[-1].decode() if wanted and math.isfinite(_number(wanted[-1])) else ""
-        why = (
-            f"{given} s (header X-Request-Timeout-Seconds)" if given else "the service's http_options.request_timeout_s"
-        )
-        return f"not done within {why}; the remaining work was dropped"
+    def _timeout(self) -> float | str:
+        wanted = [_number(value) for name, value in self._scope["headers"] if name == TIMEOUT]
+        return wanted[-1] if wanted and math.isfinite(wanted[-1]) else "the service's http_options.request_timeout_s"
 
 
 def _number(value: bytes) -> float:

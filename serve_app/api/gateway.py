@@ -13,6 +13,13 @@ from serve_app.domain.tokens import Token
 Use = Literal["embed", "hybrid", "rerank"]
 
 
+@dataclass
+class TokenTotal:
+    """Tokens that the calls of one request have read so far."""
+
+    tokens: int = 0
+
+
 @dataclass(frozen=True)
 class CallOptions:
     """What every encoding or scoring request may say beside its texts.
@@ -26,6 +33,8 @@ class CallOptions:
         keep_end: A text that is cut loses its beginning instead of its end.
         keep_prefix: A text that begins with the model's query or passage prefix is taken as it is, whatever its role.
         normalize: Dense vectors are L2-normalised; else they are as the model's pooling gives them.
+        stated_timeout_s: The seconds that an error names, where ``timeout_s`` is what is left of them.
+        total: Tokens of the request so far, where it is split into several calls: its limit is for all of them.
     """
 
     model: str | None
@@ -36,6 +45,13 @@ class CallOptions:
     keep_end: bool = False
     keep_prefix: bool = False
     normalize: bool = True
+    stated_timeout_s: float | None = None
+    total: TokenTotal | None = None
+
+    @property
+    def stated_s(self) -> float:
+        """Seconds that the request has in all, as an error names them."""
+        return self.timeout_s if self.stated_timeout_s is None else self.stated_timeout_s
 
 
 @dataclass(frozen=True)

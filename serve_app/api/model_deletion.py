@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from serve_app.api.gateway import Gateway
 from serve_app.api.jobs_gateway import JobsGateway
-from serve_app.domain.errors import ConflictError
+from serve_app.domain.errors import ConflictError, ModelNotFoundError
+from serve_app.domain.model_names import shown, spellings
 
 IN_USE = "It is configured, or the base of another model or of a job."
 
 
-async def delete_model(name: str, gateway: Gateway, jobs: JobsGateway) -> None:
+async def delete_model(name: str, gateway: Gateway, jobs: JobsGateway) -> str:
     """Deletes a fine-tune; its name is free at once, and requests that are under way are answered.
+
+    Args:
+        name: As the client wrote it, perhaps with a provider's prefix.
+        gateway: Knows the models.
+        jobs: Knows the jobs that still need them.
+
+    Returns:
+        The name without the prefix.
 
     Raises:
         ModelNotFoundError: There is no fine-tune of this name.
         ConflictError: It is in use.
     """
-    for record in await jobs.live():
-        if record.base_model == name:
-            raise ConflictError(f"{name!r} is the base of the job {record.id}; cancel that first")
-    await gateway.delete_model(name)
+    bases = {record.base_model: record.id for record in await jobs.live()}
+    for spelling in spellings(name, {}):
+        if spelling in bases:
+            raise ConflictError(f"{spelling!r} is the base of the job {bases[spelling]}; cancel that first")
+        try:
+            await gateway.delete_model(spelling)
+        except ModelNotFoundError:
+            continue
+        return spelling
+    raise ModelNotFoundError(f"no fine-tune {shown(name)} is here; GET /models lists those that are")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from serve_app.api.gateway import ModelState
 from serve_app.domain.errors import ModelNotFoundError
-from serve_app.domain.model_names import spellings
+from serve_app.domain.model_names import shown, spellings
 
 
 def state_of(name: str, states: Sequence[ModelState], *, listed_at: str) -> ModelState:
@@ -24,4 +24,4 @@ def state_of(name: str, states: Sequence[ModelState], *, listed_at: str) -> Mode
     for spelling in spellings(name, {}):
         if spelling in by_name:
             return by_name[spelling]
-    raise ModelNotFoundError(f"no model {name!r} is served; {listed_at} lists those that are")
+    raise ModelNotFoundError(f"no model {shown(name)} is served; {listed_at} lists those that are")

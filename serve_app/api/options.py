@@ -30,7 +30,12 @@ def options_of(request: EncodingOptions, header: str | None, limits: Limits) -> 
     Raises:
         InvalidInputError: The timeout header is not a positive number.
     """
-    return CallOptions(request.model, request.truncate, timeout_s(header, limits))
+    return CallOptions(
+        request.model,
+        request.truncate,
+        timeout_s(header, limits),
+        stated_timeout_s=stated_timeout_s(header, limits),
+    )
 
 
 def tolerant_options(
@@ -58,6 +63,7 @@ def tolerant_options(
         max_tokens=request.max_tokens,
         keep_end=request.truncate == "START" or request.truncation_direction == "left",
         keep_prefix=True,
+        stated_timeout_s=stated_timeout_s(header, limits),
     )
 
 
@@ -89,12 +95,26 @@ def timeout_s(header: str | None, limits: Limits) -> float:
     Raises:
         InvalidInputError: The header is not a positive number.
     """
+    wanted = _wanted_s(header)
+    return min(wanted - min(_MARGIN_S, wanted / 10), limits.request_timeout_s)
+
+
+def stated_timeout_s(header: str | None, limits: Limits) -> float:
+    """The same seconds as the client or the configuration states them, for messages.
+
+    Raises:
+        InvalidInputError: The header is not a positive number.
+    """
+    return min(_wanted_s(header), limits.request_timeout_s)
+
+
+def _wanted_s(header: str | None) -> float:
     if header is None:
-        return limits.request_timeout_s
+        return math.inf
     try:
         wanted = float(header)
     except ValueError:
         wanted = math.nan
     if not wanted >= _SHORTEST_S:
         raise InvalidInputError(f"header {TIMEOUT_HEADER}: must be a number of seconds, at least {_SHORTEST_S}")
-    return min(wanted - min(_MARGIN_S, wanted / 10), limits.request_timeout_s)
+    return wanted

@@ -20,7 +20,7 @@ from serve_app.domain.errors import (
     ModelNotFoundError,
     UnavailableError,
 )
-from serve_app.domain.model_names import spellings
+from serve_app.domain.model_names import shown, spellings
 from serve_app.domain.profiles import Capability
 from serve_app.models.catalogue import FineTune, find_fine_tune, fine_tunes
 from serve_app.models.source import describe
@@ -79,9 +79,9 @@ class Catalogue(Generic[C]):
         served = await self._find(name)
         if served is None and not (others and await others.has(name)):
             names = ", ".join(dict.fromkeys([*self.configured, *(others.configured if others else ())]))
-            raise ModelNotFoundError(f"no model {name!r} is served; these are: {names}, and their fine-tunes")
+            raise ModelNotFoundError(f"no model {shown(name)} is served; these are: {names}, and their fine-tunes")
         if served is None or not needed <= served.capabilities:
-            raise CapabilityError(f"{name!r} does not do {what}; these models do: {', '.join(able) or 'none'}")
+            raise CapabilityError(f"{shown(name)} does not do {what}; these models do: {', '.join(able) or 'none'}")
         return served
 
     async def has(self, name: str) -> bool:

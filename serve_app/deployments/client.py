@@ -17,9 +17,9 @@ from ray import serve
 
 from serve_app.deployments.calls import ReplicaCaller, next_key
 from serve_app.deployments.coalescing import BatchedCall
+from serve_app.deployments.deadline import within
 from serve_app.deployments.pieces import PIECE_TOKENS, piecewise
 from serve_app.domain.embeddings import DENSE, EncodedBatch, RequestShare, TokenBatch, Variant
-from serve_app.domain.errors import DeadlineError
 from serve_app.domain.profiles import Capability
 
 _SMALL_TOKENS = 1024  # a request up to this size is coalesced with others
@@ -29,8 +29,21 @@ _KILOBYTES_A_TOKEN = frozenset({Capability.COLBERT, Capability.TOKEN_STATES})  #
 class EncoderClient(ReplicaCaller):
     """Calls one encoder deployment."""
 
-    async def encode(self, batch: TokenBatch, *, timeout_s: float, want: frozenset[Capability] = DENSE) -> EncodedBatch:
+    async def encode(
+        self,
+        batch: TokenBatch,
+        *,
+        timeout_s: float,
+        want: frozenset[Capability] = DENSE,
+        stated_s: float | None = None,
+    ) -> EncodedBatch:
         """The representations of one request's texts.
+
+        Args:
+            batch: Their tokens.
+            timeout_s: Seconds that are left.
+            want: Which representations.
+            stated_s: Seconds that the request had in all; see ``within``.
 
         Raises:
             UnavailableError: No replica answers.
@@ -40,11 +53,8 @@ class EncoderClient(ReplicaCaller):
         self.refuse_unless_ready()
         large_answer = not want.isdisjoint(_KILOBYTES_A_TOKEN)
         small = batch.tokens <= _SMALL_TOKENS and not large_answer
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await (self._encode_small if small else self._encode_chunks)(batch, timeout_s, want)
-        except TimeoutError:
-            raise DeadlineError(f"not done within {round(timeout_s, 2):g} s; the remaining work was dropped") from None
+        work = (self._encode_small if small else self._encode_chunks)(batch, timeout_s, want)
+        return await within(timeout_s, work, stated_s=stated_s)
 
     # ------------------------------------------------------------------ small: together with others
 

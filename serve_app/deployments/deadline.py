@@ -11,8 +11,13 @@ from serve_app.domain.errors import DeadlineError
 T = TypeVar("T")
 
 
-async def within(timeout_s: float, work: Awaitable[T]) -> T:
+async def within(timeout_s: float, work: Awaitable[T], *, stated_s: float | None = None) -> T:
     """The result of some work; the work is cancelled when it takes longer.
+
+    Args:
+        timeout_s: Seconds that are left.
+        work: What is awaited.
+        stated_s: Seconds that the request had in all, for the message; ``timeout_s`` if None.
 
     Raises:
         DeadlineError: ``timeout_s`` seconds passed.
@@ -21,4 +26,4 @@ async def within(timeout_s: float, work: Awaitable[T]) -> T:
         async with asyncio.timeout(timeout_s):
             return await work
     except TimeoutError:
-        raise DeadlineError(f"not done within {round(timeout_s, 2):g} s; the remaining work was dropped") from None
+        raise DeadlineError.after(timeout_s if stated_s is None else stated_s) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -70,23 +70,23 @@ class ServeGateway:
 
     async def embed(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> Embedded:
         """See ``Gateway.embed``."""
-        served = await self._pick(options.model, DENSE, "dense vectors")
         began = time.monotonic()
-        tokens = await within(options.timeout_s, served.tokenise(texts, role, options))
+        served = await self._pick_in_time(options, DENSE, "dense vectors")
+        tokens = await _within(options, began, served.tokenise(texts, role, options))
         return await self._embed(served, tokens, options, began)
 
     async def embed_ids(self, rows: Sequence[Sequence[int]], options: CallOptions) -> Embedded:
         """See ``Gateway.embed_ids``."""
-        served = await self._pick(options.model, DENSE, "dense vectors")
         began = time.monotonic()
-        tokens = await within(options.timeout_s, served.of_ids(rows, options))
+        served = await self._pick_in_time(options, DENSE, "dense vectors")
+        tokens = await _within(options, began, served.of_ids(rows, options))
         return await self._embed(served, tokens, options, began)
 
     async def embed_tokens(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> TokenEmbedded:
         """See ``Gateway.embed_tokens``."""
-        served = await self._pick(options.model, DENSE, "dense vectors")
         began = time.monotonic()
-        tokens = await within(options.timeout_s, served.tokenise(texts, role, options))
+        served = await self._pick_in_time(options, DENSE, "dense vectors")
+        tokens = await _within(options, began, served.tokenise(texts, role, options))
         cut = refuse_long(tokens, options)
         self._refuse_large(len(tokens.ids), served.source.dimension, "inputs")
         answer = await self._encode(served, tokens, options, began, _STATES)
@@ -97,9 +97,9 @@ class ServeGateway:
         self, texts: Sequence[str], options: CallOptions, *, colbert: bool, by_id: bool = False
     ) -> HybridEmbedded:
         """See ``Gateway.encode``."""
-        served = await self._pick(options.model, _HYBRID, "hybrid vectors")
         began = time.monotonic()
-        tokens = await within(options.timeout_s, served.tokenise(texts, TextRole.PASSAGE))
+        served = await self._pick_in_time(options, _HYBRID, "hybrid vectors")
+        tokens = await _within(options, began, served.tokenise(texts, TextRole.PASSAGE))
         cut = refuse_long(tokens, options)
         if colbert:
             self._refuse_large(len(tokens.ids), served.source.dimension, "return_colbert")
@@ -113,9 +113,9 @@ class ServeGateway:
 
     async def encode_sparse(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> SparseEmbedded:
         """See ``Gateway.encode_sparse``."""
-        served = await self._pick(options.model, _SPARSE, "sparse vectors")
         began = time.monotonic()
-        tokens = await within(options.timeout_s, served.tokenise(texts, role, options))
+        served = await self._pick_in_time(options, _SPARSE, "sparse vectors")
+        tokens = await _within(options, began, served.tokenise(texts, role, options))
         cut = refuse_long(tokens, options)
         answer = await self._encode(served, tokens, options, began, _SPARSE | DENSE)
         numbered = served.tokenizer.vocabulary.weights_by_id
@@ -126,12 +126,12 @@ class ServeGateway:
         self, texts: Sequence[str], role: TextRole | None, model: str | None, *, special: bool
     ) -> Sequence[Sequence[Token]]:
         """See ``Gateway.tokenize``."""
-        served = await self._pick(model, frozenset(), "tokens")
+        served = await within(self._limits.request_timeout_s, self._pick(model, frozenset(), "tokens"))
         return await within(self._limits.request_timeout_s, served.tokens(texts, role, special=special))
 
     async def decode(self, rows: Sequence[Sequence[int]], model: str | None, *, special: bool) -> Sequence[str]:
         """See ``Gateway.decode``."""
-        served = await self._pick(model, frozenset(), "tokens")
+        served = await within(self._limits.request_timeout_s, self._pick(model, frozenset(), "tokens"))
         return await within(self._limits.request_timeout_s, served.decode(rows, special=special))
 
     async def find(self, model: str | None, use: Use) -> ModelState:
@@ -202,6 +202,11 @@ class ServeGateway:
     async def _pick(self, name: str | None, needed: frozenset[Capability], what: str) -> Served[EncoderClient]:
         return await self._models.pick(name, needed, what, others=self._rerankers.models)
 
+    async def _pick_in_time(
+        self, options: CallOptions, needed: frozenset[Capability], what: str
+    ) -> Served[EncoderClient]:
+        return await within(options.timeout_s, self._pick(options.model, needed, what), stated_s=options.stated_s)
+
     async def _embed(
         self, served: Served[EncoderClient], tokens: Tokenised, options: CallOptions, began: float
     ) -> Embedded:
@@ -218,11 +223,13 @@ class ServeGateway:
         began: float,
         want: frozenset[Capability],
     ) -> EncodedBatch:
-        refuse_many_tokens([tokens], self._limits.max_request_tokens)
+        refuse_many_tokens([tokens], self._limits.max_request_tokens, options.total)
         tokenised = time.monotonic()
         count(self._metrics, [tokens])
         left_s = max(0.0, options.timeout_s - (tokenised - began))
-        answer = await served.caller.encode(served.batch(tokens), timeout_s=left_s, want=want)
+        answer = await served.caller.encode(
+            served.batch(tokens), timeout_s=left_s, want=want, stated_s=options.stated_s
+        )
         self._metrics.observe(tokenised - began, time.monotonic() - tokenised)
         if answer.failures:
             raise answer.failures[0].error()
@@ -235,6 +242,12 @@ class ServeGateway:
                 f"{field}: {tokens} tokens of {dimension} numbers each are over the limit of {most} numbers "
                 f"in a reply; send fewer or shorter texts at once (up to {most // dimension} tokens), or do without"
             )
+
+
+async def _within(options: CallOptions, began: float, work: Awaitable[T]) -> T:
+    """The result of some work, within what is left of a request's time."""
+    left_s = max(0.0, options.timeout_s - (time.monotonic() - began))
+    return await within(left_s, work, stated_s=options.stated_s)
 
 
 async def _by_text(named: Callable[[list[int], Float32], T], answer: EncodedBatch) -> list[T]:

@@ -17,7 +17,7 @@ from serve_app.domain.errors import (
     UnavailableError,
 )
 from serve_app.domain.fine_tuning import NARROWEST_IN_FOUR_BITS, TrainingKind, TrainingSpec, default_learning_rate
-from serve_app.domain.model_names import spellings
+from serve_app.domain.model_names import shown, spellings
 from serve_app.domain.pairs import Example
 from serve_app.domain.profiles import Capability
 from serve_app.jobs.store import TrainingData
@@ -66,7 +66,7 @@ class BaseModels:
                 )
             if (found := find_fine_tune(name, self._models_dir)) is None:
                 known = ", ".join(self._models)
-                raise ModelNotFoundError(f"base_model: no model {name!r} is served; these are: {known}")
+                raise ModelNotFoundError(f"base_model: no model {shown(name)} is served; these are: {known}")
             if found.adapter:
                 raise InvalidInputError(f"base_model: {name!r} is an adapter; tune its base {found.base!r} instead")
             return describe(name, found.folder, family=found.family)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,10 +16,12 @@ from serve_app.deployments.deadline import within
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.served import Served, count, refuse_long, refuse_many_tokens
 from serve_app.domain.embeddings import Float32, Int32, TokenBatch
-from serve_app.domain.errors import DeadlineError, InvalidInputError, ServiceError
+from serve_app.domain.errors import InvalidInputError, ServiceError
 from serve_app.domain.profiles import Capability, TextRole
 from serve_app.domain.reranking import QUERY, RankRequest, Scores, TokenMatches
 from serve_app.models.tokenizer import Tokenised
+
+T = TypeVar("T")
 
 _NO_QUERY: Int32 = np.empty(0, np.int32)  # a cross-encoder's pairs hold it
 
@@ -62,22 +63,22 @@ class Rerankers:
         self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
     ) -> tuple[Ranked, Callable[[list[int]], int]]:
         """The scores, and what counts the tokens of the query and of candidates, which may stand twice."""
-        served = await self.models.pick(options.model, frozenset(), "reranking", others=self._others)
-        served.caller.refuse_unless_ready()
         began = time.monotonic()
+        served = await self._pick(options, frozenset(), "reranking")
+        served.caller.refuse_unless_ready()
         reads_pairs = Capability.PAIR_SCORE in served.capabilities
         if reads_pairs:
-            texts = await within(options.timeout_s, served.tokenise_pairs(query, candidates, options))
+            texts = await self._within(options, began, served.tokenise_pairs(query, candidates, options))
             parts, ids = [texts], _NO_QUERY
             cut = _refuse_long_pairs(texts, options, served.source.max_tokens)
         else:
             query_options = replace(options, max_tokens=options.max_query_tokens)
-            head = await within(options.timeout_s, served.tokenise([query], TextRole.QUERY, query_options))
+            head = await self._within(options, began, served.tokenise([query], TextRole.QUERY, query_options))
             reading = served.tokenise(candidates, TextRole.PASSAGE, options)
-            texts = await within(self._left_s(options, began), reading)
+            texts = await self._within(options, began, reading)
             parts, ids = [head, texts], head.ids
             cut = refuse_long(head, query_options, first=QUERY) + refuse_long(texts, options)
-        refuse_many_tokens(parts, self._max_request_tokens)
+        refuse_many_tokens(parts, self._max_request_tokens, options.total)
         tokenised = time.monotonic()
         request = RankRequest(ids, served.batch(texts), next_key(), self._left_s(options, began), batch_size)
         read = count(self._metrics, parts)
@@ -102,10 +103,10 @@ class Rerankers:
         """See ``Gateway.explain``."""
         needed = frozenset({Capability.COLBERT})
         what = "late interaction, which can be explained"
-        served = await self.models.pick(options.model, needed, what, others=self._others)
-        served.caller.refuse_unless_ready()
         began = time.monotonic()
-        tokens = await within(options.timeout_s, served.tokenise([query, candidate], TextRole.PASSAGE))
+        served = await self._pick(options, needed, what)
+        served.caller.refuse_unless_ready()
+        tokens = await self._within(options, began, served.tokenise([query, candidate], TextRole.PASSAGE))
         cut = refuse_long(tokens, options, first=QUERY)
         asked, answer = tokens.batch().rows()
         candidates = TokenBatch.of_rows([answer], variant=served.variant)
@@ -126,11 +127,14 @@ class Rerankers:
     async def _call(
         served: Served[ReplicaCaller], method: str, request: RankRequest, options: CallOptions
     ) -> Any:  # Scores of "rank", TokenMatches of "explain"
-        try:
-            async with asyncio.timeout(request.timeout_s):
-                return await served.caller.call(method, request)
-        except TimeoutError:
-            raise DeadlineError(f"not done within {options.timeout_s:g} s; the remaining work was dropped") from None
+        return await within(request.timeout_s, served.caller.call(method, request), stated_s=options.stated_s)
+
+    async def _pick(self, options: CallOptions, needed: frozenset[Capability], what: str) -> Served[ReplicaCaller]:
+        picking = self.models.pick(options.model, needed, what, others=self._others)
+        return await within(options.timeout_s, picking, stated_s=options.stated_s)
+
+    async def _within(self, options: CallOptions, began: float, work: Awaitable[T]) -> T:
+        return await within(self._left_s(options, began), work, stated_s=options.stated_s)
 
     @staticmethod
     def _left_s(options: CallOptions, began: float) -> float:

@@ -54,7 +54,7 @@ def shared_counter() -> Any:
 
 
 class SharedRates:
-    """Implements ``api.auth.Limiter`` on the actor."""
+    """Implements ``api.token_budget.Limiter`` on the actor."""
 
     def __init__(self, *, connect: Callable[[], Any] = shared_counter) -> None:
         """Prepares; ``start`` or the first question connects."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Generic, TypeVar
 
-from serve_app.api.gateway import CallOptions, ModelState
+from serve_app.api.gateway import CallOptions, ModelState, TokenTotal
 from serve_app.deployments.calls import ReplicaCaller
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.turns import in_turns
@@ -180,10 +180,18 @@ def refuse_long(tokens: Tokenised, options: CallOptions, *, first: int = 0) -> l
     return [i + first for i in cut]
 
 
-def refuse_many_tokens(parts: Iterable[Tokenised], most: int) -> None:
-    """Raises ``InvalidInputError`` if the texts of a request have more tokens together than it may have."""
-    if (tokens := sum(len(part.ids) for part in parts)) > most:
-        raise InvalidInputError(f"{tokens} tokens together, the limit is {most}; send several requests")
+def refuse_many_tokens(parts: Iterable[Tokenised], most: int, total: TokenTotal | None = None) -> None:
+    """Raises ``InvalidInputError`` if the texts of a request have more tokens together than it may have.
+
+    Args:
+        parts: The texts of this call.
+        most: Tokens of a request.
+        total: Tokens of the request's calls so far; those of this one are added.
+    """
+    total = total or TokenTotal()
+    total.tokens += sum(len(part.ids) for part in parts)
+    if total.tokens > most:
+        raise InvalidInputError(f"{total.tokens} tokens together, the limit is {most}; send several requests")
 
 
 def count(metrics: IngressMetrics, parts: Iterable[Tokenised]) -> int:

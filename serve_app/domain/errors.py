@@ -184,6 +184,12 @@ class DeadlineError(ServiceError):
     status = 408
     code = "deadline_passed"
 
+    @classmethod
+    def after(cls, timeout: float | str) -> DeadlineError:
+        """The error of a request with this deadline, in seconds or named by the setting that holds them."""
+        named = timeout if isinstance(timeout, str) else f"{round(timeout, 2):g} s"
+        return cls(f"not done within {named}; the remaining work was dropped")
+
 
 class UnavailableError(ServiceError):
     """No replica can take the request at the moment."""

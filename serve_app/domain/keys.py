@@ -40,7 +40,8 @@ class ApiKey:
         sha256: Of the key in UTF-8, 64 lower-case hex digits.
         scope: What it may do.
         requests_per_minute: None for as many as one likes.
-        tokens_per_minute: Of texts that were tokenised for it, refused ones too; likewise. No request may have more.
+        tokens_per_minute: Of texts that are encoded for it; likewise. No request may have more; one that has is refused
+            after it was tokenised, and costs a minute's worth. A request that gets 429 costs no tokens.
         is_short: Whether the key itself was seen and looked guessable.
 
     Raises:

@@ -17,6 +17,7 @@ from typing import Any
 from serve_app.domain.embeddings import Variant
 from serve_app.domain.errors import ConflictError, ModelNotFoundError
 from serve_app.domain.files import PRIVATE_FOLDER, remove
+from serve_app.domain.model_names import shown
 from serve_app.models.source import is_model_name
 
 _TRASH = ".trash"
@@ -88,7 +89,7 @@ def delete_fine_tune(name: str, models_dir: Path) -> None:
         ConflictError: It is the base of another.
     """
     found = find_fine_tune(name, models_dir)
-    missing = ModelNotFoundError(f"no fine-tune {name!r} is here; GET /models lists those that are")
+    missing = ModelNotFoundError(f"no fine-tune {shown(name)} is here; GET /models lists those that are")
     if found is None:
         raise missing
     if children := [other.name for other in fine_tunes(models_dir) if other.base == name]:

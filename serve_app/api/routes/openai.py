@@ -108,8 +108,8 @@ def openai_router(gateway: Gateway, jobs: JobsGateway, limits: Limits) -> APIRou
     )
     async def delete(id: str) -> Response:
         """Its name is free at once; requests that are under way are answered."""
-        await delete_model(id, gateway, jobs)
-        return json_reply({"id": id, "object": "model", "deleted": True})
+        name = await delete_model(id, gateway, jobs)
+        return json_reply({"id": name, "object": "model", "deleted": True})
 
     return router
 

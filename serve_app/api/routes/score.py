@@ -6,13 +6,15 @@ import asyncio
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
+from time import monotonic
 
 import numpy as np
 from fastapi import APIRouter
 from fastapi.responses import Response
 
 from serve_app.api.dialects.tolerant import TolerantRoute
-from serve_app.api.gateway import CallOptions, Gateway, Ranked
+from serve_app.api.gateway import CallOptions, Gateway, Ranked, TokenTotal
 from serve_app.api.options import TimeoutHeader
 from serve_app.api.problems import OPENAI_ERRORS
 from serve_app.api.rankings import BATCH_SIZE, ranking_options, wants_normalized
@@ -20,7 +22,7 @@ from serve_app.api.replies import json_reply
 from serve_app.api.schemas.score import ScoreReply, ScoreRequest
 from serve_app.api.texts import candidate_texts, listed_texts
 from serve_app.domain.embeddings import Float32
-from serve_app.domain.errors import InvalidInputError, ServiceError
+from serve_app.domain.errors import DeadlineError, InvalidInputError, ServiceError
 from serve_app.domain.limits import Limits
 
 _QUERIES_AT_ONCE = 8
@@ -34,6 +36,7 @@ def score_router(gateway: Gateway, limits: Limits) -> APIRouter:
     @router.post("/v1/score", response_model=ScoreReply, summary="Scores of pairs as vLLM's clients ask for them")
     async def score(request: ScoreRequest, wanted_timeout: TimeoutHeader = None) -> Response:
         """One score for each pair, in their order; a single `text_1` is paired with every `text_2`."""
+        began = monotonic()
         options = ranking_options(request, wanted_timeout, limits)
         queries = listed_texts(request.text_1, limits, field="text_1").values
         documents = candidate_texts(queries[0], request.text_2, limits, field="text_2", blank=True).values
@@ -44,11 +47,15 @@ def score_router(gateway: Gateway, limits: Limits) -> APIRouter:
                 f"text_1: {len(queries)} texts for {len(documents)} of text_2; send one, or one for each of text_2"
             )
         groups = _by_query(queries, len(documents))
-        gate = asyncio.Semaphore(_QUERIES_AT_ONCE)
+        gate, deadline = asyncio.Semaphore(_QUERIES_AT_ONCE), began + options.timeout_s
+        options = replace(options, total=TokenTotal())
 
         async def rank(query: str, rows: Sequence[int]) -> Ranked:
             async with gate:
-                return await _rank(gateway, query, documents, rows, options, normalize=wants_normalized(request))
+                if (left_s := deadline - monotonic()) <= 0:
+                    raise DeadlineError.after(options.stated_s)
+                part = replace(options, timeout_s=left_s, stated_timeout_s=options.stated_s)
+                return await _rank(gateway, query, documents, rows, part, normalize=wants_normalized(request))
 
         scores: Float32 = np.empty(len(documents), np.float32)
         tasks = [asyncio.ensure_future(rank(query, rows)) for query, rows in groups.items()]

@@ -173,6 +173,8 @@ class FakeGateway:
     async def delete_model(self, name: str) -> None:
         if self.error is not None:
             raise self.error
+        if "/" in name:
+            raise ModelNotFoundError(f"no fine-tune {name!r} is here")
         self.deleted.append(name)
 
     async def readiness(self, *, timeout_s: float) -> Readiness:

@@ -42,7 +42,7 @@ PAGE = "https://app.example.com"
 
 
 class FakeLimiter:
-    """Implements ``api.auth.Limiter`` with a clock that is set by hand, and remembers whom it was asked about."""
+    """Implements ``api.token_budget.Limiter`` with a clock set by hand, and remembers whom it was asked about."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -336,7 +336,9 @@ async def test_a_request_that_fails_before_its_texts_are_read_costs_no_tokens(do
     assert (await door.vectorize(FRUGAL, "x" * 60)).status_code == 200
 
 
-async def test_a_request_with_more_tokens_than_the_key_may_use_a_minute_says_so_and_costs_nothing(door: Door) -> None:
+async def test_a_request_with_more_tokens_than_the_key_may_use_a_minute_says_so_and_costs_a_minutes_worth(
+    door: Door,
+) -> None:
     reply = await door.vectorize(FRUGAL, "x" * 61)
     assert (reply.status_code, reply.json()["detail"]) == (
         413,
@@ -344,6 +346,8 @@ async def test_a_request_with_more_tokens_than_the_key_may_use_a_minute_says_so_
         "send fewer or shorter texts at once",
     )
     assert "Retry-After" not in reply.headers
+    assert (await door.vectorize(FRUGAL, "x")).status_code == 429  # its texts were tokenised
+    door.limiter.now = 60.0
     assert (await door.vectorize(FRUGAL, "x" * 60)).status_code == 200
 
 

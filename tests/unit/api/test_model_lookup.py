@@ -23,6 +23,13 @@ async def test_another_name_is_not_found(client: httpx.AsyncClient, name: str) -
     assert (await client.get(f"/models/{name}")).status_code == 404
 
 
+async def test_a_long_name_is_not_found_and_cut_in_the_message(client: httpx.AsyncClient) -> None:
+    for name in ("openai/" * 3 + "my-e5", "openai/" * 500 + "my-e5", "x" * 4000):
+        for path in ("/v1/models/", "/models/"):
+            reply = await client.get(path + name)
+            assert (reply.status_code, len(reply.text) < 1000) == (404, True)
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

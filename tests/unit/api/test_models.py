@@ -42,3 +42,20 @@ async def test_a_service_that_may_only_read_jobs_says_who_manages_them(gateway: 
         reply = await client.post("/fine-tune", json={"text_content": pairs, "model_name": "mine"})
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "30")
     assert reply.json() == {"detail": jobs.error.message, "code": "jobs_read_only"}
+
+
+async def test_a_fine_tune_is_deleted_and_kept_by_the_names_that_find_it(gateway: FakeGateway) -> None:
+    jobs = FakeJobs()
+    jobs.records = {"a": replace(DONE, id="a", status=JobStatus.RUNNING)}
+    app = create_app(gateway, jobs, Limits(), FineTuneLimits())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
+        for prefix in ("", "openai/", "litellm_proxy/openai/"):
+            assert (await client.delete(f"/v1/models/{prefix}laws")).status_code == 409
+            assert (await client.delete(f"/models/{prefix}laws")).status_code == 409
+            assert (await client.delete(f"/models/{prefix}mine")).status_code == 204
+            assert (await client.delete(f"/v1/models/{prefix}mine")).json()["id"] == "mine"
+        assert gateway.deleted == ["mine"] * 6
+        long = await client.delete("/v1/models/" + "openai/" * 200 + "mine")
+        assert (long.status_code, len(long.json()["detail"]) < 300) == (404, True)
+        assert (await client.delete("/models/me/mine")).status_code == 404
+    assert gateway.deleted == ["mine"] * 6

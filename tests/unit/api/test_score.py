@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from serve_app.api.gateway import Ranked
+from serve_app.api.routes import score
 from serve_app.domain.errors import InvalidInputError, QueueFullError
 from tests.unit.api.conftest import LIMITS
 from tests.unit.api.fake_gateway import FakeGateway, score_of
@@ -97,3 +99,28 @@ async def test_a_full_queue_is_429_and_cut_pairs_are_listed(client: httpx.AsyncC
     assert (await client.post("/score", json=body)).headers["x-truncated"] == "0,1"
     gateway.error = QueueFullError("full")
     assert (await client.post("/score", json=body)).status_code == 429
+
+
+async def test_all_queries_share_one_deadline_and_one_limit_of_tokens(
+    client: httpx.AsyncClient, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, rerank = 100.0, gateway.rerank
+
+    async def slow(*args: Any, **more: Any) -> Ranked:
+        nonlocal now
+        now += 8
+        return await rerank(*args, **more)
+
+    monkeypatch.setattr(score, "monotonic", lambda: now)
+    monkeypatch.setattr(gateway, "rerank", slow)
+    queries = [f"query {i}" for i in range(5)]
+    reply = await client.post("/score", json={"text_1": queries, "text_2": queries})
+    assert (reply.status_code, reply.json()["detail"]) == (
+        408,
+        "not done within 30 s; the remaining work was dropped",
+    )
+    assert [(asked.query, asked.options.timeout_s) for asked in gateway.reranks] == [
+        (query, 30.0 - 8 * i) for i, query in enumerate(queries[:4])
+    ]
+    assert len({id(asked.options.total) for asked in gateway.reranks}) == 1
+    assert gateway.reranks[0].options.total is not None

@@ -117,6 +117,22 @@ async def test_other_prefixes_are_part_of_the_name(models: Catalogue[FakeCaller]
         await pick(models, name)
 
 
+@pytest.mark.parametrize("name", ["openai/" * 3 + "e5-first", "openai/" * 20_000 + "x", "x" * 257], ids=len)
+async def test_a_name_is_bounded_work_whatever_its_length(
+    models: Catalogue[FakeCaller], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    looked_up: list[str] = []
+
+    def find(name: str, _: Path) -> None:
+        looked_up.append(name)
+
+    monkeypatch.setattr(catalogue_module, "find_fine_tune", find)
+    with pytest.raises(ModelNotFoundError) as caught:
+        await pick(models, name)
+    assert len(caught.value.message) < 300
+    assert len(set(looked_up)) == (3 if len(name) < 256 else 0)
+
+
 def test_an_alias_that_is_the_name_of_a_fine_tune_is_refused_at_start(models_dir: Path, e5_tiny: Path) -> None:
     whole(models_dir / "mine", e5_tiny, base="e5-first")
     require_free_aliases({"other": "e5-first"}, models_dir)

@@ -43,7 +43,14 @@ class FakeEncoder:
         self.rows: list[list[int]] = []
         self.want: frozenset[Capability] = frozenset()
 
-    async def encode(self, batch: TokenBatch, *, timeout_s: float, want: frozenset[Capability] = DENSE) -> EncodedBatch:
+    async def encode(
+        self,
+        batch: TokenBatch,
+        *,
+        timeout_s: float,
+        want: frozenset[Capability] = DENSE,
+        stated_s: float | None = None,
+    ) -> EncodedBatch:
         self.rows, self.want = [row.tolist() for row in batch.rows()], want
         weights = Ragged(np.full(batch.tokens, 0.5, np.float32), batch.lengths)
         dense = batch.lengths[:, None].astype(np.float32)

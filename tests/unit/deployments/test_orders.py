@@ -68,6 +68,13 @@ def test_a_base_may_be_named_by_an_alias_or_with_a_provider(models_dir: Path) ->
     assert bases.find("openai/whole").name == "whole"
 
 
+def test_a_long_name_is_unknown_and_cut_in_the_message(bases: BaseModels) -> None:
+    for name in ("openai/" * 3 + "first", "openai/" * 20_000 + "first"):
+        with pytest.raises(ModelNotFoundError) as caught:
+            bases.find(name)
+        assert len(caught.value.message) < 300
+
+
 def test_a_reranker_is_told_what_it_is(bases: BaseModels) -> None:
     with pytest.raises(InvalidInputError, match=r"'bge-reranker' is a reranker: .* these models can: first, broken"):
         bases.find("bge-reranker")

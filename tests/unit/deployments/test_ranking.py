@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serve_app.api.gateway import CallOptions, Ranked
+from serve_app.api.gateway import CallOptions, Ranked, TokenTotal
 from serve_app.deployments.catalogue import Catalogue
 from serve_app.deployments.ranking import Rerankers
 from serve_app.deployments.served import Served
@@ -406,3 +406,22 @@ async def test_a_request_without_an_answer_has_used_its_tokens(make: Callable[..
             await ingress.rerank(options=hurried)
         await ingress.rerankers.explain(ASKED, "open it", hurried)
     assert usage.tokens == ingress.metrics.tokens > 0
+
+
+async def test_calls_of_one_request_share_its_limit_of_tokens(ingress: Ingress) -> None:
+    half = [f"{i} {LONG}" for i in range(MOST_TOKENS // LIMIT // 2)]
+    options = replace(OPTIONS, total=TokenTotal())
+    await ingress.rerank(half, options=options)
+    with pytest.raises(InvalidInputError, match=rf"\d+ tokens together, the limit is {MOST_TOKENS}; send several"):
+        await ingress.rerank(half + CANDIDATES, options=options)
+    assert len(ingress.requests(COLBERT)) == 1
+
+
+@both
+async def test_a_deadline_names_the_seconds_that_the_request_had_in_all(
+    make: Callable[..., Ingress], name: str
+) -> None:
+    ingress = make(never)
+    options = model(name, timeout_s=0.03, stated_timeout_s=7.0)
+    with pytest.raises(DeadlineError, match="not done within 7 s; the remaining work was dropped"):
+        await ingress.rerank(options=options)

@@ -76,19 +76,26 @@ def test_an_estimate_is_reserved_raised_and_what_is_left_of_it_given_back() -> N
     assert rates.admit(key, 0, estimate=99).reserved == 60  # never more than a minute's worth
 
 
-@given(st.lists(st.tuples(st.integers(0, 80), st.integers(0, 80)), max_size=30), st.randoms(use_true_random=False))
-def test_requests_that_run_in_any_order_spend_at_most_the_limit_and_one_request(
-    sizes: list[tuple[int, int]], random: Random
+@given(
+    st.lists(st.tuples(st.integers(0, 80), st.integers(0, 80), st.booleans()), max_size=30),
+    st.randoms(use_true_random=False),
+)
+def test_requests_that_run_in_any_order_spend_at_most_the_limit_and_one_request_and_give_back_the_rest(
+    sizes: list[tuple[int, int, bool]], random: Random
 ) -> None:
     rates, key, spent = Rates(), limited(tokens=100), list[int]()
-    admitted = [(estimate, used, rates.admit(key, 0, estimate=estimate)) for estimate, used in sizes]
-    running = [(used, admission.reserved) for _, used, admission in admitted if not admission.wait_s]
+    admitted = [(used, fails, rates.admit(key, 0, estimate=estimate)) for estimate, used, fails in sizes]
+    running = [(used, fails, admission.reserved) for used, fails, admission in admitted if not admission.wait_s]
     random.shuffle(running)
-    for used, reserved in running:
+    for used, fails, reserved in running:
         extra = used - reserved
-        if extra <= 0 or not rates.charge(key, extra, 0, reserved=reserved):
-            spent.append(used)
+        is_charged = extra <= 0 or not rates.charge(key, extra, 0, reserved=reserved)
+        spent.append(used if is_charged and not fails else 0)
+        rates.settle(key, spent[-1], 0, reserved=max(used, reserved) if is_charged else reserved)
     assert sum(spent) <= 100 + max(spent, default=0)
+    left = rates.admit(key, 0, estimate=100)
+    assert left.reserved == max(0, 100 - sum(spent))
+    assert left.wait_s == pytest.approx(max(0, 1 - 100 + sum(spent)) * 60 / 100)
 
 
 def test_keys_do_not_share_and_a_changed_limit_begins_anew() -> None:
