@@ -240,8 +240,9 @@ async def test_what_a_forward_waits_for_the_device_counts_as_no_computation(
         loading = asyncio.ensure_future(device.run(load_adapter))
         await asyncio.sleep(0)
         outcome = device.submit(compute, ["a"], [10], key=1, timeout_s=PATIENCE_S)
-        while device._scheduler.under_way is None:
+        for _ in range(8):
             await asyncio.sleep(0)
+        assert device._scheduler.under_way is not None
         load.set()
         await loading
         assert await asyncio.wait_for(outcome, PATIENCE_S) == ["A"]
