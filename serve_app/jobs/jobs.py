@@ -14,7 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from serve_app.domain.errors import ConflictError, IllegalTransitionError, QueueFullError, UnavailableError
+from serve_app.domain.errors import (
+    ConflictError,
+    IllegalTransitionError,
+    QueueFullError,
+    ServiceError,
+    StorageError,
+    UnavailableError,
+)
 from serve_app.domain.fine_tuning import TrainingSpec
 from serve_app.domain.job_events import EventType
 from serve_app.domain.job_notes import JobNote
@@ -77,17 +84,32 @@ class Jobs:
         self._read_at = 0.0
         self._may_train = True  # Ray Jobs of this cluster may be left from when it held the lease
         self._logged_holder = ""
+        self._lease_fault: StorageError | None = None  # why the last poll failed
 
     async def keep_lease(self) -> None:
         """Renews the lease, or takes it if its holder has stopped; to be called every second.
 
+        A lease that cannot be written, as on a full disk, leaves the jobs readable.
+
         Raises:
-            StorageError: The folders can not be used.
+            StorageError: The folders can not be read.
         """
         async with self._opening:
-            number = await asyncio.to_thread(self._lease.poll)
+            number = await self._poll()
             if self._ledger is None or number != self._number:
                 await self._open(number)
+
+    async def _poll(self) -> int | None:
+        """The number of the lease while this service holds it."""
+        try:
+            number = await asyncio.to_thread(self._lease.poll)
+        except StorageError as fault:
+            if self._lease_fault is None or fault.message != self._lease_fault.message:
+                logger.error("%s", fault.message)
+            self._lease_fault = fault
+            return self._lease.number
+        self._lease_fault = None
+        return number
 
     async def release_lease(self) -> None:
         """Gives the lease up for good: the service ends, and another one need not wait until this one is silent."""
@@ -97,10 +119,10 @@ class Jobs:
     async def _open(self, number: int | None) -> None:
         """Reads all job folders, as the holder of the lease under ``number`` or as one of those that only read."""
         check = self._fail_to_write if number is None else partial(self._lease.require, number)
-        store = JobStore(self._root, check_writable=check)
+        store = JobStore(self._root, check_writable=check, creates_root=number is not None)
         if number is not None:
             async with self._taking:  # what was being written under an earlier lease is over
-                await asyncio.to_thread(store.remove_unfinished)
+                await self._while_renewing(asyncio.to_thread(store.remove_unfinished))  # a deleted job may be large
         earlier = self._ledger if number is None else None
         make = partial(Ledger, store, self._clock, writes=number is not None, earlier=earlier)
         ledger = await self._while_renewing(asyncio.to_thread(make))  # a first start opens all folders
@@ -111,7 +133,7 @@ class Jobs:
             return
         self._may_train |= self._supervision is not None
         self._supervision = None
-        if self._lease.holder_name != self._logged_holder:
+        if self._lease_fault is None and self._lease.holder_name != self._logged_holder:
             self._logged_holder = self._lease.holder_name
             logger.warning("the jobs in %s are read-only here: %s", self._root, self._lease.read_only_error().message)
 
@@ -119,11 +141,14 @@ class Jobs:
         """The result of work that may take longer than a holder of the lease may be silent."""
         task = asyncio.ensure_future(work)
         while not (await asyncio.wait({task}, timeout=_RENEWAL_S))[0]:
-            await asyncio.to_thread(self._lease.poll)
+            await self._poll()
         return task.result()
 
     def _fail_to_write(self) -> None:
-        raise self._lease.read_only_error()
+        raise self._why_read_only()
+
+    def _why_read_only(self) -> ServiceError:
+        return self._lease_fault or self._lease.read_only_error()
 
     async def _reading(self) -> Ledger:
         """The jobs as they are now, or were a second ago where another service manages them."""
@@ -147,7 +172,7 @@ class Jobs:
 
     def _managed(self) -> tuple[Ledger, Supervision]:
         if self._ledger is None or self._supervision is None:
-            raise self._lease.read_only_error()
+            raise self._why_read_only()
         return self._ledger, self._supervision
 
     async def look(self) -> None:
@@ -159,7 +184,7 @@ class Jobs:
             if old := ledger.take_old():
                 await asyncio.to_thread(ledger.store.remove_leftovers, old)
                 ledger.mark_clean(old)
-        elif self._may_train:
+        elif self._may_train and self._lease_fault is None:  # else nobody else has taken them
             await self._stop_trainings()
 
     async def _stop_trainings(self) -> None:

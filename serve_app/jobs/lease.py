@@ -6,12 +6,15 @@ stamps of different machines are not compared anywhere. A file that stays the sa
 that has stopped, and the next number is created, exclusively, so that one of several successors gets it.
 
 The number is the fencing token. A holder that was suspended and wakes up finds a higher number before it writes, and
-from then on only reads. The folder may be shared by NFS: only exclusive creation and renaming must be atomic, and no
-file is locked. A directory listing may be cached there, so a renewal first changes the directory and then lists it.
+from then on only reads. A renewal overwrites the file in place, with the same number of bytes, so that a full disk
+does not end it; a reader that sees half of that takes the holder for unknown until the next renewal. The folder may be
+shared by NFS: only exclusive creation must be atomic, and no file is locked. A directory listing may be cached there,
+so a renewal first changes the directory, its time stamp, and then lists it.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -22,8 +25,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from serve_app.domain.errors import JobsReadOnlyError
-from serve_app.domain.files import make_private_folder, replace_file
+from serve_app.domain.errors import JobsReadOnlyError, StorageError
+from serve_app.domain.files import PRIVATE_FILE, make_private_folder
 from serve_app.jobs.disk import naming_the_fault, sync_folder
 from serve_app.jobs.process_identity import has_ended
 
@@ -34,6 +37,7 @@ SILENCE_S = 30.0
 _RENEWAL_S = 2.0  # a holder that has not renewed for so long was suspended, and renews before it writes
 _MAX_STEP_S = 2.0  # of silence that one poll may add: who was suspended itself has not listened
 _DIGITS = 12
+_CONTENT_BYTES = 2048  # of each lease, filled up with blanks: a renewal needs no new room on the disk
 _READS = 5  # a lease that is listed may be removed before it is read
 
 
@@ -44,7 +48,8 @@ class LeaseHolder:
     Attributes:
         cluster: Identity of its Ray cluster, the same for all trackers that this cluster has one after the other.
         name: For people.
-        process: See ``process_identity.this_process``; None where the system does not tell.
+        process: Whose end is the end of the cluster on this machine, see ``process_identity.raylet_process``; None
+            where the system does not tell. Not the tracker's own: Ray replaces a tracker that dies.
     """
 
     cluster: str
@@ -119,6 +124,7 @@ class Lease:
         self._renewed_at = 0.0
         self._is_first_poll = True
         self._has_resigned = False
+        self._is_stale = False  # the last renewal failed
         self._seen: LeaseState | None = None
         self._seen_at = 0.0
         self._silent_s = 0.0
@@ -143,14 +149,20 @@ class Lease:
             ``number`` after that.
 
         Raises:
-            StorageError: The folder cannot be used.
+            StorageError: The lease can be taken and not be written; or the folder cannot be read.
         """
-        with self._lock, naming_the_fault():
-            if self._number is not None:
-                self._renew()
-            elif not self._has_resigned:
-                self._try_to_take()
-                self._is_first_poll = False
+        with self._lock:
+            try:
+                if self._number is not None:
+                    self._renew_or_check()
+                elif not self._has_resigned:
+                    self._try_to_take()
+                    self._is_first_poll = False
+            except OSError as error:
+                raise StorageError(
+                    f"the lease of the fine-tuning jobs cannot be written ({error.strerror or error}), so here they "
+                    "can only be read: make room on the disk with the job folders, or make them writable"
+                ) from error
             return self._number
 
     def require(self, number: int) -> None:
@@ -158,12 +170,14 @@ class Lease:
 
         Raises:
             JobsReadOnlyError: It does not, or not any more.
-            StorageError: The folder cannot be read.
+            StorageError: The folder cannot be read, or the lease could not be renewed for ``silence_s``.
         """
         with self._lock, naming_the_fault():
             if self._number == number:
                 if self._clock() - self._renewed_at > _RENEWAL_S:
-                    self._renew()
+                    self._renew_or_check()
+                    if self._is_stale and self._clock() - self._renewed_at > self._silence_s:
+                        raise OSError("the lease cannot be renewed")
                 else:
                     self._check_highest()
             if self._number != number:
@@ -191,10 +205,21 @@ class Lease:
 
     # ------------------------------------------------------------------ holding
 
+    def _renew_or_check(self) -> None:
+        """Renews the lease; if it cannot be written, only finds out whether another tracker has taken it."""
+        try:
+            self._renew()
+        except OSError as error:
+            if not self._is_stale:
+                logger.warning("the lease %s of %s cannot be renewed: %s", self._number, self._jobs_dir, error)
+            self._is_stale = True
+            self._check_highest()
+
     def _renew(self) -> None:
         with suppress(FileNotFoundError):  # a successor has removed what was being written
             self._write()
-        self._check_highest()  # after the write: that makes a cached listing fresh
+            os.utime(self._folder)  # so that a listing that NFS has cached is read again
+        self._check_highest()
 
     def _check_highest(self) -> None:
         assert self._number is not None
@@ -204,13 +229,26 @@ class Lease:
             self._seen = current_lease(self._jobs_dir)
             self._silent_s, self._seen_at = 0.0, self._clock()
 
-    def _write(self, *, is_released: bool = False) -> None:
+    def _write(self, *, is_released: bool = False, creates: bool = False) -> None:
         assert self._number is not None
         self._renewals += 1
         said = {**asdict(self._holder), "renewals": self._renewals, "released": is_released}
-        content = (json.dumps(said) + "\n").encode()
-        replace_file(_path(self._folder, self._number), content, durable=False)
+        content = json.dumps(said).encode().ljust(_CONTENT_BYTES - 1) + b"\n"
+        flags = os.O_WRONLY | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if creates else 0)
+        path = _path(self._folder, self._number)
+        descriptor = os.open(path, flags, PRIVATE_FILE)
+        try:
+            try:
+                if os.pwrite(descriptor, content, 0) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                os.close(descriptor)  # NFS says only here that the disk is full
+        except OSError:
+            if creates:  # without content it would keep all trackers away for a while, this one included
+                path.unlink(missing_ok=True)
+            raise
         self._renewed_at = self._clock()
+        self._is_stale = False
 
     # ------------------------------------------------------------------ taking
 
@@ -220,14 +258,16 @@ class Lease:
         newest = current_lease(self._jobs_dir)
         if newest is not None and not self._is_over(newest):
             return
-        number = 1 if newest is None else newest.number + 1
+        self._number = number = 1 if newest is None else newest.number + 1
         try:
-            with _path(self._folder, number).open("x"):
-                pass
+            self._write(creates=True)
         except FileExistsError:  # another one was faster
+            self._number = None
             return
-        self._number = number
-        self._renew()
+        except OSError:
+            self._number = None
+            raise
+        self._renew_or_check()
         if self._number is None:  # suspended in between, and late
             return
         sync_folder(self._folder)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from serve_app.domain.errors import ConflictError, JobNotFoundError, ServiceError
+from serve_app.domain.errors import ConflictError, JobNotFoundError, ServiceError, StorageError
 from serve_app.domain.fine_tuning import TrainingSpec, leftovers, staging_folder
 from serve_app.domain.job_events import EventType, JobEvent
 from serve_app.domain.job_law import advance
@@ -54,10 +54,12 @@ class Ledger:
         self.store = store
         self.clock = clock
         self._kept: dict[str, StoredJob] = {}  # in memory, oldest first
-        self._read: dict[str, StoredJob] = {} if earlier is None else earlier._read  # of ended ones, the last few
+        self._read: dict[str, StoredJob] = {}  # of ended ones, the last few
         known: dict[str, EndedJob] = store.ended.read() if earlier is None else dict(earlier._ended)
         listed = store.job_ids()
         self._ended: dict[str, EndedJob] = {job_id: known[job_id] for job_id in listed if job_id in known}
+        if earlier is not None:  # what the holder of the lease has deleted since is not there any more
+            self._read = {job_id: job for job_id, job in earlier._read.items() if job_id in self._ended}
         found = [job for job_id in listed if job_id not in known and (job := store.read(job_id)) is not None]
         for job in sorted(found, key=lambda job: (job.record.created_at, job.record.id)):
             self._file(job)
@@ -77,10 +79,13 @@ class Ledger:
             self._kept[job.record.id] = job
 
     def _keep_index(self, known: Mapping[str, EndedJob]) -> None:
-        if len(known) > 2 * len(self._ended) + _STALE_ENTRIES:
-            self.store.rewrite_ended(list(self._ended.values()))
-        else:
-            self.store.add_ended([entry for job_id, entry in self._ended.items() if job_id not in known])
+        try:
+            if len(known) > 2 * len(self._ended) + _STALE_ENTRIES:
+                self.store.rewrite_ended(list(self._ended.values()))
+            else:
+                self.store.add_ended([entry for job_id, entry in self._ended.items() if job_id not in known])
+        except StorageError as error:  # the next start reads their folders
+            logger.warning("the index of ended jobs can not be written: %s", error.message)
 
     def __contains__(self, job_id: object) -> bool:
         """Whether there is a job with this id."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -12,9 +13,22 @@ _DEAD_STATES = frozenset("ZX")
 
 def this_process() -> str | None:
     """What no other process has: boot, process namespace, number and start time; None where there is no ``/proc``."""
+    return _identity(os.getpid())
+
+
+def raylet_process(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The same of the Ray node's main process, which starts all workers there; None outside of a worker.
+
+    A worker that dies is replaced, and what other workers do goes on. When this process ends, all of them end.
+    """
+    number = environment.get("RAY_RAYLET_PID", "")
+    return _identity(int(number)) if number.isdecimal() else None
+
+
+def _identity(number: int) -> str | None:
     try:
-        return " ".join([*_place(), str(os.getpid()), _stat(os.getpid())[_START_TIME]])
-    except OSError:
+        return " ".join([*_place(), str(number), _stat(number)[_START_TIME]])
+    except (OSError, IndexError):
         return None
 
 

@@ -62,12 +62,15 @@ class JobStore:
     There is one writer, the tracker that holds the folder's lease; every method that writes asks for it first.
     """
 
-    def __init__(self, root: Path, *, check_writable: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, root: Path, *, check_writable: Callable[[], None] = lambda: None, creates_root: bool = True
+    ) -> None:
         """Makes the folder if it is missing.
 
         Args:
             root: Folder of the job folders.
             check_writable: Raises ``JobsReadOnlyError`` if somebody else may write here.
+            creates_root: False only reads: the folder may be on a disk that is mounted read-only.
 
         Raises:
             StorageError: The folder can not be made.
@@ -75,8 +78,9 @@ class JobStore:
         self.root = root
         self.ended = EndedIndex(root)
         self._check_writable = check_writable
-        with naming_the_fault():
-            make_private_folder(root)
+        if creates_root:
+            with naming_the_fault():
+                make_private_folder(root)
 
     def remove_unfinished(self) -> None:
         """Removes what a crash left behind.

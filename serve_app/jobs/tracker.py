@@ -25,7 +25,7 @@ from serve_app.domain.job_notes import JobNote
 from serve_app.domain.jobs import JobRecord
 from serve_app.jobs.jobs import Jobs
 from serve_app.jobs.lease import Lease, LeaseHolder
-from serve_app.jobs.process_identity import this_process
+from serve_app.jobs.process_identity import raylet_process
 from serve_app.jobs.store import TrainingData
 from serve_app.jobs.submit import TRAINING, RaySubmitter
 from serve_app.jobs.supervision import Rules
@@ -66,7 +66,7 @@ class JobTracker:
         """Reads all job folders and begins to look after them.
 
         Raises:
-            StorageError: The folders can not be read.
+            StorageError: The folders can not be read. A disk that is full or mounted read-only is no reason.
         """
         self._config = config
         context = ray.get_runtime_context()
@@ -74,7 +74,7 @@ class JobTracker:
         env = {**config.env, CLUSTER_VARIABLE: context.gcs_address, LEASE_VARIABLE: cluster}
         submitter = RaySubmitter(command=config.command, env=env)
         name = f"the service on {socket.gethostname()} (Ray cluster {context.gcs_address}, {cluster})"
-        lease = Lease(config.jobs_dir, LeaseHolder(cluster, name, this_process()))
+        lease = Lease(config.jobs_dir, LeaseHolder(cluster, name, raylet_process()))
         self._jobs = Jobs(config.jobs_dir, submitter, config.rules, lease, resources=_available)
         await self._jobs.keep_lease()
         self._tasks = BackgroundTasks()

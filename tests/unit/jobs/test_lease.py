@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from serve_app.domain.errors import JobsReadOnlyError, StorageError
 from serve_app.jobs.lease import FOLDER, SILENCE_S, Lease, LeaseHolder, LeaseState, current_lease
-from serve_app.jobs.process_identity import has_ended, this_process
+from serve_app.jobs.process_identity import has_ended, raylet_process, this_process
+from tests.unit.jobs.full_disk import fail_overwriting, fill_disk
 
 
 class Tracker:
@@ -94,14 +96,14 @@ def test_a_renewal_that_was_suspended_before_it_wrote_does_no_harm(
     root: Path, a: Tracker, b: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a.poll()
-    replace = os.replace
+    write = os.pwrite
 
-    def late(path: str, target: Path) -> None:
-        monkeypatch.setattr(os, "replace", replace)
+    def late(*args: Any) -> int:
+        monkeypatch.setattr(os, "pwrite", write)
         wait_out(b)
-        replace(path, target)
+        return write(*args)
 
-    monkeypatch.setattr(os, "replace", late)
+    monkeypatch.setattr(os, "pwrite", late)
     assert a.poll() is None
     state = current_lease(root)
     assert state is not None
@@ -164,6 +166,48 @@ def test_nobody_waits_for_a_process_of_this_machine_that_has_ended(root: Path, a
     assert b.poll() == 2
 
 
+def test_a_full_disk_ends_no_lease(a: Tracker, b: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    a.poll()
+    fill_disk(monkeypatch)
+    for _ in range(2 * int(SILENCE_S)):
+        assert (a.poll(), b.poll()) == (1, None)
+    a.now += 5
+    a.lease.require(1)
+
+
+def test_a_holder_that_cannot_renew_works_until_a_successor_may_come(
+    a: Tracker, b: Tracker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    a.poll()
+    with monkeypatch.context() as patch:
+        fail_overwriting(patch)
+        for _ in range(int(SILENCE_S)):
+            assert a.poll() == 1
+            a.lease.require(1)
+        assert len([record for record in caplog.records if "cannot be renewed" in record.message]) == 1
+        a.now += 1
+        with pytest.raises(StorageError, match="the lease cannot be renewed"):
+            a.lease.require(1)
+    a.lease.require(1)  # there is room again, and nobody has come
+    wait_out(b)
+    fail_overwriting(monkeypatch)
+    a.now += 3
+    with pytest.raises(JobsReadOnlyError, match="service b"):
+        a.lease.require(1)
+
+
+def test_a_tracker_that_cannot_write_the_lease_takes_none(
+    root: Path, a: Tracker, b: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        fail_overwriting(patch)
+        for _ in range(3):
+            with pytest.raises(StorageError, match=r"cannot be written .*, so here they can only be read"):
+                a.poll()
+            assert (a.lease.number, list((root / FOLDER).iterdir())) == (None, [])
+    assert (b.poll(), a.poll()) == (1, None)
+
+
 def test_a_folder_that_cannot_be_used_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
@@ -179,5 +223,7 @@ def test_a_process_has_ended_when_it_is_gone_or_its_number_is_another_ones() -> 
     program = "from serve_app.jobs.process_identity import this_process; print(this_process())"
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=os.getcwd())
     assert has_ended(other.stdout.strip())
+    assert raylet_process({"RAY_RAYLET_PID": str(os.getpid())}) == me
+    assert (raylet_process({}), raylet_process({"RAY_RAYLET_PID": "0"})) == (None, None)
     for elsewhere in (f"x {namespace} {number} 1", f"{boot} x {number} 1", "", "a b c", f"{boot} {namespace} x 1"):
         assert not has_ended(elsewhere)

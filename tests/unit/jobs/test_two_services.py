@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.domain.errors import JobsReadOnlyError
+from serve_app.domain.errors import JobNotFoundError, JobsReadOnlyError
 from serve_app.domain.jobs import JobStatus
 from serve_app.jobs.lease import SILENCE_S
 from tests.unit.jobs.fake_cluster import DONE, STARTED, World, checkpoint, progress
@@ -57,6 +57,17 @@ async def test_the_other_service_sees_what_comes_and_goes(first: World, second: 
     await first.jobs.delete("a")
     second.now += 1
     assert [record.id for record in await second.jobs.page(limit=9)] == ["b"]
+
+
+async def test_the_other_service_forgets_a_job_that_was_deleted_after_it_was_read(first: World, second: World) -> None:
+    first.say(DONE)
+    await first.look()
+    assert (await second.look()).status is JobStatus.COMPLETED
+    await first.jobs.delete("a")
+    second.now += 1
+    assert await second.jobs.page(limit=9) == []
+    with pytest.raises(JobNotFoundError):
+        await second.jobs.get("a")
 
 
 async def test_a_submission_that_is_being_written_is_not_cleared_by_another_service(

@@ -1,0 +1,92 @@
+"""Jobs on a disk without room, or one that is mounted read-only: they can be read, and deleting makes room."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from serve_app.domain.errors import StorageError
+from serve_app.jobs.lease import SILENCE_S
+from serve_app.jobs.store import JobStore
+from tests.unit.jobs.fake_cluster import DONE, World
+from tests.unit.jobs.full_disk import fail_overwriting, fill_disk
+
+
+async def ended(world: World) -> None:
+    await world.running()
+    world.say(DONE)
+    await world.look()
+
+
+@pytest.mark.parametrize("copies_on_write", [False, True])
+async def test_a_job_can_be_deleted_from_a_full_disk(
+    world: World, monkeypatch: pytest.MonkeyPatch, copies_on_write: bool
+) -> None:
+    await ended(world)
+    (world.root / "a" / "checkpoints").mkdir()
+    fill_disk(monkeypatch)
+    if copies_on_write:
+        fail_overwriting(monkeypatch)
+    for _ in range(5):
+        await world.look()
+    world.now += SILENCE_S / 2
+    await world.jobs.delete("a")
+    assert [path.name for path in world.root.iterdir() if path.is_dir()] == [".lease"]
+
+
+@pytest.mark.parametrize("break_disk", [fill_disk, fail_overwriting])
+async def test_a_tracker_that_starts_without_room_for_a_lease_reads_until_there_is_room(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, break_disk: object
+) -> None:
+    await ended(world)
+    await world.running("c")
+    world.restart_tracker()
+    with monkeypatch.context() as patch:
+        assert callable(break_disk)
+        break_disk(patch)
+        for _ in range(3):
+            assert (await world.look()).status == "completed"
+        assert [record.id for record in await world.jobs.page(limit=9)] == ["c", "a"]
+        assert world.cluster.live == ["c-1"], "no other service has it trained"
+        for refused in (world.submit("b"), world.jobs.delete("a")):
+            with pytest.raises(StorageError, match="only be read: make room on the disk"):
+                await refused
+        assert len([record for record in caplog.records if "make room" in record.message]) == 1
+    await world.look()
+    await world.jobs.delete("a")
+
+
+async def test_a_missing_folder_on_a_disk_without_room_is_a_storage_error(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_disk(monkeypatch)
+    world.root.write_text("a file")
+    with pytest.raises(StorageError, match="can not be used"):
+        await world.jobs.keep_lease()
+
+
+async def test_the_lease_is_renewed_while_a_deleted_job_is_removed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new holder's first second lasts as long as the removing; the other service listens meanwhile."""
+    other = World(world.models_dir.parent, "b")
+    await world.running()
+    world.restart_tracker()
+    is_renewed = threading.Event()
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("serve_app.jobs.jobs._RENEWAL_S", 0.001)
+
+    def remove_slowly(self: JobStore) -> None:
+        renewals = []
+        while len(renewals) < SILENCE_S + 3:
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0.005), loop).result()
+            other.now += 1
+            renewals.append(other.lease.poll())
+        assert set(renewals) == {None}
+        is_renewed.set()
+
+    monkeypatch.setattr(JobStore, "remove_unfinished", remove_slowly)
+    await world.look()
+    assert is_renewed.is_set()
