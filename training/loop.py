@@ -126,6 +126,7 @@ def train(
     job = prepare(spec, job_dir, world_size=world_size, gpu=gpu)
     job.checkpoints.mkdir(parents=True, exist_ok=True)
     if rank == 0:
+        reporter.check_ownership()  # reading the examples may have taken long
         checkpoints.remove_incomplete(job.checkpoints)
     before = _measure_base(job, reporter) if rank == 0 else {}
     if world_size > 1:
@@ -134,6 +135,7 @@ def train(
     if rank != 0:
         return None
     draw_loss(job_dir, f"{spec.model_name}: {spec.kind.value} fine-tune of {spec.base_model}")
+    reporter.check_ownership()  # staging removes what another attempt has staged
     staged = stage(model, heads, spec, job.source)
     trained = probe_of(model, heads, job.source, job.place)
     del model, heads
