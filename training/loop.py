@@ -32,6 +32,7 @@ from training.model import Place, build_model, choose_place, freeze_embeddings
 from training.probe import probe_of
 from training.publication import publish
 from training.reporting import Reporter, read_lines
+from training.split_record import SPLIT_ANEW, record_split
 from training.splitting import Split, load_split
 from training.steps import ContrastiveTrainer, OnCheckpoint, training_arguments
 from training.verification import load_base, load_result
@@ -166,9 +167,13 @@ def _measure_base(job: Job, reporter: Reporter) -> dict[str, float]:
     if job.task is None:
         reporter.event("info", "nothing is held out, so the result will not be measured")
         return {}
-    for line in reported:
+    is_same_split = record_split(job.folder, job.parts)
+    for line in reversed(reported):
         if line.get("type") == "metrics" and line.get("when") == "before":
-            return {name: value for name, value in line.items() if name not in ("time", "type", "when")}
+            if is_same_split:
+                return {name: value for name, value in line.items() if name not in ("time", "type", "when")}
+            reporter.lasting_warning(SPLIT_ANEW)
+            break
     reporter.event("info", "measuring the base")
     base = load_base(job.spec, job.source, job.place, reporter.moves)
     metrics = evaluate(job.task, base, device=job.place.device)
