@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from serve_app.deployments.calls import ATTEMPTS, PAUSE_S, ReplicaCaller, ReplicaLostError
 from serve_app.domain.embeddings import EncodedBatch, TokenBatch
+from serve_app.domain.errors import UnavailableError
 
 
 class BatchedCall:
@@ -27,6 +28,7 @@ class BatchedCall:
         self._batches = batches
         self.answers: list[asyncio.Future[EncodedBatch]] = [loop.create_future() for _ in batches]
         self._task = loop.create_task(self._run())
+        self._task.add_done_callback(self._settle)
         for answer in self.answers:
             answer.add_done_callback(self._cancel_if_unwanted)
 
@@ -34,16 +36,21 @@ class BatchedCall:
         if all(answer.cancelled() for answer in self.answers):
             self._task.cancel()
 
+    def _settle(self, task: asyncio.Task[None]) -> None:
+        """Leaves no request waiting: whatever ended the call, its open requests end with it."""
+        if task.cancelled():
+            error: BaseException = UnavailableError("the call of this request was cancelled; send it again")
+        else:
+            error = task.exception() or RuntimeError("the call ended without an answer for this request")
+        for answer in self.answers:
+            if not answer.done():
+                answer.set_exception(error)
+
     async def _run(self) -> None:
-        try:
-            if len(self._batches) == 1:
-                self._answer(0, await self._caller.call("encode", self._batches[0]))
-            else:
-                await self._send_together()
-        except Exception as error:
-            for answer in self.answers:
-                if not answer.done():
-                    answer.set_exception(error)
+        if len(self._batches) == 1:
+            self._answer(0, await self._caller.call("encode", self._batches[0]))
+        else:
+            await self._send_together()
 
     async def _send_together(self) -> None:
         try:

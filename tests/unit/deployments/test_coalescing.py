@@ -93,6 +93,16 @@ async def test_an_error_of_the_deployment_reaches_every_request() -> None:
     assert await outcomes(send(Replicas(lose_first=1, error=error), [1], [2])) == [error, error]
 
 
+@pytest.mark.parametrize("requests", [[[1]], [[1], [2]]])
+@pytest.mark.parametrize("lose_first", [0, 1])
+async def test_a_call_that_is_cancelled_from_within_leaves_no_request_waiting(
+    requests: list[list[int]], lose_first: int
+) -> None:
+    cancelled: Any = asyncio.CancelledError()
+    found = await outcomes(send(Replicas(lose_first=lose_first, error=cancelled), *requests))
+    assert [type(each) for each in found] == [UnavailableError] * len(requests)
+
+
 async def test_a_call_is_cancelled_when_the_last_request_is_withdrawn() -> None:
     replicas = Replicas()
     replicas.gate.clear()
