@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,10 +44,17 @@ def line_of(key: ApiKey) -> str:
 def append(key: ApiKey, file: Path) -> None:
     """Adds the key's line; the file appears at once or not at all, since a running service may be reading it.
 
+    Args:
+        key: The new key.
+        file: If it is a link, the file that the link leads to is replaced, and the link stays.
+
     Raises:
         ValueError: The file holds something else than keys, or one of this name.
-        OSError: It can not be read or written.
+        OSError: It cannot be read or written.
     """
+    file = Path(os.path.realpath(file))
+    if file.is_symlink():
+        raise OSError(f"{file} is a link that leads back to itself; name a file")
     before = file.read_text(encoding="utf-8") if file.exists() else ""
     known = keys_of_file(before) if before.strip() else ()
     KeyRing([*known, key])

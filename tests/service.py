@@ -21,7 +21,7 @@ import httpx
 import yaml
 
 from serve_app.launch.ports import free_port
-from serve_app.launch.watchdog import Watchdog, marked_processes
+from serve_app.launch.watchdog import Watchdog, processes_of
 
 ROOT = Path(__file__).parent.parent
 STARTER = "multilingual-e5-small"
@@ -136,7 +136,7 @@ def processes(environment: dict[str, str]) -> list[tuple[int, str]]:
     Ray's processes are not children of the one that started them, so the process tree does not tell.
     """
     found = []
-    for pid in marked_processes(f"{_MARK}={environment[_MARK]}"):
+    for pid in processes_of(f"{_MARK}={environment[_MARK]}", {}):
         with suppress(OSError):
             title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             found.append((pid, title))

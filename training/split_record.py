@@ -13,7 +13,8 @@ FILE_NAME = "split.sha256"
 
 SPLIT_ANEW = (
     "another version of this program split the examples when the job began; they are split anew and the base is "
-    "measured again; earlier attempts may have trained on queries that are held out now, so the result may measure too well"
+    "measured again; earlier attempts may have trained on queries that are held out now, so the result "
+    "may measure too well"
 )
 
 

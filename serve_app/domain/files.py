@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
+_SHARED = stat.S_ISVTX | stat.S_ISGID
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = PRIVATE_FILE, durable: bool = True) -> None:
@@ -54,7 +56,8 @@ def remove(path: Path) -> None:
 def make_private_folder(path: Path) -> None:
     """Makes a folder that only its user can enter; one that exists is closed to others, too.
 
-    A folder with the sticky bit is shared on purpose and stays as it is, as does one that belongs to another user.
+    A folder with the sticky or the setgid bit is shared on purpose and stays as it is, as does one that belongs to
+    another user.
 
     Raises:
         OSError: It cannot be made.
@@ -62,5 +65,5 @@ def make_private_folder(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     status = path.stat()
-    if status.st_uid == os.geteuid() and status.st_mode & 0o077 and not status.st_mode & 0o1000:
+    if status.st_uid == os.geteuid() and status.st_mode & 0o077 and not status.st_mode & _SHARED:
         path.chmod(status.st_mode & 0o7700)

@@ -16,6 +16,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,16 @@ def private_ray_folder(parent: Path = Path(_SHORT)) -> Path:
     """The folder of this user's Ray sessions, closed to other users: Ray itself opens what is below it to everybody.
 
     Raises:
-        OSError: Another user has made it.
+        OSError: Another user has made it, or it is not a folder.
     """
     folder = parent / f"retrieval-{os.geteuid()}"
-    folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=PRIVATE_FOLDER)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise OSError(f"{folder} belongs to another user; set RAY_TMPDIR to a folder of your own with a short path")
+        raise OSError(
+            f"{folder} is not a folder, or belongs to another user; "
+            "set RAY_TMPDIR to a folder of your own with a short path"
+        )
     folder.chmod(PRIVATE_FOLDER)
     return folder

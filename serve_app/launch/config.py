@@ -38,6 +38,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}") from None
     if not isinstance(config, dict) or not isinstance(config.get("applications"), list):
         raise ConfigError(f"{path} is not a Serve config: it has no list 'applications' (see serve_config.yaml)")
+    if not config["applications"]:
+        raise ConfigError(f"{path}: 'applications' is empty; name at least one application (see serve_config.yaml)")
     if problems := [problem for i, app in enumerate(config["applications"]) for problem in _problems(i, app)]:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
     return config

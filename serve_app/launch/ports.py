@@ -89,6 +89,8 @@ _blocks: list[PortBlock] = []
 def free_port() -> int:
     """A port that nobody listens on, reserved for this process until it ends and never given out twice.
 
+    For tests and benchmarks; a service takes its ports from its own block.
+
     Raises:
         OSError: There is none.
     """

@@ -81,14 +81,21 @@ def run(config: Mapping[str, Any], signals: StopSignals, *, agent_port: int) -> 
 
 
 def _schema(config: Mapping[str, Any]) -> ServeDeploySchema:
+    """The config as Serve reads it, with the address of ``http_address``: Serve's own default is every interface.
+
+    Raises:
+        ConfigError: Serve cannot read it.
+    """
     try:
-        return ServeDeploySchema.model_validate(dict(config))
+        schema = ServeDeploySchema.model_validate(dict(config))
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         lines = (
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults
         )
         raise ConfigError("the config is not one of Ray Serve:\n" + "\n".join(lines)) from None
+    schema.http_options.host, schema.http_options.port = http_address(config)
+    return schema
 
 
 def _start_ray(config: Mapping[str, Any], agent_port: int) -> None:

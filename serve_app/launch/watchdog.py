@@ -16,15 +16,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 _PROC = Path("/proc")
 _TERMINATE_S = 3.0  # until SIGKILL
 _KILL_S = 20.0
 _POLL_S = 0.05
 _LOOK_S = 1.0
+_LOOK_CALM_S = 5.0
+_CALM_AFTER_S = 60.0
+_READS = 2
+_KERNEL_THREAD = 0x0020_0000  # of the flags in /proc/PID/stat
 _FINISH_S = 40.0
 _NEEDED = ("PATH", "LD_LIBRARY_PATH")
 
@@ -55,55 +60,88 @@ class Watchdog:
             self._process.wait(_FINISH_S)
 
 
-def marked_processes(mark: str) -> Iterator[int]:
-    """Ids of the processes that were started with ``NAME=value`` in their environment, this one excepted."""
-    return iter(processes_of(mark, {}))
+class Seen(NamedTuple):
+    """What earlier polls have read of a process.
+
+    Attributes:
+        identity: Start time and command name: a program that replaces itself (``exec``) or sets its title is read anew.
+        is_watchdog: Each watchdog has its own work to end.
+        is_marked: Whether the mark is in its environment.
+        reads: How often it was read after its first second; the first reads may still see the program that forked it.
+    """
+
+    identity: tuple[str, str]
+    is_watchdog: bool = False
+    is_marked: bool = False
+    reads: int = 0
 
 
-def processes_of(mark: str, known: Mapping[int, str]) -> dict[int, str]:
+def processes_of(mark: str, known: Mapping[int, str], memory: dict[int, Seen] | None = None) -> dict[int, str]:
     """The living processes of a service, this one excepted.
 
     Args:
         mark: ``NAME=value`` in the environment of a process.
         known: What an earlier call returned. Ray's agents overwrite their environment when they set their title, so
             they are known as children of a marked process only, and must be remembered for the time when it is gone.
+        memory: Kept between calls, so that a poll reads the environment of a process a few times only; updated.
 
     Returns:
         Start time by process id; both together are unique.
     """
-    wanted, watchdog = mark.encode(), __file__.encode()
+    wanted, memory = mark.encode(), {} if memory is None else memory
     found: dict[int, str] = {}
     parents: dict[int, tuple[int, str]] = {}
-    for entry in _PROC.iterdir() if _PROC.is_dir() else ():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        pid = int(entry.name)
-        with suppress(OSError):  # it has ended, or belongs to another user
-            state, parent, *rest = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            if state == "Z" or watchdog in (entry / "cmdline").read_bytes().split(
-                b"\0"
-            ):  # each has its own work to end
+    remembered: dict[int, Seen] = {}
+    for pid in _process_ids():
+        with suppress(OSError):  # it has ended
+            head, _, fields = (_PROC / f"{pid}" / "stat").read_text(errors="replace").rpartition(")")
+            state, parent, *rest = fields.split()
+            flags, started = int(rest[4]), rest[17]
+            if state == "Z" or flags & _KERNEL_THREAD:
                 continue
-            started = rest[17]
-            parents[pid] = int(parent), started
-            if known.get(pid) == started or wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found[pid] = started
+            seen = memory.get(pid)
+            if seen is None or seen.identity != (started, head):
+                seen = Seen((started, head))
+            if seen.reads < _READS:
+                seen = _read(pid, seen, wanted)
+            remembered[pid] = seen
+            if not seen.is_watchdog:
+                parents[pid] = int(parent), started
+                if seen.is_marked or known.get(pid) == started:
+                    found[pid] = started
     while children := {pid: at for pid, (parent, at) in parents.items() if parent in found and pid not in found}:
         found |= children
+    memory.clear()
+    memory |= remembered
     return found
+
+
+def _process_ids() -> list[int]:
+    names = (entry.name for entry in (_PROC.iterdir() if _PROC.is_dir() else ()))
+    return [int(name) for name in names if name.isdigit() and int(name) != os.getpid()]
+
+
+def _read(pid: int, seen: Seen, wanted: bytes) -> Seen:
+    folder, is_watchdog, is_marked = _PROC / f"{pid}", False, False
+    with suppress(OSError):  # it belongs to another user
+        is_watchdog = __file__.encode() in (folder / "cmdline").read_bytes().split(b"\0")
+        is_marked = wanted in (folder / "environ").read_bytes().split(b"\0")
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - int(seen.identity[0]) / os.sysconf("SC_CLK_TCK")
+    return Seen(seen.identity, is_watchdog, is_marked, seen.reads + (age_s >= 1))
 
 
 def end_processes(mark: str, known: Mapping[int, str]) -> None:
     """SIGTERM for every process of the service, those that start meanwhile too; SIGKILL for those that stay."""
     began = time.monotonic()
     told: set[int] = set()
-    while known := processes_of(mark, known):
+    memory: dict[int, Seen] = {}
+    while known := processes_of(mark, known, memory):
         waited_s = time.monotonic() - began
         if waited_s > _KILL_S:
             print(f"these processes of the service do not end: {sorted(known)}", file=sys.stderr, flush=True)
             return
         for pid in known if waited_s > _TERMINATE_S else known.keys() - told:
-            with suppress(ProcessLookupError):
+            with suppress(OSError):  # it has ended, or changed its user: the folders are removed all the same
                 os.kill(pid, signal.SIGKILL if waited_s > _TERMINATE_S else signal.SIGTERM)
         told |= known.keys()
         time.sleep(_POLL_S)
@@ -113,11 +151,21 @@ def _main(mark: str, *folders: str) -> None:
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
     known: dict[int, str] = {}
-    while not select.select([sys.stdin], [], [], _LOOK_S)[0]:  # readable when the service's process has gone
-        known = processes_of(mark, known)
+    memory: dict[int, Seen] = {}
+    changed_at = time.monotonic()
+    # readable when the service's process has gone
+    while not select.select([sys.stdin], [], [], _look_s(time.monotonic() - changed_at))[0]:
+        before, known = known, processes_of(mark, known, memory)
+        if known.keys() != before.keys():
+            changed_at = time.monotonic()
     end_processes(mark, known)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _look_s(unchanged_s: float) -> float:
+    """Seconds until the next poll: fewer while the service starts or ends processes."""
+    return _LOOK_S if unchanged_s < _CALM_AFTER_S else _LOOK_CALM_S
 
 
 if __name__ == "__main__":

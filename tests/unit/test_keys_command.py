@@ -61,6 +61,33 @@ def test_what_stands_in_the_file_stays_as_it_is(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_to_the_file_is_followed(tmp_path: Path, exists: bool) -> None:
+    file, link, outer = tmp_path / "secrets" / "keys", tmp_path / "link", tmp_path / "outer"
+    file.parent.mkdir()
+    if exists:
+        file.write_text(f"me:{'0' * 64}\n")
+        file.chmod(0o640)
+    link.symlink_to("secrets/keys")
+    outer.symlink_to(link)
+    main(["you", "--file", str(outer)])
+    assert link.is_symlink()
+    assert outer.is_symlink()
+    assert [key.name for key in keys_of_file(file.read_text())] == ["me"] * exists + ["you"]
+    assert stat.S_IMODE(file.stat().st_mode) == (0o640 if exists else 0o600)
+    assert [path.name for path in file.parent.iterdir()] == ["keys"]
+
+
+def test_links_in_a_circle_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(link)
+    with pytest.raises(SystemExit):
+        main(["you", "--file", str(link)])
+    out, err = capsys.readouterr()
+    assert (out, link.is_symlink()) == ("", True)
+    assert str(link) in err
+
+
 def test_a_link_at_a_temporary_name_is_not_written_through(tmp_path: Path) -> None:
     file, victim = tmp_path / "keys", tmp_path / "victim"
     victim.write_text("mine")

@@ -58,7 +58,9 @@ def test_links_are_removed_and_never_followed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "kept"]
 
 
-@pytest.mark.parametrize(("before", "after"), [(None, 0o700), (0o755, 0o700), (0o2775, 0o2700), (0o1777, 0o1777)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(None, 0o700), (0o755, 0o700), (0o4755, 0o4700), (0o2770, 0o2770), (0o1777, 0o1777)]
+)
 def test_a_private_folder_is_closed_to_others_unless_it_is_shared_on_purpose(
     tmp_path: Path, before: int | None, after: int
 ) -> None:

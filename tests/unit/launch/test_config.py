@@ -28,6 +28,7 @@ def test_a_config_that_ships_is_read() -> None:
         ("\xff", "is not valid YAML"),
         ("- a list", "it has no list 'applications'"),
         ("applications: 3", "it has no list 'applications'"),
+        ("applications: []", "'applications' is empty; name at least one"),
         (APP % "{models: [{nam: x}]}", "applications.0.args.models.0.nam: Extra inputs"),
         (APP % "{models: []}", "applications.0.args.models: name at least one model"),
         (APP % "[1]", "applications.0.args must be a mapping"),
@@ -81,6 +82,15 @@ def test_the_folder_of_ray_sessions_is_closed_to_other_users_and_never_anothers(
     assert private_ray_folder(tmp_path) == folder
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     folder.rmdir()
+    for target in ("/dev/null", "nowhere"):
+        folder.symlink_to(target)
+        with pytest.raises(OSError, match="is not a folder, or belongs to another user; set RAY_TMPDIR"):
+            private_ray_folder(tmp_path)
+        folder.unlink()
+    folder.write_text("a file")
+    with pytest.raises(OSError, match="is not a folder, or belongs to another user; set RAY_TMPDIR"):
+        private_ray_folder(tmp_path)
+    folder.unlink()
     (tmp_path / "elsewhere").mkdir(mode=0o755)
     folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="belongs to another user; set RAY_TMPDIR"):

@@ -13,6 +13,7 @@ from ray.serve.schema import ApplicationStatus
 
 from serve_app.deployments import startup_failures
 from serve_app.launch import service
+from serve_app.launch.config import http_address
 from serve_app.launch.ports import free_port
 from serve_app.launch.service import StartError, run
 from serve_app.launch.signals import StopSignals
@@ -62,7 +63,24 @@ def test_a_config_that_serve_refuses_starts_nothing(
     assert run({**config(), **wrong}, signals, agent_port=1) == 1
     first, *rest = capsys.readouterr().err.splitlines()
     assert first == "the config is not one of Ray Serve:"
+    assert rest
     assert all(line.startswith(next(iter(wrong))) for line in rest)
+
+
+@pytest.mark.parametrize("http", [None, {}, {"port": 8123}, {"host": ""}, {"host": "0.0.0.0"}, {"host": "::1"}])
+def test_serve_listens_at_the_address_that_was_checked(monkeypatch: pytest.MonkeyPatch, http: Any) -> None:
+    started: dict[str, Any] = {}
+
+    def start(**options: Any) -> Any:
+        started.update(options["http_options"])
+        return SimpleNamespace(deploy_apps=lambda schema, **_: None)
+
+    monkeypatch.setattr(service.serve_api, "serve_start", start)
+    monkeypatch.setattr(startup_failures, "clear", lambda: None)
+    whole: dict[str, Any] = {"applications": []} | ({} if http is None else {"http_options": http})
+    service._deploy(service._schema(whole))
+    assert (started["host"], started["port"]) == http_address(whole)
+    assert (started["host"] == "0.0.0.0") == ((http or {}).get("host") == "0.0.0.0")
 
 
 @pytest.mark.parametrize(
