@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from time import perf_counter
 from typing import Generic, TypeAlias, TypeVar
 
 from serve_app.deployments.metrics import DeviceMetrics
@@ -160,11 +161,14 @@ class Device(Generic[T, R]):
         compute = works[0][0]  # all are of one group
         splits: list[None] = []
 
-        def run() -> list[R | ServiceError]:
+        def run() -> tuple[list[R | ServiceError], float]:
+            began = perf_counter()  # on the device's thread: what ran there before it is no computation
             with observing_memory(lambda: splits.append(None)):
-                return compute([item for _, item in works])
+                results = compute([item for _, item in works])
+            return results, perf_counter() - began
 
-        results = await self.run(run)
+        results, seconds = await self.run(run)
+        self._scheduler.note_computation(seconds)
         if splits:
             self._scheduler.note_out_of_memory()
         failed = all(isinstance(result, InternalError) for result in results)

@@ -23,7 +23,8 @@ class Part(Generic[X]):
     """Texts that came together and are answered together.
 
     Attributes:
-        group: Only texts of one group share a forward.
+        group: Only texts of one group share a forward; None when nothing waits any more, because a group may be as
+            large as a model and the part may outlast it in the virtual queue.
         tokens: Service that the part takes from the virtual queue.
         is_late: It has left the virtual queue.
         waiting: What is still in the backlog, by number: oldest first.
@@ -56,7 +57,12 @@ class ArrivalOrder(Generic[X]):
         """Notes that a row has left the backlog, to be served."""
         del part.waiting[row[1]]
         if part.is_late:
-            self._late_by_length[part.group].remove([row])
+            index = self._late_by_length[part.group]
+            index.remove([row])
+            if not len(index):
+                del self._late_by_length[part.group]
+        if not part.waiting:
+            part.group = None
 
     def discard(self, part: Part[X], row: Row[X]) -> None:
         """Notes that a row has left the backlog unserved: what came after it would not have waited for it."""

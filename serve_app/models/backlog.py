@@ -25,13 +25,11 @@ class Backlog(Generic[X]):
     """The waiting texts of one device.
 
     Attributes:
-        max_batch_tokens: Budget of a micro-batch; may be changed between two of them.
         tokens: Of all texts that wait.
     """
 
     def __init__(self, *, max_batch_tokens: int, max_padding_tokens: int) -> None:
         """Sets the bounds of a micro-batch; see ``Scheduler``."""
-        self.max_batch_tokens = max_batch_tokens
         self._max_padding_tokens = max_padding_tokens
         self._shares: FairShare[X] = FairShare(max_batch_tokens)
         self._order: ArrivalOrder[Waiting[X]] = ArrivalOrder()
@@ -40,6 +38,15 @@ class Backlog(Generic[X]):
         self._owed_to_late = 0  # device time, in tokens, that fair micro-batches have had and late ones have not
         self._numbers = itertools.count()
         self.tokens = 0
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Budget of a micro-batch; may be changed between two of them."""
+        return self._shares.max_batch_tokens
+
+    @max_batch_tokens.setter
+    def max_batch_tokens(self, tokens: int) -> None:
+        self._shares.max_batch_tokens = tokens
 
     def __len__(self) -> int:
         return sum(map(len, self._by_length.values()))
@@ -58,6 +65,7 @@ class Backlog(Generic[X]):
         part.waiting.update((row[1], row) for row in rows)
         request.waiting.extend(rows)
         request.by_length.add(rows)
+        self._shares.refresh(key)
         self._by_length.setdefault(request.group, LengthIndex()).add(rows)
         if request.is_new:
             self._new_by_length.setdefault(request.group, LengthIndex()).add(rows)
@@ -74,6 +82,8 @@ class Backlog(Generic[X]):
             for row in gone:
                 row[2].taken = True
                 self._order.discard(row[2].part, row)
+            self._shares.refresh(key)
+            self._begin_anew_if_empty()
 
     def take(self) -> list[X]:
         """Removes the next micro-batch, in the order of lengths; empty if nothing waits."""
@@ -162,7 +172,12 @@ class Backlog(Generic[X]):
                 request.is_new = False
             self._remove(request, [row])
             self._order.leave(row[2].part, row)
+        for key in {row[2].key for row in rows}:
+            self._shares.refresh(key)
         self._order.advance(sum(length for length, _, _ in rows))
+        self._begin_anew_if_empty()
+
+    def _begin_anew_if_empty(self) -> None:
         if not self._by_length:
             self._order.clear()
 

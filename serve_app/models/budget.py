@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 
 _FIRST_TOKENS = 512  # where time bounds the budget: it starts so small, because the speed is not known yet
+_LEAST_TOKENS = 64  # time never bounds the budget to less: so few tokens cost little beside a forward itself
+_SPEED_OF_FORWARDS = 8  # the speed of so many forwards together says how much time allows
 _GROWTH_AFTER_OUT_OF_MEMORY = 64  # micro-batches until the whole configured budget is regained
 
 
@@ -22,6 +25,7 @@ class BatchBudget:
         self._max_seconds = max_seconds
         self._for_memory = float(max_tokens)
         self._for_time = float(max_tokens) if math.isinf(max_seconds) else float(min(max_tokens, _FIRST_TOKENS))
+        self._recent: deque[tuple[int, float]] = deque(maxlen=_SPEED_OF_FORWARDS)  # padded tokens, seconds
 
     @property
     def tokens(self) -> int:
@@ -32,14 +36,22 @@ class BatchBudget:
         """Learns from a forward that had enough memory.
 
         One that took too long bounds the next ones at its speed. A quick one that used at least half of the budget lets
-        it grow: twofold where the time was the bound, slowly where it was the memory.
+        it grow: twofold where the time was the bound, slowly where it was the memory. A smaller one lets it grow, too,
+        up to what the last forwards together computed in that time: a single slow forward must not bound a device that
+        has only small micro-batches ever since.
         """
+        self._recent.append((padded_tokens, seconds))
         if seconds > self._max_seconds:
-            self._for_time = min(self._for_time, padded_tokens * self._max_seconds / seconds)
+            allowed = max(_LEAST_TOKENS, padded_tokens * self._max_seconds / seconds)
+            self._for_time = min(self._for_time, allowed)
         elif 2 * padded_tokens >= self.tokens:
             if 2 * seconds <= self._max_seconds:
                 self._for_time = min(self._max_tokens, 2 * self._for_time)
             self._for_memory = min(self._max_tokens, self._for_memory + self._max_tokens / _GROWTH_AFTER_OUT_OF_MEMORY)
+        else:
+            tokens_per_s = sum(n for n, _ in self._recent) / max(sum(s for _, s in self._recent), 1e-6)
+            allowed = min(self._max_tokens, 2 * self._for_time, tokens_per_s * self._max_seconds)
+            self._for_time = max(self._for_time, allowed)
 
     def shrink(self, padded_tokens: int) -> None:
         """Halves the budget after a forward of so many padded tokens that ran out of memory."""

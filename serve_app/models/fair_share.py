@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 from serve_app.models.arrival_order import Part
 from serve_app.models.lengths import LengthIndex, Row
+from serve_app.models.priorities import Priorities
 
 X = TypeVar("X")
 
@@ -73,13 +74,18 @@ class FairShare(Generic[X]):
 
     Attributes:
         requests: By key.
+        max_batch_tokens: Budget of a micro-batch, may be changed between two of them; it says what the shares are of,
+            and how far back a new request may begin.
     """
 
     def __init__(self, max_batch_tokens: int) -> None:
-        """Nothing waits yet; the budget of a micro-batch says how far back a new request may begin."""
+        """Nothing waits yet."""
         self.requests: dict[int, Request[X]] = {}
-        self._max_batch_tokens = max_batch_tokens
+        self.max_batch_tokens = max_batch_tokens
         self._clock = 0.0  # tokens of service that each waiting request could have had so far
+        self._by_served = Priorities()  # of all requests
+        self._by_finish = Priorities()  # of those with waiting texts: the virtual finishing time of the oldest
+        self._without_texts: set[int] = set()
 
     def of(self, row: Row[Waiting[X]]) -> Request[X]:
         """The request of a text."""
@@ -88,34 +94,49 @@ class FairShare(Generic[X]):
     def request(self, key: int, *, max_texts: int, group: Hashable) -> Request[X]:
         """The request of this key; one that is not known begins now."""
         if (request := self.requests.get(key)) is None:
-            request = self.requests[key] = Request(self._beginning(), max_texts, group)
+            served = self._beginning()
+            request = self.requests[key] = Request(served, max_texts, group)
+            self._by_served.set(key, served)
         return request
 
+    def refresh(self, key: int) -> None:
+        """Called when texts of a request have come, have left, or were served."""
+        request = self.requests[key]
+        row = request.oldest()
+        if row is None:
+            self._by_finish.remove(key)
+            self._without_texts.add(key)
+        else:
+            self._by_finish.set(key, request.served + row[0])
+            self._without_texts.discard(key)
+
     def next(self) -> Row[Waiting[X]] | None:
-        """The oldest text of the request that would be the first to finish it; None if nothing waits."""
-        best: tuple[float, Row[Waiting[X]]] | None = None
-        for key, request in list(self.requests.items()):
-            row = request.oldest()
-            if row is None:
-                del self.requests[key]
-                continue
-            finish = request.served + row[0]
-            if best is None or finish < best[0]:
-                best = (finish, row)
-        return best[1] if best else None
+        """The oldest text of the request that would be the first to finish it; None if nothing waits.
+
+        Requests without waiting texts are forgotten.
+        """
+        for key in self._without_texts:
+            del self.requests[key]
+            self._by_served.remove(key)
+        self._without_texts.clear()
+        first = self._by_finish.least()
+        return None if first is None else self.requests[first[0]].oldest()
 
     def share(self, request: Request[X]) -> int:
         """Tokens of the next micro-batch that are due to a request."""
         behind = max(0.0, self._clock - request.served)
-        return min(self._max_batch_tokens, self._max_batch_tokens // len(self.requests) + int(behind))
+        return min(self.max_batch_tokens, self.max_batch_tokens // len(self.requests) + int(behind))
 
     def charge(self, rows: Sequence[Row[Waiting[X]]]) -> None:
         """Counts a micro-batch as service of its requests."""
         for row in rows:
             self.of(row).served += row[0]
+        for key in {row[2].key for row in rows}:
+            self._by_served.set(key, self.requests[key].served)
         self._clock += sum(length for length, _, _ in rows) / len(self.requests)
 
     def _beginning(self) -> float:
         """The service that a new request counts as having had."""
-        least = min((request.served for request in self.requests.values()), default=self._clock)
-        return max(min(least, self._clock), self._clock - _FURTHEST_BACK * self._max_batch_tokens)
+        least = self._by_served.least()
+        furthest_behind = self._clock if least is None else min(least[1], self._clock)
+        return max(furthest_behind, self._clock - _FURTHEST_BACK * self.max_batch_tokens)

@@ -33,7 +33,12 @@ R = TypeVar("R")  # what it gives back
 
 @dataclass(frozen=True)
 class MicroBatchReport:
-    """What one forward did, for the metrics."""
+    """What one forward did, for the metrics.
+
+    Attributes:
+        longest_wait_s: In the backlog.
+        forward_s: Computation alone, if the forward measured it; see ``Scheduler.note_computation``.
+    """
 
     texts: int
     tokens: int
@@ -112,6 +117,7 @@ class Scheduler(Generic[T, R]):
         self._report = report
         self._budget = BatchBudget(max_batch_tokens, max_seconds=max_batch_seconds)
         self._ran_out_of_memory = False
+        self._computed_s: float | None = None
         self._backlog: Backlog[_Text[T, R]] = Backlog(
             max_batch_tokens=max_batch_tokens, max_padding_tokens=max_padding_tokens
         )
@@ -153,6 +159,13 @@ class Scheduler(Generic[T, R]):
     def note_out_of_memory(self) -> None:
         """Called by a forward that had to be split: the micro-batches after it are smaller for a while."""
         self._ran_out_of_memory = True
+
+    def note_computation(self, seconds: float) -> None:
+        """Called by a forward that had to wait for its device: how long it computed once it had it.
+
+        Without this call, all the time that ``forward`` took counts as computation.
+        """
+        self._computed_s = seconds
 
     def submit(
         self,
@@ -220,6 +233,7 @@ class Scheduler(Generic[T, R]):
             return False
         began = time.monotonic()
         self.under_way = UnderWay(began, _padded_tokens(batch))
+        self._computed_s = None
         try:
             results: Sequence[R | ServiceError] = await self._forward([text.item for text in batch])
             if len(results) != len(batch):
@@ -234,7 +248,7 @@ class Scheduler(Generic[T, R]):
         for text, result in zip(batch, results, strict=True):
             self._settle(text, result)
         try:
-            self._account(batch, began, ended)
+            self._account(batch, began, ended - began if self._computed_s is None else self._computed_s)
         except Exception:  # what counts must not stop the work
             logger.exception("a micro-batch was computed but not counted")
         return True
@@ -273,14 +287,14 @@ class Scheduler(Generic[T, R]):
             return
         self._backlog.discard(ticket.key, lambda text: text.ticket is ticket)
 
-    def _account(self, batch: Sequence[_Text[T, R]], began: float, ended: float) -> None:
+    def _account(self, batch: Sequence[_Text[T, R]], began: float, forward_s: float) -> None:
         tokens = sum(text.length for text in batch)
         if self._ran_out_of_memory:
             self._budget.shrink(_padded_tokens(batch))
             self._ran_out_of_memory = False
         else:
-            self._budget.observe(_padded_tokens(batch), ended - began)
-        speed = tokens / max(ended - began, 1e-6)
+            self._budget.observe(_padded_tokens(batch), forward_s)
+        speed = tokens / max(forward_s, 1e-6)
         self._speed = speed if self._speed == 0 else 0.9 * self._speed + 0.1 * speed
         self._report(
             MicroBatchReport(
@@ -288,7 +302,7 @@ class Scheduler(Generic[T, R]):
                 tokens=tokens,
                 padded_tokens=_padded_tokens(batch),
                 longest_wait_s=began - min(text.ticket.submitted for text in batch),
-                forward_s=ended - began,
+                forward_s=forward_s,
             )
         )
 

@@ -15,6 +15,7 @@ import pytest
 from serve_app.deployments import device as device_module
 from serve_app.deployments.device import Device, ReplicaState
 from serve_app.domain.errors import InternalError, NonFiniteError, OutOfMemoryError, QueueFullError, ServiceError
+from serve_app.models import scheduler as scheduler_module
 from serve_app.models.isolation import run_isolated
 from serve_app.settings import BatchingSettings, ModelSettings
 
@@ -111,8 +112,8 @@ async def running(device: Device[str, str]) -> AsyncIterator[Device[str, str]]:
     device._executor.shutdown()
 
 
-def made(model: Model, where: str = "cpu") -> Device[str, str]:
-    batching = BatchingSettings(max_batch_tokens=10, max_padding_tokens=0, max_backlog_tokens=50)
+def made(model: Model, where: str = "cpu", *, max_batch_tokens: int = 10) -> Device[str, str]:
+    batching = BatchingSettings(max_batch_tokens=max_batch_tokens, max_padding_tokens=0, max_backlog_tokens=50)
     settings = ModelSettings(name="tiny", batching=batching)
     return Device(model.compute, probe=PROBE, settings=settings, state=ReplicaState(where, "float32", 1))
 
@@ -213,6 +214,42 @@ async def test_after_a_split_for_lack_of_memory_the_next_micro_batches_are_small
     sizes = [len(forward) for forward in model.forwards[1:]]
     assert sizes[:4] == [10, 5, 5, 5], "one forward fails, its halves and the next micro-batch fit"
     assert sizes.count(10) == 1
+
+
+async def test_what_a_forward_waits_for_the_device_counts_as_no_computation(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text of 10 tokens waits for an adapter that loads for 6 s; its own forward takes 0.25 s."""
+    now_s = 0.0
+    load = threading.Event()
+
+    def load_adapter() -> None:
+        nonlocal now_s
+        assert load.wait(PATIENCE_S)
+        now_s += 6.0
+
+    def compute(texts: Sequence[str]) -> list[str | ServiceError]:
+        nonlocal now_s
+        now_s += 0.25
+        return model.compute(texts)
+
+    monkeypatch.setattr(device_module, "DeviceMetrics", FakeMetrics)
+    monkeypatch.setattr(device_module, "perf_counter", lambda: now_s)
+    monkeypatch.setattr(scheduler_module, "time", SimpleNamespace(monotonic=lambda: now_s))
+    async with running(made(model, max_batch_tokens=384)) as device:
+        loading = asyncio.ensure_future(device.run(load_adapter))
+        await asyncio.sleep(0)
+        outcome = device.submit(compute, ["a"], [10], key=1, timeout_s=PATIENCE_S)
+        for _ in range(8):
+            await asyncio.sleep(0)
+        assert device._scheduler.under_way is not None
+        load.set()
+        await loading
+        assert await asyncio.wait_for(outcome, PATIENCE_S) == ["A"]
+        await asyncio.sleep(0)
+        assert isinstance(device.metrics, FakeMetrics)
+        assert [report.forward_s for report in device.metrics.reports] == [0.25]
+        assert device._scheduler.budget_tokens == 384
 
 
 # ------------------------------------------------------------------ does it still work?

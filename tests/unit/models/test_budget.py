@@ -66,3 +66,30 @@ def test_after_one_slow_long_text_four_of_them_do_not_go_together() -> None:
     assert budget.tokens < 8192, "each is over the budget, and goes alone"
     budget.observe(8192, 21.5)
     assert budget.tokens == int(8192 * 2 / 21.5)
+
+
+def test_one_slow_forward_does_not_bound_a_device_that_has_only_small_micro_batches_ever_since() -> None:
+    """A text of 10 tokens that took 6 s, say because the machine was swapping; the ones after it take 5 ms."""
+    budget = BatchBudget(384, max_seconds=2.0)
+    budget.observe(10, 6.0)
+    assert budget.tokens == 64, "never less: so few tokens cost little beside a forward itself"
+    for _ in range(12):
+        budget.observe(10, 0.005)
+    assert budget.tokens == 384
+
+
+@pytest.mark.parametrize(("forwards", "tokens"), [(1, 512), (2, 1024), (20, 2000)])
+def test_small_micro_batches_let_the_budget_grow_stepwise_to_what_their_speed_allows(
+    forwards: int, tokens: int
+) -> None:
+    """10 tokens in 10 ms are 2000 in 2 s, and a larger micro-batch is quicker for each token."""
+    budget = BatchBudget(32_768, max_seconds=2.0)
+    budget.observe(512, 1.9)
+    for _ in range(8):
+        budget.observe(10, 1.0)  # slow, but not too slow: says nothing good
+    assert budget.tokens == 512
+    for _ in range(7 + forwards - 1):
+        budget.observe(10, 0.01)
+    assert 512 <= budget.tokens <= tokens
+    if forwards == 20:
+        assert budget.tokens == tokens
