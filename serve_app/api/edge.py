@@ -45,7 +45,8 @@ class EdgeMiddleware:
     """Passes on headers that Serve can read, and turns Serve's own errors into this service's.
 
     ``X-Request-ID`` is cut to 128 characters of a safe alphabet, because Serve logs and echoes it. A header that Serve
-    reads and that is not printable ASCII is answered 400; the values of all others are passed on as UTF-8.
+    reads and that is not printable ASCII is answered 400, as is a time limit that is not positive, which Serve would
+    read as none at all; the values of all others are passed on as UTF-8.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -65,9 +66,10 @@ class EdgeMiddleware:
         if scope["type"] == "websocket" or get_route_path(scope).startswith(_OF_SERVE):
             await self._app(scope, receive, send)
             return
-        translated = _Translator(scope, receive, send)
+        translated = _Translator(scope, receive, send, request_id)
         try:
             await self._app(scope, receive, translated.send)
+            await translated.finish()
         except Exception as error:
             if translated.has_started:
                 raise
@@ -80,7 +82,7 @@ def readable_headers(headers: Headers) -> tuple[Headers, str]:
     """The headers as Serve can read them, with exactly one request id.
 
     Raises:
-        InvalidHeaderError: One that Serve reads is not printable ASCII.
+        InvalidHeaderError: One that Serve reads is not printable ASCII, or the time limit is not positive.
     """
     readable: Headers = []
     request_id = b""
@@ -106,6 +108,10 @@ def _bounded(value: bytes) -> bytes:
         seconds = float(value)
     except ValueError:  # the route says what is wrong with it
         return value
+    if not seconds > 0:  # nan, too
+        raise InvalidHeaderError(
+            f"header X-Request-Timeout-Seconds: must be a number of seconds above 0, not {value.decode()[:40]!r}"
+        )
     return str(int(_LONGEST_S)).encode() if seconds > _LONGEST_S else value
 
 
@@ -132,8 +138,9 @@ async def _reject(error: InvalidHeaderError, scope: Scope, receive: Receive, sen
 class _Translator:
     """Holds back an error in plain text, which only Serve writes, and sends this service's own in its place."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self._scope, self._receive, self._send = scope, receive, send
+        self._request_id = request_id
         self._held: Message | None = None
         self._text = b""
         self.has_started = False
@@ -148,14 +155,19 @@ class _Translator:
         elif self._held is not None and message["type"] == "http.response.body":
             self._text += message.get("body", b"")
             if not message.get("more_body", False):
-                held, self._held, self.has_started = self._held, None, True
-                await self._response(held)(self._scope, self._receive, self._send)
+                await self.finish()
             return
         await self._send(message)
 
+    async def finish(self) -> None:
+        """Sends what is held back, also where its body never ended; nothing if there is none."""
+        if self._held is not None:
+            held, self._held, self.has_started = self._held, None, True
+            await self._response(held)(self._scope, self._receive, self._send)
+
     def _response(self, held: Message) -> Response:
         response = self._error(held["status"], _header(held, b"retry-after"))
-        response.headers["X-Request-ID"] = _header(held, REQUEST_ID).decode("latin-1")
+        response.headers["X-Request-ID"] = _header(held, REQUEST_ID).decode("latin-1") or self._request_id
         return response
 
     def _error(self, status: int, retry_after: bytes) -> Response:

@@ -17,6 +17,7 @@ value is 422 on our own routes and 400 on the others, as their services say.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +31,11 @@ _TEI_PATHS = frozenset(
 )
 _OPENAI_PATHS = frozenset({"/embeddings", "/score"})
 _SEVERAL = "/rerank"  # its body says whose client sent it
+_LISTS: dict[Dialect, frozenset[str]] = {
+    "openai": frozenset({"documents", "passages"}),
+    "tei": frozenset({"texts"}),
+    "native": frozenset({"candidates"}),
+}
 _NOTED = "dialect"  # key of the scope
 
 _FIELD = re.compile(r"([a-z][a-z0-9_]*)(\[[^\]]*\]|\.\w+)*(?=: )")
@@ -58,7 +64,16 @@ class Failure:
 def note_dialect(scope: Scope, body: Any) -> None:
     """Remembers whose client sent a body to a route that several dialects share."""
     if isinstance(body, dict) and get_route_path(scope) == _SEVERAL:
-        scope[_NOTED] = "openai" if "documents" in body else "tei" if "texts" in body else "native"
+        scope[_NOTED] = rerank_dialect(body)
+
+
+def rerank_dialect(body: Mapping[str, Any]) -> Dialect:
+    """The dialect of a body of /rerank: that of the list it has; a null is no list, unless there is nothing else."""
+    for names in ({name for name, value in body.items() if value is not None}, body.keys()):
+        for dialect, lists in _LISTS.items():
+            if not lists.isdisjoint(names):
+                return dialect
+    return "native"
 
 
 def dialect_of(scope: Scope) -> Dialect:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, get_args
 
 from fastapi import Request
@@ -20,18 +21,19 @@ def with_hint(request: Request, violation: dict[str, Any]) -> dict[str, Any]:
     if violation["type"] != _UNKNOWN or not isinstance(name, str) or len(name) > _LONGEST:
         return violation
     depth = sum(isinstance(part, str) and not part.startswith("<") for part in violation["loc"]) - 2
-    near = difflib.get_close_matches(name, sorted(_known(request, depth)), n=1)
+    body = getattr(request.scope.get("route"), "body_field", None)
+    near = difflib.get_close_matches(name, _known(body, min(max(depth, 0), _DEEPEST)), n=1) if body else []
     return {**violation, "msg": f"{violation['msg']}; did you mean {near[0]!r}?"} if near else violation
 
 
-def _known(request: Request, depth: int) -> set[str]:
-    """The fields of the models of the route's body, so many levels below it."""
-    body = getattr(request.scope.get("route"), "body_field", None)
-    models = list(_models(body.field_info.annotation)) if body is not None else []
-    for _ in range(min(max(depth, 0), _DEEPEST)):
+@lru_cache(maxsize=256)
+def _known(body: Any, depth: int) -> list[str]:
+    """The fields of the models of a route's body, so many levels below it."""
+    models = list(_models(body.field_info.annotation))
+    for _ in range(depth):
         fields = [info for model in models for info in model.model_fields.values()]
         models = [nested for info in fields for nested in _models(info.annotation)]
-    return {name for model in models for name in model.model_fields}
+    return sorted({name for model in models for name in model.model_fields})
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -149,7 +149,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
-        errors = [near_fields.with_hint(request, one) for one in error.errors()]
+        errors = list(error.errors())
+        for i, one in enumerate(errors[:_MAX_VIOLATIONS]):
+            errors[i] = near_fields.with_hint(request, one)
         return problem(422, "invalid_input", _wrong_type(request, errors) or describe_violations(errors))
 
     @app.exception_handler(HTTPException)

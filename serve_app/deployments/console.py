@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from serve_app.deployments.startup_failures import report
+from serve_app.deployments.startup_failures import report, withdraw
 from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.service import SERVICE_VARIABLE
@@ -53,11 +53,15 @@ def _flush_log() -> None:
 
 
 @contextmanager
-def telling_why(what: str) -> Iterator[None]:
+def telling_why(what: str, *, is_last: bool = False) -> Iterator[None]:
     """Says in one line why ``what`` cannot start; Serve knows a traceback only.
 
     The line goes to the command line that started the service, which prints it once for all tries and replicas; without
     one (``serve run``, KubeRay) to the terminal.
+
+    Args:
+        what: The replica, as in "the encoder of 'NAME'".
+        is_last: Whether the replica has started when the block ends; that withdraws the reason of an earlier try.
     """
     join_serve_log()
     try:
@@ -68,3 +72,5 @@ def telling_why(what: str) -> Iterator[None]:
         level = logging.WARNING if SERVICE_VARIABLE in os.environ else logging.ERROR
         logging.getLogger(__name__).log(level, "%s cannot start: %s", what, reason)
         raise
+    if is_last:
+        withdraw(what)

@@ -71,7 +71,7 @@ class Encoder:
             wrap=lambda loaded: loaded.encode,
             on_device=self._device.run,
         )
-        with telling_why(what):
+        with telling_why(what, is_last=True):
             await first_forward(self._device, source, model.transformer.dtype_name)
         keep_log_fresh(self._device.tasks)
 

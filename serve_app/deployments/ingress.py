@@ -63,7 +63,7 @@ class Ingress:
             ConfigurationError: The API keys can not be read.
         """
         self._settings = settings
-        with telling_why("the ingress"):
+        with telling_why("the ingress", is_last=True):
             self._keys = Keys(settings.security) if settings.security.wants_keys else None
             require_free_aliases(settings.aliases, settings.models_dir)
             models = {m.name: self._served(m, EncoderClient(encoders[m.name])) for m in settings.models}

@@ -67,7 +67,7 @@ class Reranker:
                 wrap=LateInteractionModel,
                 on_device=self._device.run,
             )
-        with telling_why(what):
+        with telling_why(what, is_last=True):
             await first_forward(self._device, source, where.dtype_name)
         keep_log_fresh(self._device.tasks)
 

@@ -28,6 +28,14 @@ def report(what: str, reason: str) -> None:
         logger.warning("the reason could not be passed on: %r", error)
 
 
+def withdraw(what: str) -> None:
+    """Removes the reason of ``what``, which has started after all."""
+    try:
+        _internal_kv_del(_PREFIX + what.encode())
+    except Exception as error:
+        logger.warning("an earlier reason could not be removed: %r", error)
+
+
 def reported() -> dict[str, str]:
     """What cannot start, and why."""
     return {

@@ -198,7 +198,54 @@ _INPUT_TYPE = (
 )
 
 
-class TolerantOptions(TolerantRequest):
+_TRUE = (True, "true", "True")
+_FALSE = (False, "false", "False")
+VECTOR_FORMS: Mapping[str, tuple[Any, ...]] = {
+    "output_dtype": ("float",),
+    "embedding_type": ("float",),
+    "embedding_types": ("float", ["float"], []),
+    "encoding_format": ("float",),
+    "encoding": ("float",),
+    "embed_dtype": ("float32",),
+    "endianness": ("native", "little"),
+}
+"""Forms of vectors that other routes give, with the values that ask for plain floats."""
+SHAPES: Mapping[str, tuple[Any, ...]] = {"dimensions": (0,), "output_dimension": (0,)}
+NORMALIZED: Mapping[str, tuple[Any, ...]] = dict.fromkeys(
+    ("normalize", "normalized", "normalize_embeddings", "use_activation"), _TRUE
+)
+UNCUT: Mapping[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("truncate", "truncation"), (*_FALSE, "NONE", "none", "None")),
+    **dict.fromkeys(("max_tokens", "truncate_prompt_tokens", "max_tokens_per_doc"), (-1,)),
+}
+"""Words for cutting texts, with the values that cut none."""
+
+
+class ComputeRequest(TolerantRequest):
+    """Base of every request that computes: what no route of other services' clients can honour is refused by name.
+
+    A schema adds the words that only its siblings know. Where a word is one of its own fields the table does not count.
+    """
+
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        **dict.fromkeys(
+            (
+                "stream", "late_chunking", "return_multivector", "return_colbert_vecs", "images",
+                "image", "audio", "video", "messages", "instruction", "instruct", "prompt", "query_instruction",
+            ),
+            NOTHING,
+        ),
+        "add_special_tokens": _TRUE,
+        "modality": ("text",),
+    }  # fmt: skip
+
+    @classmethod
+    def meaning(cls, field: str, value: Any) -> Any:
+        """Of what a text is for: the role that it gets."""
+        return role_of(value) if field in {"input_type", "prompt_name"} else value
+
+
+class TolerantOptions(ComputeRequest):
     """What every request that computes may also say."""
 
     model: ModelField = Field(None, description="A served name; the default model if absent.")
@@ -219,19 +266,11 @@ class TolerantEmbeddingOptions(TolerantOptions):
     """What every request for dense vectors may also say."""
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        **dict.fromkeys(
-            (
-                "stream", "late_chunking", "return_multivector", "return_sparse", "return_colbert_vecs", "images",
-                "image", "audio", "video", "messages", "instruction", "instruct", "prompt", "query_instruction",
-            ),
-            NOTHING,
-        ),
-        "return_dense": (True, "true"),
-        "add_special_tokens": (True, "true"),
-        "modality": ("text",),
-        "embed_dtype": ("float32",),
-        "endianness": ("native", "little"),
-    }  # fmt: skip
+        **ComputeRequest.unsupported,
+        **VECTOR_FORMS,
+        "return_dense": _TRUE,
+        "return_sparse": NOTHING,
+    }
 
     input_type: InputTypeField | None = Field(
         None,

@@ -17,11 +17,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
-from typing import Any, ClassVar
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar
 
 from fastapi import Request
 from fastapi.responses import Response
-from pydantic import AliasChoices, BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
@@ -75,10 +85,27 @@ class TolerantRequest(BaseModel):
                 cls._note_unknown(name, value)
                 continue
             other = sent_as.setdefault(canonical[name], name)
-            if other != name and value != body[other]:
+            if other != name and not cls._agree(canonical[name], value, body[other]):
                 raise InvalidInputError(f"{name}: {other} means the same and says something else; send one of them")
             kept[other] = value
         return kept
+
+    @classmethod
+    def _agree(cls, field: str, one: Any, other: Any) -> bool:
+        """Whether two values of a field mean the same, however they are spelled."""
+        if one == other:
+            return True
+        adapter = _adapter(cls, field)
+        try:
+            read = [cls.meaning(field, adapter.validate_python(value)) for value in (one, other)]
+        except ValidationError:
+            return False
+        return bool(read[0] == read[1])
+
+    @classmethod
+    def meaning(cls, field: str, value: Any) -> Any:
+        """What a field's value, as it was read, means: equal for values that lead to the same result."""
+        return value
 
     @classmethod
     def _note_unknown(cls, name: str, value: Any) -> None:
@@ -103,6 +130,14 @@ class TolerantRequest(BaseModel):
             for other in others:
                 properties[other] = {**properties[first], "description": f"As `{first}`."}
         return reference
+
+
+@lru_cache(maxsize=256)
+def _adapter(model: type[TolerantRequest], field: str) -> TypeAdapter[Any]:
+    """Reads a value as a field of a request does."""
+    info = model.model_fields[field]
+    described: Any = Annotated[(info.annotation, Field(), *info.metadata)]
+    return TypeAdapter(described, config=ConfigDict(strict=True))
 
 
 _NOT_OF_A_TYPE = ("default", "description", "title")

@@ -3,7 +3,8 @@
 ``/livez`` asks only whether this process runs. ``/readyz`` is for probes: a real forward on every configured model,
 within five seconds, or a replica that says in that time that it is busy. It fails where the default model does not
 answer or another one is down for good; one that is loading or restarting beside it is only named. ``/health`` is for
-people and dashboards: the same check, but its outcome is shared for a second, so that asking often costs nothing.
+people and dashboards. Neither needs a key, so both share one check: its outcome is reused for a second, and asking
+often costs nothing.
 """
 
 from __future__ import annotations
@@ -47,8 +48,11 @@ def health_router(gateway: Gateway) -> APIRouter:
 
     @router.get("/readyz", response_model=Ready, responses=_NONE_DOWN, summary="Can it serve a request now?")
     async def readyz() -> Response:
-        """Runs a forward on every model. 200 with the state of each, also where one is busy or loading; or 503."""
-        readiness = await _check(gateway)
+        """Runs a forward on every model, or reuses the outcome of the last second.
+
+        200 with the state of each model, also where one is busy or loading; or 503.
+        """
+        readiness = await shared.state()
         models = [asdict(model) for model in readiness.models]
         if readiness.reason is None:
             return json_reply(_told(readiness) | {"models": models})
@@ -60,7 +64,7 @@ def health_router(gateway: Gateway) -> APIRouter:
 
     @router.get("/health", response_model=Health, responses=_NOT_READY, summary="How is it?")
     async def health() -> Response:
-        """As /readyz, but the outcome of the last second is reused."""
+        """As /readyz, without the states of the models."""
         readiness = await shared.state()
         if readiness.reason is not None:
             raise _not_ready(readiness.reason)

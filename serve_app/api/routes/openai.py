@@ -12,7 +12,7 @@ from fastapi import APIRouter, Header
 from fastapi.responses import Response, StreamingResponse
 
 from serve_app.api.binary import BINARY, AcceptHeader, binary_dtype, binary_reply
-from serve_app.api.dialects.fields import InputType, role_of
+from serve_app.api.dialects.fields import InputTypeField, role_of
 from serve_app.api.dialects.tolerant import TolerantRoute
 from serve_app.api.gateway import Gateway, ModelState
 from serve_app.api.inputs import are_ids, embed_inputs
@@ -37,7 +37,7 @@ from serve_app.domain.limits import Limits
 _OWNER = "retrieval-model-server"
 
 InputTypeHeader = Annotated[
-    InputType | None,
+    InputTypeField | None,
     Header(alias="X-Input-Type", description="As `input_type`, for clients that can not add a field to the body."),
 ]
 

@@ -26,7 +26,6 @@ from serve_app.api.problems import TEI_ERRORS
 from serve_app.api.quantised import shortened
 from serve_app.api.replies import dumps, json_reply, matrix_pieces, matrix_reply, truncation_headers
 from serve_app.api.schemas.tei import (
-    SimilarityParameters,
     SparseValue,
     TEIDecodeRequest,
     TEIEmbedRequest,
@@ -90,10 +89,9 @@ def tei_router(gateway: Gateway, limits: Limits) -> APIRouter:
     @router.post("/similarity", response_model=list[float], summary="Cosines of a text with others")
     async def similarity(request: TEISimilarityRequest, wanted_timeout: TimeoutHeader = None) -> Response:
         """One for each sentence, in their order; `X-Truncated` counts the source sentence as the first text."""
-        parameters = request.parameters or SimilarityParameters.model_validate({})
+        parameters = request.settled()
         texts = compared_texts(request.inputs.source_sentence, request.inputs.sentences, limits)
         options = tolerant_options(parameters, wanted_timeout, limits, truncate=False)
-        options = replace(options, model=options.model or request.model)
         with naming(texts):
             embedded = await gateway.embed(texts.values, role_of(parameters.prompt_name, None), options)
         return json_reply(embedded.vectors[1:] @ embedded.vectors[0], truncated=embedded.truncated)

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from serve_app.api.dialects.fields import (
     TEXT_SCHEMA,
+    ComputeRequest,
     Flag,
     ForeignText,
     MaxTokens,
@@ -18,6 +19,7 @@ from serve_app.api.dialects.fields import (
     texts_of,
 )
 from serve_app.api.dialects.tolerant import NOTHING, names
+from serve_app.api.error_shapes import rerank_dialect
 from serve_app.api.schemas.native import EncodingOptions, Text
 from serve_app.domain.limits import MOST_TEXTS
 
@@ -61,9 +63,13 @@ Document = Annotated[
 class RankingOptions(TolerantOptions):
     """What every ranking request of other services' clients may also say."""
 
-    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = dict.fromkeys(
-        ("stream", "candidates", "instruction", "instruct", "prompt", "messages", "images"), NOTHING
-    )
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        **ComputeRequest.unsupported,
+        **dict.fromkeys(("candidates", "documents", "passages", "texts"), NOTHING),
+        **dict.fromkeys(("score_threshold", "top_n", "top_k"), ()),
+        **dict.fromkeys(("return_documents", "return_text"), NOTHING),
+        "rank_fields": NOTHING,
+    }
 
     max_tokens: MaxTokens = Field(
         None,
@@ -137,9 +143,12 @@ class RerankTextsRequest(RankingOptions):
     )
 
 
+_FORMS = {"openai": "<documents>", "tei": "<ranked texts>", "native": "<candidates>"}
+
+
 def _form(body: Any) -> str:
     fields = body if isinstance(body, dict) else getattr(body, "__dict__", {})
-    return "<documents>" if "documents" in fields else "<ranked texts>" if "texts" in fields else "<candidates>"
+    return _FORMS[rerank_dialect(fields)]
 
 
 AnyRerankRequest = Annotated[

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.api.dialects.fields import (
+    NORMALIZED,
+    SHAPES,
+    UNCUT,
+    VECTOR_FORMS,
+    ComputeRequest,
     Flag,
     ForeignText,
     InputTypeField,
@@ -14,8 +20,9 @@ from serve_app.api.dialects.fields import (
     TolerantEmbeddingOptions,
     TolerantOptions,
 )
-from serve_app.api.dialects.tolerant import TolerantRequest, names
+from serve_app.api.dialects.tolerant import names
 from serve_app.api.schemas.inputs import Ids, Inputs, TextInputs
+from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.limits import MOST_TEXTS
 
 _PROMPT = (
@@ -43,11 +50,13 @@ class TEITextsRequest(TolerantOptions):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "cron runs jobs."}]})
 
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {**ComputeRequest.unsupported, **VECTOR_FORMS, **SHAPES}
+
     inputs: TextInputs = Field(validation_alias=names("inputs", "input"), description="A text or a list of texts.")
     prompt_name: InputTypeField | None = Field(None, validation_alias=_NAMES, description=_PROMPT)
 
 
-class Sentences(TolerantRequest):
+class Sentences(ComputeRequest):
     """A text and those that it is compared with."""
 
     source_sentence: TextOrObject
@@ -57,11 +66,18 @@ class Sentences(TolerantRequest):
 class SimilarityParameters(TolerantOptions):
     """How the texts are read."""
 
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        **ComputeRequest.unsupported,
+        **VECTOR_FORMS,
+        **SHAPES,
+        **NORMALIZED,
+    }
+
     prompt_name: InputTypeField | None = Field(None, validation_alias=_NAMES, description=_PROMPT)
 
 
-class TEISimilarityRequest(TolerantRequest):
-    """A text and others, to be compared."""
+class TEISimilarityRequest(SimilarityParameters):
+    """A text and others, to be compared; what `parameters` may say may also stand beside them."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -71,15 +87,31 @@ class TEISimilarityRequest(TolerantRequest):
 
     inputs: Sentences
     parameters: SimilarityParameters | None = None
-    model: str | None = Field(None, description="A served name, if `parameters` have none; else the default model.")
+
+    def settled(self) -> SimilarityParameters:
+        """How the texts are read, wherever the request says it.
+
+        Raises:
+            InvalidInputError: It says two things.
+        """
+        inner = self.parameters or SimilarityParameters.model_validate({})
+        said = inner.model_dump(include=inner.model_fields_set)
+        for name in self.model_fields_set & SimilarityParameters.model_fields.keys():
+            value = getattr(self, name)
+            if name in said and self.meaning(name, said[name]) != self.meaning(name, value):
+                raise InvalidInputError(f"parameters.{name}: {name} beside parameters says something else; send one")
+            said[name] = value
+        return SimilarityParameters.model_validate(said)
 
 
-class TEITokenizeRequest(TolerantRequest):
+class TEITokenizeRequest(ComputeRequest):
     """One text or several, to be taken apart."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "cron runs jobs."}]})
 
-    inputs: TextInputs = Field(description="A text or a list of texts.")
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {**ComputeRequest.unsupported, **UNCUT}
+
+    inputs: TextInputs = Field(validation_alias=names("inputs", "input"), description="A text or a list of texts.")
     add_special_tokens: Flag = Field(True, description="Give the special tokens around each text, too.")
     prompt_name: InputTypeField | None = Field(
         None, validation_alias=_NAMES, description="Put this prefix in front; it counts for the places."
@@ -87,7 +119,7 @@ class TEITokenizeRequest(TolerantRequest):
     model: str | None = Field(None, description="A served name; the default model if absent.")
 
 
-class TEIDecodeRequest(TolerantRequest):
+class TEIDecodeRequest(ComputeRequest):
     """Token ids of one text or of several, to be put together again."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [[0, 5, 2]]}]})

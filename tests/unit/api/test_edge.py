@@ -140,6 +140,19 @@ async def test_a_deadline_is_one_that_an_event_loop_can_keep(
     assert serve.seen[0][1] == seen
 
 
+@pytest.mark.parametrize("given", ["0", "-5", "nan", "-inf", "0.0", "-1e-300", " -0 "])
+@pytest.mark.parametrize("path", ["/livez", "/v1/embeddings"])
+async def test_a_deadline_that_serve_would_read_as_none_is_400_and_names_the_header(
+    client: httpx.AsyncClient, serve: ServeLike, path: str, given: str
+) -> None:
+    reply = await client.get(path, headers={"X-Request-Timeout-Seconds": given, "X-Request-ID": "mine"})
+    body = reply.json()
+    message = body["error"]["message"] if "error" in body else body["detail"]
+    assert (reply.status_code, reply.headers["x-request-id"]) == (400, "mine")
+    assert "header X-Request-Timeout-Seconds: must be a number of seconds above 0" in message
+    assert serve.seen == []
+
+
 @pytest.mark.parametrize(
     ("path", "shape"), [("/vectorize", "detail"), ("/v1/embeddings", "error"), ("/embed", "error")]
 )
@@ -162,6 +175,23 @@ async def test_serves_other_answers_are_ours_too(client: httpx.AsyncClient, serv
     serve.app = says(500, "Internal Server Error")
     reply = await client.post("/vectorize")
     assert (reply.status_code, len(reply.json()["error_id"])) == (500, 32)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_an_error_that_serve_leaves_unfinished_and_without_the_request_id_is_answered_with_it(
+    serve: ServeLike, ends: bool
+) -> None:
+    async def unfinished(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": b"not ", "more_body": True})
+        await send({"type": "http.response.body", "body": b"there", "more_body": not ends})
+
+    serve.app = unfinished
+    transport = httpx.ASGITransport(app=EdgeMiddleware(serve))  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        reply = await client.post("/vectorize", headers={"X-Request-ID": "mine"})
+    assert (reply.status_code, reply.json()["detail"]) == (404, "not there")
+    assert reply.headers.get_list("x-request-id") == ["mine"]
 
 
 async def test_what_fails_in_serve_is_a_500_with_an_id(client: httpx.AsyncClient, serve: ServeLike) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import threading
 from typing import Any
@@ -89,6 +90,24 @@ async def test_bad_items_are_refused_and_the_field_and_index_named(
 async def test_many_violations_are_told_in_part_and_counted(client: httpx.AsyncClient) -> None:
     message = await refusal(client, "/vectorize-batch", json.dumps({"items": [0] * 200}).encode())
     assert message.endswith("items[4]: input should be a valid string; and 195 more")
+
+
+async def test_near_fields_are_looked_for_only_where_they_are_shown(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+    near = difflib.get_close_matches
+
+    def counted(name: str, *args: Any, **more: Any) -> list[str]:
+        compared.append(name)
+        return near(name, *args, **more)
+
+    monkeypatch.setattr(difflib, "get_close_matches", counted)
+    names = {"txt": "a"} | {f"is_query{i}": 1 for i in range(9_000)}
+    message = await refusal(client, "/vectorize", json.dumps(names).encode())
+    assert "did you mean 'is_query'?" in message
+    assert message.endswith("; and 8997 more")
+    assert len(compared) <= 5
 
 
 @pytest.mark.parametrize("path", ["/vectorize", "/vectorize-batch"])

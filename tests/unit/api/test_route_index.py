@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -43,6 +44,19 @@ async def test_a_wrong_path_names_the_near_one(client: httpx.AsyncClient, path: 
     message = told["error"]["message"] if path.startswith("/v1/") else told["detail"]
     assert hint in message
     assert len(message) < 400
+
+
+def test_a_path_is_compared_once_and_only_with_what_may_be_near(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = RouteIndex(app.routes)
+    compared: list[str] = []
+    ratio = difflib.SequenceMatcher.ratio
+    monkeypatch.setattr(difflib.SequenceMatcher, "ratio", lambda self: compared.append(self.b) or ratio(self))
+    for _ in range(2):
+        assert index.near("/v1/fine-tuning/jobs/00000000-0000-0000-0000-000000000000/cancel") == [
+            "POST /v1/fine_tuning/jobs/{job_id}/cancel"
+        ]
+    assert 1 <= len(compared) <= len(index.paths) // 2
+    assert max(map(len, compared)) <= 60
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,23 @@ async def test_unknown_fields_are_ignored_and_named(client: httpx.AsyncClient, p
         ("/v1/rerank", "rank_fields", []),
         ("/v1/embeddings", "truncate_prompt_tokens", 0),
         ("/v1/embeddings", "normalize", "half"),
+        ("/v1/embeddings", "embedding_types", ["int8"]),
+        ("/v1/embed", "output_dtype", "int8"),
+        ("/v2/embed", "encoding_format", "base64"),
+        ("/embed", "output_dtype", "int8"),
+        ("/embed", "encoding_format", "base64"),
+        ("/embed", "return_sparse", True),
+        ("/embed_all", "dimensions", 2),
+        ("/embed_sparse", "output_dtype", "int8"),
+        ("/tokenize", "truncate", True),
+        ("/tokenize", "max_tokens", 5),
+        ("/similarity", "dimensions", 2),
+        ("/similarity", "normalize", False),
+        ("/rerank", "texts", ["a"]),
+        ("/v1/score", "top_n", 1),
+        ("/v1/score", "rank_fields", ["a"]),
+        ("/v1/score", "return_documents", True),
+        ("/v1/rerank", "score_threshold", 0.5),
     ],
 )
 async def test_what_would_change_the_result_is_refused_by_the_name_that_the_client_used(
@@ -99,6 +116,21 @@ async def test_what_would_change_the_result_is_refused_by_the_name_that_the_clie
     assert reply.status_code == 400, reply.text
     assert reply.json()["detail"].startswith(field)
     assert (gateway.asked, gateway.reranks) == ([], [])
+
+
+@pytest.mark.parametrize("path", MINIMAL)
+async def test_no_route_drops_what_would_change_its_result(
+    client: httpx.AsyncClient, gateway: FakeGateway, path: str
+) -> None:
+    cannot = {"prompt": "Find: ", "instruction": "Find", "images": ["data:"], "stream": True, "messages": [{}]}
+    if path != "/tokenize":
+        cannot["add_special_tokens"] = False
+    for field, value in cannot.items():
+        reply = await client.post(path, json=MINIMAL[path] | {field: value})
+        assert (reply.status_code, reply.json()["detail"].split(":")[0]) == (400, field)
+    assert (gateway.asked, gateway.reranks) == ([], [])
+    harmless = {"prompt": "", "images": [], "stream": False, "add_special_tokens": True, "instruct": None}
+    assert "x-ignored-fields" not in (await ok(client, path, **harmless)).headers
 
 
 @pytest.mark.parametrize("path", EMBEDDING)
@@ -115,6 +147,76 @@ async def test_two_names_of_one_field_may_agree_but_not_contradict_each_other(cl
     reply = await client.post("/v1/rerank", json=RANKED | {"top_n": 1, "top_k": 2})
     assert reply.status_code == 400
     assert reply.json()["message"].startswith("top_k: top_n means the same")
+
+
+@pytest.mark.parametrize(
+    ("path", "agree", "differ"),
+    [
+        ("/v1/embeddings", {"truncate": True, "truncation": "END"}, {"truncate": True, "truncation": "none"}),
+        (
+            "/v1/embeddings",
+            {"input_type": "search_query", "task": "retrieval.query"},
+            {"input_type": "search_query", "task": "retrieval.passage"},
+        ),
+        ("/tokenize", {"prompt_name": "Query", "input_type": "query"}, {"prompt_name": "query", "input_type": "raw"}),
+        ("/embed", {"normalize": "false", "normalized": False}, {"normalize": "no", "normalized": False}),
+        ("/v1/rerank", {"return_documents": "True", "return_text": True}, {"top_n": "1", "top_k": 1}),
+    ],
+)
+async def test_names_of_one_field_agree_where_their_values_mean_the_same(
+    client: httpx.AsyncClient, path: str, agree: dict[str, Any], differ: dict[str, Any]
+) -> None:
+    await ok(client, path, **agree)
+    reply = await client.post(path, json=MINIMAL[path] | differ)
+    assert (reply.status_code, "means the same and says something else" in reply.text) == (400, True)
+
+
+async def test_similarity_reads_its_options_beside_the_parameters_and_in_them(
+    client: httpx.AsyncClient, gateway: FakeGateway
+) -> None:
+    beside = {"prompt_name": "query", "truncate": True, "model": "my-e5", "truncation_direction": "Left"}
+    await ok(client, "/similarity", **beside)
+    await ok(client, "/similarity", parameters=beside)
+    await ok(client, "/similarity", parameters=beside, truncate="END", input_type="search_query")
+    assert [asked.role for asked in gateway.asked] == [QUERY] * 3
+    assert len(set(gateway.options)) == 1
+    assert (gateway.options[0].truncate, gateway.options[0].keep_end, gateway.options[0].model) == (True, True, "my-e5")
+    for body, field in (
+        ({"parameters": {"truncate": False}, "truncate": True}, "parameters.truncate"),
+        ({"parameters": {"prompt": "Find"}}, "prompt"),
+    ):
+        reply = await client.post("/similarity", json=MINIMAL["/similarity"] | body)
+        assert (reply.status_code, reply.json()["detail"].split(":")[0]) == (400, field)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ({"documents": None, "texts": ["a"]}, 200, '"score"'),
+        ({"texts": None, "documents": ["a"]}, 200, '"results"'),
+        ({"passages": ["a"]}, 200, '"results"'),
+        ({"passages": None, "texts": ["a"]}, 200, '"score"'),
+        ({"documents": None}, 400, "documents: field required"),
+        ({"texts": None}, 400, "texts: field required"),
+        ({"documents": ["a"], "texts": ["b"]}, 400, "texts: cannot be honoured here"),
+        ({"passages": ["a"], "documents": ["b"]}, 400, "documents: passages means the same"),
+    ],
+)
+async def test_the_form_of_a_rerank_request_is_that_of_the_list_it_has(
+    client: httpx.AsyncClient, body: dict[str, Any], status: int, says: str
+) -> None:
+    reply = await client.post("/rerank", json={"query": "q"} | body)
+    assert (reply.status_code, says in reply.text) == (status, True), reply.text
+
+
+@pytest.mark.parametrize("word", ["query", "Query", "SEARCH_QUERY", "Retrieval.Query"])
+async def test_the_header_for_the_input_type_takes_the_words_of_the_field(
+    client: httpx.AsyncClient, gateway: FakeGateway, word: str
+) -> None:
+    body = MINIMAL["/v1/embeddings"]
+    assert (await client.post("/v1/embeddings", json=body, headers={"X-Input-Type": word})).status_code == 200
+    assert (await client.post("/v1/embeddings", json=body | {"input_type": word})).status_code == 200
+    assert [asked.role for asked in gateway.asked] == [QUERY, QUERY]
 
 
 async def test_our_own_routes_stay_strict_and_name_the_near_field(client: httpx.AsyncClient) -> None:

@@ -126,9 +126,12 @@ async def test_a_text_that_kills_the_only_replica_with_all_its_calls_fails_alone
     assert replicas.most_at_once <= 4
 
 
+@pytest.mark.parametrize("lose_first", [0, 1])
 @pytest.mark.parametrize("requests", [[[1]], [[1], [2]]])
-async def test_a_call_that_is_cancelled_from_inside_leaves_no_request_waiting(requests: list[list[int]]) -> None:
-    found = await outcomes(send(Replicas(error=asyncio.CancelledError()), *requests))
+async def test_a_call_that_is_cancelled_from_inside_leaves_no_request_waiting(
+    requests: list[list[int]], lose_first: int
+) -> None:
+    found = await outcomes(send(Replicas(lose_first=lose_first, error=asyncio.CancelledError()), *requests))
     assert [type(each) for each in found] == [UnavailableError] * len(requests)
 
 
