@@ -143,9 +143,8 @@ def _few_vectors(vectors: Float32, texts: int) -> int | None:
 
 def _sample_rows(rows: Float32) -> Float32:
     """At most ``_MAX_TOKENS`` rows, at even distances."""
-    if len(rows) <= _MAX_TOKENS:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, _MAX_TOKENS).astype(int)]
+    sample: Float32 = rows[np.linspace(0, len(rows) - 1, min(_MAX_TOKENS, len(rows))).astype(np.intp)]
+    return sample
 
 
 def _amount(count: int, head: str) -> str:
