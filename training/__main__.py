@@ -74,6 +74,7 @@ def run(job_dir: Path, reporter: Reporter, claim: Claim | None = None) -> None:
         train_on_ray(spec, job_dir, claim or Claim())
     else:  # it died between the rename and the last line
         reporter.published(model_name=spec.model_name, folder=folder)
+    reporter.check_ownership()  # the checkpoints may be another attempt's
     tidy(spec, job_dir)
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from training.errors import OwnershipLostError
 from training.reporting import Reporter
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ def heartbeat(reporter: Reporter, *, every_s: float = SECONDS_BETWEEN_BEATS) -> 
         while True:
             try:
                 reporter.alive()
+            except OwnershipLostError as error:  # the work finds that out itself, if it ever moves again
+                logger.warning("%s", error)
+                return
             except OSError:  # a full disk stops the training itself, if it lasts
                 logger.warning("no sign of life could be written", exc_info=True)
             if over.wait(every_s):

@@ -32,6 +32,7 @@ from training.model import Place, build_model, choose_place, freeze_embeddings
 from training.probe import probe_of
 from training.publication import publish
 from training.reporting import Reporter, read_lines
+from training.split_record import SPLIT_ANEW, record_split
 from training.splitting import Split, load_split
 from training.steps import ContrastiveTrainer, OnCheckpoint, training_arguments
 from training.verification import load_base, load_result
@@ -126,6 +127,7 @@ def train(
     job = prepare(spec, job_dir, world_size=world_size, gpu=gpu)
     job.checkpoints.mkdir(parents=True, exist_ok=True)
     if rank == 0:
+        reporter.check_ownership()  # reading the examples may have taken long
         checkpoints.remove_incomplete(job.checkpoints)
     before = _measure_base(job, reporter) if rank == 0 else {}
     if world_size > 1:
@@ -134,6 +136,7 @@ def train(
     if rank != 0:
         return None
     draw_loss(job_dir, f"{spec.model_name}: {spec.kind.value} fine-tune of {spec.base_model}")
+    reporter.check_ownership()  # staging removes what another attempt has staged
     staged = stage(model, heads, spec, job.source)
     trained = probe_of(model, heads, job.source, job.place)
     del model, heads
@@ -164,9 +167,13 @@ def _measure_base(job: Job, reporter: Reporter) -> dict[str, float]:
     if job.task is None:
         reporter.event("info", "nothing is held out, so the result will not be measured")
         return {}
-    for line in reported:
+    is_same_split = record_split(job.folder, job.parts)
+    for line in reversed(reported):
         if line.get("type") == "metrics" and line.get("when") == "before":
-            return {name: value for name, value in line.items() if name not in ("time", "type", "when")}
+            if is_same_split:
+                return {name: value for name, value in line.items() if name not in ("time", "type", "when")}
+            reporter.lasting_warning(SPLIT_ANEW)
+            break
     reporter.event("info", "measuring the base")
     base = load_base(job.spec, job.source, job.place, reporter.moves)
     metrics = evaluate(job.task, base, device=job.place.device)

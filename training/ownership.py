@@ -74,6 +74,7 @@ class Ownership:
                 return
             self._checked_at = now
         if reason := self._reason():
+            self._checked_at = None  # the next look is not spared either
             raise OwnershipLostError(reason)
 
     def _reason(self) -> str | None:

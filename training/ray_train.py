@@ -57,6 +57,7 @@ def train_on_ray(spec: TrainingSpec, job_dir: Path, claim: Claim) -> Path:
         OwnershipLostError: Another service has the job trained.
         RayError: Ray itself failed; see ``errors.is_cut_off``.
     """
+    Ownership(job_dir, claim).check(at_once=True)  # connecting to Ray may have taken long
     (job_dir / _GAVE_UP).unlink(missing_ok=True)
     worker: Any = _worker  # mypy sees the interface of Ray Train's first version
     run: dict[str, Any] = {"worker_runtime_env": {"env_vars": {**PASSIVE, **_QUIET}}}
@@ -127,24 +128,32 @@ def _worker(config: dict[str, Any]) -> dict[str, str]:
                 gpu=get_device().index or 0,
                 on_checkpoint=lambda step, loss: ray.train.report({"step": step, "loss": loss}),
             )
-    except OwnershipLostError as error:
-        logger.warning("%s", error)
-        if world_size == 1:
-            return {"lost": error.reason}
-        raise  # the others may wait for this worker: all are stopped, started once more, and find the same
     except Exception as error:
-        logger.exception("the training failed")
-        if rank == 0:
-            from training.checkpoints import remove_incomplete
-
-            remove_incomplete(job_dir / "checkpoints")  # a full disk needs the room to say what has happened
+        outcome = _outcome(error, job_dir, ownership, is_first=rank == 0)
         if world_size == 1:
-            return {"failed": reason_of(error)}
+            return outcome
         # The others may wait for this worker, so all must be stopped; and where one is lost, they fail, too.
-        if isinstance(error, ServiceError):
-            gave_up.write_text(reason_of(error), encoding="utf-8")
+        if "failed" in outcome and isinstance(error, ServiceError):
+            gave_up.write_text(outcome["failed"], encoding="utf-8")
         raise
     return {"folder": str(folder)}
+
+
+def _outcome(error: Exception, job_dir: Path, ownership: Ownership, *, is_first: bool) -> dict[str, str]:
+    """How a worker's training ended that raised; leaves a job alone that is no longer its own."""
+    try:
+        if isinstance(error, OwnershipLostError):
+            raise error
+        logger.error("the training failed", exc_info=error)
+        ownership.check(at_once=True)  # it may have failed of what the job's new owner has done
+    except OwnershipLostError as lost:
+        logger.warning("%s", lost)
+        return {"lost": lost.reason}
+    if is_first:
+        from training.checkpoints import remove_incomplete
+
+        remove_incomplete(job_dir / "checkpoints")  # a full disk needs the room to say what has happened
+    return {"failed": reason_of(error)}
 
 
 def _leave_group() -> None:

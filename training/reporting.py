@@ -18,7 +18,8 @@ class Reporter:
     """Appends one line for each thing that happens; whole lines, at once.
 
     Every line has ``time`` (unix seconds) and ``type``; the methods name the rest. A training that no longer owns its
-    job says nothing about its end, and is stopped where its work moves: both raise ``OwnershipLostError``.
+    job writes nothing and is stopped where its work moves: both raise ``OwnershipLostError``. Before a line about the
+    end the job folder is read in any case, before any other at most every two seconds.
     """
 
     def __init__(
@@ -121,6 +122,8 @@ class Reporter:
     def _write(self, type_: str, **fields: object) -> None:
         if self._path is None:
             return
+        if self._ownership is not None:
+            self._ownership.check()  # a training that hung between two moves may have lost its job meanwhile
         line = json.dumps({"time": round(self._clock(), 3), "type": type_, **fields}, ensure_ascii=False) + "\n"
         with self._lock, self._path.open("ab+") as file:
             if file.tell() and not _ends_whole(file):

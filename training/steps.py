@@ -216,6 +216,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         return state
 
     def _save_checkpoint(self, *args: Any, **options: Any) -> None:
+        self._reporter.check_ownership()  # it also removes older ones
         super()._save_checkpoint(*args, **options)
         if self.args.world_size > 1:
             distributed.barrier()  # every worker has written its part

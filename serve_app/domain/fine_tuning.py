@@ -11,6 +11,7 @@ A job folder holds::
     job.json         the record; one writer, the tracker
     events.jsonl     what happened, for people; the tracker appends
     training.jsonl   what the training says of itself; the training appends, the tracker reads
+    split.sha256     how the first attempt split the examples, see ``training.split_record``
     checkpoints/     of the training; removed a day after the job has ended
     logs/            of the training
 

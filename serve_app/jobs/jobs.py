@@ -181,11 +181,20 @@ class Jobs:
         if self._supervision is not None:
             await self._supervision.look()
             ledger, _ = self._managed()
+            await self._remove_unneeded(ledger)
             if old := ledger.take_old():
                 await asyncio.to_thread(ledger.store.remove_leftovers, old)
                 ledger.mark_clean(old)
         elif self._may_train and self._lease_fault is None:  # else nobody else has taken them
             await self._stop_trainings()
+
+    async def _remove_unneeded(self, ledger: Ledger) -> None:
+        """Removes what ended jobs leave, off the event loop, on which the lease is renewed meanwhile."""
+        if folders := ledger.take_unneeded():
+            try:
+                await asyncio.to_thread(ledger.store.remove_folders, folders)
+            except ServiceError as error:  # the holder of the lease removes them a day after the jobs have ended
+                logger.warning("what ended jobs have left is not removed yet: %s", error.message)
 
     async def _stop_trainings(self) -> None:
         """Stops the Ray Jobs of this cluster: the holder of the lease has its own."""
@@ -300,7 +309,9 @@ class Jobs:
                     record = ledger.complete(job_id)
             if record.status.is_terminal:
                 raise IllegalTransitionError(f"the job is {record.status} and can not be cancelled any more")
-            return ledger.apply(job_id, EventType.CANCELLED)
+            record = ledger.apply(job_id, EventType.CANCELLED)
+            await self._remove_unneeded(ledger)
+            return record
 
     async def delete(self, job_id: str) -> None:
         """Removes a job that has ended, with its data and checkpoints; its result stays.

@@ -68,6 +68,7 @@ class Ledger:
             + [(job.record.created_at, job.record.id) for job in self._kept.values()]
         )
         self._unclean = deque(sorted((job.ended_at, job.id) for job in self._ended.values() if not job.is_clean))
+        self._unneeded: list[Path] = []
         if writes:
             self._keep_index(known)
 
@@ -255,14 +256,21 @@ class Ledger:
             StorageError: It could not be written, so it has not happened.
         """
         record = self.apply(job_id, EventType.DONE)
-        for folder in leftovers(self.spec(job_id), self.store.folder(job_id)):
-            shutil.rmtree(folder, ignore_errors=True)
+        self._unneeded += leftovers(self.spec(job_id), self.store.folder(job_id))
         return record
 
     def remove_staged(self, job_id: str) -> None:
         """Removes what a job that has ended had written of its result: it is as large as a model, and nobody's."""
         if (spec := self.specs([job_id]).get(job_id)) is not None:
             shutil.rmtree(staging_folder(spec), ignore_errors=True)
+
+    def take_unneeded(self) -> list[Path]:
+        """Folders of jobs that have ended since the last call, to be removed apart: that may take minutes.
+
+        Those that are forgotten in a crash are removed a day later, see ``take_old``.
+        """
+        taken, self._unneeded = self._unneeded, []
+        return taken
 
     def _advance(self, record: JobRecord, events: Sequence[JobEvent]) -> JobRecord:
         notes: list[JobNote] = []
@@ -279,7 +287,7 @@ class Ledger:
         if record.status.is_terminal:
             self._add_ended(record)
         if record.status in (JobStatus.FAILED, JobStatus.CANCELLED):
-            self.remove_staged(record.id)
+            self._unneeded += [staging_folder(spec) for spec in self.specs([record.id]).values()]
         return record
 
     def _add_ended(self, record: JobRecord) -> None:

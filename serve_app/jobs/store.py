@@ -185,6 +185,17 @@ class JobStore:
                 for path in leftovers(job.spec, self.folder(job_id)):
                     shutil.rmtree(path, ignore_errors=True)
 
+    def remove_folders(self, folders: Iterable[Path]) -> None:
+        """Removes folders that no job needs, with all that is in them.
+
+        Raises:
+            JobsReadOnlyError: Another tracker writes here.
+            StorageError: Whether that is so can not be read.
+        """
+        for folder in folders:
+            self._check_writable()
+            shutil.rmtree(folder, ignore_errors=True)
+
     def write(self, record: JobRecord) -> None:
         """Replaces ``job.json``.
 

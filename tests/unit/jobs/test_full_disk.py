@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
+from typing import Any
 
 import pytest
 
@@ -90,3 +92,24 @@ async def test_the_lease_is_renewed_while_a_deleted_job_is_removed(
     monkeypatch.setattr(JobStore, "remove_unfinished", remove_slowly)
     await world.look()
     assert is_renewed.is_set()
+
+
+async def test_the_event_loop_goes_on_while_the_checkpoints_of_a_completed_job_are_removed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.running()
+    (world.root / "a" / "checkpoints").mkdir()
+    world.publish("my-a", "a")
+    world.cluster.kill("a-1")
+    removed_on: set[threading.Thread] = set()
+    remove = shutil.rmtree
+
+    def note_thread(*args: Any, **options: Any) -> None:
+        removed_on.add(threading.current_thread())
+        remove(*args, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", note_thread)
+    assert (await world.look()).status == "completed"
+    assert not (world.root / "a" / "checkpoints").exists()
+    assert removed_on
+    assert threading.main_thread() not in removed_on

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from serve_app.domain.fine_tuning import ATTEMPT_VARIABLE, LEASE_VARIABLE, TrainingKind
+from serve_app.domain.fine_tuning import ATTEMPT_VARIABLE, LEASE_VARIABLE, TrainingKind, staging_folder
 from serve_app.domain.jobs import JobRecord, JobStatus
 from serve_app.jobs.lease import SILENCE_S, Lease, LeaseHolder
 from tests.unit.training.jobs import make_job, of_type
 from training import __main__ as program
+from training import ray_train
 from training.errors import OwnershipLostError
+from training.heartbeat import heartbeat
 from training.loop import train
 from training.ownership import SECONDS_BETWEEN_CHECKS, Claim, Ownership
+from training.publication import publish
 from training.reporting import FILE_NAME, Reporter, read_lines
 
 RECORD = JobRecord("job", "tuned", "base", TrainingKind.FULL, created_at=0.0, attempts=2)
@@ -126,6 +131,76 @@ def test_a_training_that_loses_its_job_ends_without_a_result(
     assert [line["step"] for line in of_type(lines, "checkpoint")] == ([2, 4] if is_late else [2])
     assert not {line["type"] for line in lines} & {"published", "done", "failed"}
     assert not (Path(spec.models_dir) / spec.model_name).exists()
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda reporter: reporter.alive(),
+        lambda reporter: reporter.event("info", "?"),
+        lambda reporter: reporter.metrics("after", {}),
+        lambda reporter: reporter.checkpoint(7),
+    ],
+)
+def test_a_training_that_hung_while_it_lost_its_job_adds_no_line(
+    job_dir: Path, say: Callable[[Reporter], None]
+) -> None:
+    now = 0.0
+    ownership = Ownership(job_dir, Claim("a", 2), clock=lambda: now)
+    reporter = Reporter(job_dir / FILE_NAME, ownership=ownership)
+    reporter.moves()
+    take_lease(job_dir.parent, "b")
+    now += SECONDS_BETWEEN_CHECKS
+    with pytest.raises(OwnershipLostError):
+        say(reporter)
+    with heartbeat(reporter):
+        pass
+    assert read_lines(job_dir) == []
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_training_that_fails_removes_half_a_checkpoint_only_while_the_job_is_its_own(
+    job_dir: Path, is_lost: bool
+) -> None:
+    half = job_dir / "checkpoints" / "checkpoint-7"
+    half.mkdir(parents=True)
+    ownership = Ownership(job_dir, Claim("a", 2))
+    if is_lost:
+        take_lease(job_dir.parent, "b")
+    outcome = ray_train._outcome(OSError(errno.ENOENT, "gone"), job_dir, ownership, is_first=True)
+    assert (set(outcome), half.exists()) == ({"lost"} if is_lost else {"failed"}, is_lost)
+
+
+def test_a_job_that_is_lost_before_training_begins_keeps_its_files(tmp_path: Path, e5_tiny: Path) -> None:
+    spec, job_dir = make_job(tmp_path, e5_tiny)
+    half = job_dir / "checkpoints" / "checkpoint-7"
+    half.mkdir(parents=True)
+    (job_dir / "gave_up.txt").write_text("of the owner")
+    take_lease(tmp_path, "b")
+    reporter = Reporter(job_dir / FILE_NAME, ownership=Ownership(job_dir, Claim("a", 1)))
+    for begin in (
+        lambda: ray_train.train_on_ray(spec, job_dir, Claim("a", 1)),
+        lambda: train(spec, job_dir, reporter),
+    ):
+        with pytest.raises(OwnershipLostError):
+            begin()
+    assert half.exists()
+    assert (job_dir / "gave_up.txt").exists()
+
+
+def test_a_driver_that_loses_its_job_after_publication_removes_nothing(
+    tmp_path: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, job_dir = make_job(tmp_path, e5_tiny)
+    take_lease(tmp_path, "a")
+    staging_folder(spec).mkdir(parents=True)
+    publish(staging_folder(spec), spec, {}, {}, job_dir=job_dir)
+    (job_dir / "checkpoints").mkdir()
+    reporter = Reporter(job_dir / FILE_NAME, ownership=Ownership(job_dir, Claim("a", 1)))
+    monkeypatch.setattr(reporter, "published", lambda **_: take_lease(tmp_path, "b"))
+    with pytest.raises(OwnershipLostError):
+        program.run(job_dir, reporter)
+    assert (job_dir / "checkpoints").is_dir()
 
 
 def test_a_driver_that_lost_its_job_ends_without_a_word(
