@@ -48,7 +48,8 @@ class RouteIndex:
         return list(self._near(path[:_READ_CHARS].rstrip("/").lower()))
 
     def _compare(self, wanted: str) -> tuple[str, ...]:
-        scores = {template: _likeness(template, wanted) for template in self._routes if template != "/"}
+        matchers = _Matchers()
+        scores = {template: _likeness(template, wanted, matchers) for template in self._routes if template != "/"}
         least = max(_CLOSE, max(scores.values(), default=0.0) - _MARGIN)
         best = sorted((template for template in scores if scores[template] >= least), key=scores.__getitem__)
         return tuple(self._shown(template) for template in best[: -_MOST - 1 : -1])
@@ -69,7 +70,15 @@ class RouteIndex:
         return f"{methods} {template.replace(':path', '')}"
 
 
-def _likeness(template: str, path: str) -> float:
+class _Matchers(dict[str, difflib.SequenceMatcher[str]]):
+    """One matcher for each form of a path, which it reads once."""
+
+    def __missing__(self, path: str) -> difflib.SequenceMatcher[str]:
+        self[path] = difflib.SequenceMatcher(None, "", path)
+        return self[path]
+
+
+def _likeness(template: str, path: str, matchers: _Matchers) -> float:
     """0 to 1: how much of a path is as in a template; what stands in the place of a parameter does not count.
 
     What is certainly below ``_CLOSE`` is 0: to be sure of that takes a tenth of the time.
@@ -79,7 +88,8 @@ def _likeness(template: str, path: str) -> float:
         if part.startswith("{"):
             fixed[i] = ""
             given[i : i + 1] = [""] * (i < len(given))
-    matcher = difflib.SequenceMatcher(None, "/".join(fixed), "/".join(given)[:_COMPARED_CHARS])
+    matcher = matchers["/".join(given)[:_COMPARED_CHARS]]
+    matcher.set_seq1("/".join(fixed))
     if matcher.real_quick_ratio() < _CLOSE or matcher.quick_ratio() < _CLOSE:
         return 0.0
     return matcher.ratio()

@@ -14,6 +14,7 @@ from serve_app.deployments.client import EncoderClient
 from serve_app.deployments.device import ReplicaState
 from serve_app.domain.embeddings import EncodedBatch, ItemFailure, TokenBatch
 from serve_app.domain.errors import DeadlineError, NonFiniteError, QueueFullError, UnavailableError
+from tests.unit.deployments.fake_caller import never
 
 Encode = Callable[[TokenBatch], Awaitable[EncodedBatch]]
 
@@ -89,6 +90,11 @@ async def test_when_every_attempt_dies_the_request_fails_as_unavailable() -> Non
 
     with pytest.raises(UnavailableError, match="died under this request"):
         await client_of(encode).encode(long_request(), timeout_s=10)
+
+
+async def test_the_deadline_of_chunks_names_the_seconds_that_the_request_had_in_all() -> None:
+    with pytest.raises(DeadlineError, match="not done within 7 s; the remaining work was dropped"):
+        await client_of(never).encode(long_request(), timeout_s=0.02, stated_s=7.0)
 
 
 async def test_a_full_queue_refuses_the_first_chunk_at_once_but_makes_later_ones_wait() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from serve_app.api.gateway import CallOptions
+from serve_app.deployments import catalogue as catalogue_module
 from serve_app.deployments import gateway as gateway_module
 from serve_app.deployments import served as served_module
 from serve_app.deployments.catalogue import Catalogue
@@ -122,7 +123,8 @@ async def test_the_deadline_acts_while_a_request_waits_to_be_tokenised(
     gateway_of: Gateways, bge_m3_tiny: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setattr(served_module, "in_turns", never)
-    gateway, options = gateway_of(bge_m3_tiny, "bge-m3"), CallOptions("tiny", truncate=True, timeout_s=0.02)
+    gateway = gateway_of(bge_m3_tiny, "bge-m3")
+    options = CallOptions("tiny", truncate=True, timeout_s=0.02, stated_timeout_s=9.0)
     texts = ["more than is tokenised at once " * 200]
     calls = {
         "embed": lambda: gateway.embed(texts, None, options),
@@ -130,8 +132,18 @@ async def test_the_deadline_acts_while_a_request_waits_to_be_tokenised(
         "encode": lambda: gateway.encode(texts, options, colbert=False),
         "encode_sparse": lambda: gateway.encode_sparse(texts, None, options),
     }
-    with pytest.raises(DeadlineError, match=r"not done within 0\.02 s; the remaining work was dropped"):
+    with pytest.raises(DeadlineError, match="not done within 9 s; the remaining work was dropped"):
         await asyncio.wait_for(calls[method](), 10)
+
+
+async def test_the_deadline_acts_while_the_model_is_looked_up(
+    gateway_of: Gateways, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = gateway_of(e5_tiny, "e5")
+    monkeypatch.setattr(catalogue_module, "look_up", never)
+    options = CallOptions("a-fine-tune", truncate=True, timeout_s=0.02)
+    with pytest.raises(DeadlineError, match=r"not done within 0\.02 s; the remaining work was dropped"):
+        await asyncio.wait_for(gateway.embed(["cats"], None, options), 10)
 
 
 async def test_what_a_model_can_not_do_is_refused_without_texts_too(gateway_of: Gateways, e5_tiny: Path) -> None:
