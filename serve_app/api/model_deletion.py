@@ -26,12 +26,14 @@ async def delete_model(name: str, gateway: Gateway, jobs: JobsGateway) -> str:
         ConflictError: It is in use.
     """
     bases = {record.base_model: record.id for record in await jobs.live()}
+    missing: ModelNotFoundError | None = None
     for spelling in spellings(name, {}):
         if spelling in bases:
             raise ConflictError(f"{spelling!r} is the base of the job {bases[spelling]}; cancel that first")
         try:
             await gateway.delete_model(spelling)
-        except ModelNotFoundError:
+        except ModelNotFoundError as error:
+            missing = missing or error
             continue
         return spelling
-    raise ModelNotFoundError(f"no fine-tune {shown(name)} is here; GET /models lists those that are")
+    raise missing or ModelNotFoundError(f"no fine-tune {shown(name)} is here; GET /models lists those that are")

@@ -266,13 +266,31 @@ class Lease:
             return
         except OSError:
             self._number = None
-            raise
+            if newest is None or not self._take_file(newest.number, number):
+                raise
         self._renew_or_check()
         if self._number is None:  # suspended in between, and late
             return
         sync_folder(self._folder)
         self._remove_older(number)
         logger.info("the lease %d of %s is taken by %s", number, self._jobs_dir, self._holder.name)
+
+    def _take_file(self, over: int, number: int) -> bool:
+        """Takes the lease with the file of the one that is over: on a full disk there is no room for another."""
+        path = _path(self._folder, number)
+        try:
+            os.link(_path(self._folder, over), path)  # exclusive, too
+        except OSError:
+            return False
+        self._number = number
+        try:
+            self._write()
+        except OSError:
+            self._number = None
+            with suppress(OSError):
+                path.unlink()
+            return False
+        return True
 
     def _is_over(self, lease: LeaseState) -> bool:
         """Whether the holder of a lease has stopped."""

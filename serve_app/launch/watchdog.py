@@ -94,7 +94,8 @@ def processes_of(mark: str, known: Mapping[int, str], memory: dict[int, Seen] | 
     remembered: dict[int, Seen] = {}
     for pid in _process_ids():
         with suppress(OSError):  # it has ended
-            head, _, fields = (_PROC / f"{pid}" / "stat").read_text(errors="replace").rpartition(")")
+            with open(f"{_PROC}/{pid}/stat", "rb", buffering=0) as file:  # half the time of a Path's read_text
+                head, _, fields = file.read().decode(errors="replace").rpartition(")")
             state, parent, *rest = fields.split()
             flags, started = int(rest[4]), rest[17]
             if state == "Z" or flags & _KERNEL_THREAD:
@@ -117,7 +118,7 @@ def processes_of(mark: str, known: Mapping[int, str], memory: dict[int, Seen] | 
 
 
 def _process_ids() -> list[int]:
-    names = (entry.name for entry in (_PROC.iterdir() if _PROC.is_dir() else ()))
+    names = os.listdir(_PROC) if _PROC.is_dir() else ()
     return [int(name) for name in names if name.isdigit() and int(name) != os.getpid()]
 
 

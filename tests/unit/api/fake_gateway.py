@@ -24,6 +24,7 @@ from serve_app.api.gateway import (
 )
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import ModelNotFoundError
+from serve_app.domain.model_names import PROVIDERS
 from serve_app.domain.profiles import TextRole
 from serve_app.domain.tokens import Token
 
@@ -173,7 +174,7 @@ class FakeGateway:
     async def delete_model(self, name: str) -> None:
         if self.error is not None:
             raise self.error
-        if "/" in name:
+        if name.split("/")[0] in PROVIDERS:
             raise ModelNotFoundError(f"no fine-tune {name!r} is here")
         self.deleted.append(name)
 

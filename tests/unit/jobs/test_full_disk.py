@@ -38,16 +38,30 @@ async def test_a_job_can_be_deleted_from_a_full_disk(
     assert [path.name for path in world.root.iterdir() if path.is_dir()] == [".lease"]
 
 
-@pytest.mark.parametrize("break_disk", [fill_disk, fail_overwriting])
+@pytest.mark.parametrize("stops_on_purpose", [False, True], ids=["its tracker died", "it was stopped"])
+async def test_a_service_that_starts_on_a_full_disk_takes_the_file_of_the_lease_before(
+    world: World, monkeypatch: pytest.MonkeyPatch, stops_on_purpose: bool
+) -> None:
+    await ended(world)
+    if stops_on_purpose:
+        await world.jobs.release_lease()
+    world.restart_tracker()
+    fill_disk(monkeypatch)
+    await world.look()
+    assert [path.name for path in (world.root / ".lease").iterdir()] == [f"{2:012d}"]
+    await world.jobs.delete("a")
+    assert await world.jobs.page(limit=9) == []
+
+
 async def test_a_tracker_that_starts_without_room_for_a_lease_reads_until_there_is_room(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, break_disk: object
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await ended(world)
     await world.running("c")
     world.restart_tracker()
     with monkeypatch.context() as patch:
-        assert callable(break_disk)
-        break_disk(patch)
+        fill_disk(patch)
+        fail_overwriting(patch)
         for _ in range(3):
             assert (await world.look()).status == "completed"
         assert [record.id for record in await world.jobs.page(limit=9)] == ["c", "a"]

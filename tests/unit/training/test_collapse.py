@@ -21,9 +21,59 @@ from training.collapse import (
 from training.data import Example
 from training.m3_scores import HeadScores, unified_loss
 
+ZEROS = np.zeros(2, np.float32)
 SAME, NEAR, OTHER = (np.array([math.cos(angle), math.sin(angle)], np.float32) for angle in (0, 0.02, 0.1))
 NOTHING = np.empty(0, np.int32), np.empty(0, np.float32)
 WEIGHT = np.array([5], np.int32), np.array([0.5], np.float32)
+
+
+def around_the_clock(count: int) -> list[np.ndarray]:
+    return [np.array([math.cos(angle), math.sin(angle)], np.float32) for angle in np.linspace(0, 2, count)]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "finding"),
+    [
+        pytest.param([SAME] * 31 + [OTHER], "computes only 2 different dense vectors", id="one exception"),
+        pytest.param([SAME, OTHER] * 16, "computes only 2 different dense vectors", id="two vectors"),
+        pytest.param([SAME] * 18 + around_the_clock(14), "computes only 14 different dense vectors", id="most"),
+        pytest.param([ZEROS] * 32, "computes one dense vector", id="zeros"),
+        pytest.param([ZEROS] * 31 + [SAME], "computes only 2 different dense vectors", id="zeros but one"),
+        pytest.param([SAME, SAME], "computes one dense vector", id="two passages"),
+        pytest.param([10 * SAME, SAME, 10 * NEAR], "computes one dense vector", id="lengths say nothing"),
+        pytest.param(around_the_clock(32), None, id="all differ"),
+        pytest.param([SAME] * 12 + around_the_clock(20), None, id="a dozen that are cut to the same tokens"),
+        pytest.param([ZEROS, SAME, OTHER], None, id="one of zeros"),
+    ],
+)
+def test_a_model_has_collapsed_also_if_some_passages_are_exceptions(
+    vectors: list[np.ndarray], finding: str | None
+) -> None:
+    found = [] if finding is None else [finding]
+    assert collapsed_heads([Encoded(vector) for vector in vectors]) == found
+    tokens = [Encoded(around_the_clock(32)[i % 32], WEIGHT, np.stack([v] * 64)) for i, v in enumerate(vectors)]
+    if len(vectors) > 3:
+        assert collapsed_heads(tokens) == [each.replace("dense", "ColBERT") + " for all tokens" for each in found]
+
+
+def test_sparse_weights_have_collapsed_if_most_passages_have_none() -> None:
+    texts = [Encoded(vector, NOTHING if i else WEIGHT) for i, vector in enumerate(around_the_clock(32))]
+    assert collapsed_heads(texts) == ["gives no token a sparse weight in 31 of them"]
+    half = [Encoded(vector, NOTHING if i % 2 else WEIGHT) for i, vector in enumerate(around_the_clock(32))]
+    assert collapsed_heads(half) == []
+
+
+@pytest.mark.parametrize("cosine", [0.79, 0.99])
+def test_vectors_as_close_as_those_of_real_models_have_not_collapsed(cosine: float) -> None:
+    draw = np.random.default_rng(1)
+    apart = draw.standard_normal((32, 384))
+    apart /= np.linalg.norm(apart, axis=1, keepdims=True)
+    common = draw.standard_normal(384)
+    common /= np.linalg.norm(common)
+    vectors = math.sqrt(cosine) * common + math.sqrt(1 - cosine) * apart
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert np.median(vectors @ vectors.T) == pytest.approx(cosine, abs=0.02)
+    assert collapsed_heads([Encoded(vector.astype(np.float32)) for vector in vectors]) == []
 
 
 @pytest.mark.parametrize(
