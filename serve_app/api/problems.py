@@ -7,6 +7,7 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import cache
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -163,7 +164,7 @@ def install(app: FastAPI) -> None:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
         headers, path = dict(error.headers or {}), get_route_path(request.scope)
         detail = str(error.detail)
-        if error.status_code == 404:
+        if error.status_code == 404 and detail == HTTPStatus.NOT_FOUND.phrase:  # a route words its own
             detail = route_index().not_found(request.method, path)
         elif error.status_code == 405:
             detail = route_index().wrong_method(request.method, path)

@@ -28,6 +28,7 @@ ADMIN_ONLY = {
     ("GET", "/jobs/{job_id}/logs"),
     ("GET", "/jobs/{job_id}/loss.svg"),
     ("DELETE", "/models/{name}"),
+    ("DELETE", "/v1/models/{id}"),
     ("GET", "/v1/files"),
     ("POST", "/v1/files"),
     ("GET", "/v1/files/{file_id}"),

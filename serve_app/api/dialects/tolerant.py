@@ -75,6 +75,7 @@ class TolerantRequest(BaseModel):
         """
         if not isinstance(body, dict):
             return body
+        body = _with_extra_body(body)
         canonical = {choice: name for name, info in cls.model_fields.items() for choice in [name, *_choices(info)]}
         kept: dict[str, Any] = {}
         sent_as: dict[str, str] = {}
@@ -130,6 +131,14 @@ class TolerantRequest(BaseModel):
             for other in others:
                 properties[other] = {**properties[first], "description": f"As `{first}`."}
         return reference
+
+
+def _with_extra_body(body: dict[str, Any]) -> dict[str, Any]:
+    """The body with the fields of ``extra_body`` in it: the OpenAI SDK merges them itself, LiteLLM sends them nested."""
+    extra = body.get("extra_body")
+    if not isinstance(extra, dict):
+        return body
+    return {name: value for name, value in body.items() if name != "extra_body"} | extra
 
 
 @lru_cache(maxsize=256)

@@ -110,7 +110,8 @@ async def test_logs_are_text_and_the_loss_curve_a_picture(client: httpx.AsyncCli
     logs = await client.get("/jobs/a/logs")
     assert (logs.text, logs.headers["content-type"]) == ("logs of a", "text/plain; charset=utf-8")
     missing = await client.get("/jobs/a/loss.svg")
-    assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
+    said = {"detail": "the loss curve has not been drawn yet", "code": "not_found"}
+    assert (missing.status_code, missing.json()) == (404, said)
     jobs.picture = "<svg/>"
     picture = await client.get("/jobs/a/loss.svg")
     assert (picture.text, picture.headers["content-type"]) == ("<svg/>", "image/svg+xml")

@@ -171,6 +171,14 @@ async def test_names_of_one_field_agree_where_their_values_mean_the_same(
     assert (reply.status_code, "means the same and says something else" in reply.text) == (400, True)
 
 
+async def test_fields_may_be_nested_in_extra_body(client: httpx.AsyncClient) -> None:
+    """LiteLLM sends to vLLM's route as ``extra_body`` what the OpenAI SDK merges into the body itself."""
+    nested = await ok(client, "/v1/embeddings", extra_body={"input_type": "query", "colour": "red"})
+    merged = await ok(client, "/v1/embeddings", input_type="query", colour="red")
+    assert nested.json()["data"] == merged.json()["data"]
+    assert nested.headers["X-Ignored-Fields"] == merged.headers["X-Ignored-Fields"] == "colour"
+
+
 async def test_similarity_reads_its_options_beside_the_parameters_and_in_them(
     client: httpx.AsyncClient, gateway: FakeGateway
 ) -> None:
