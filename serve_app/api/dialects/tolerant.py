@@ -134,7 +134,7 @@ class TolerantRequest(BaseModel):
 
 
 def _with_extra_body(body: dict[str, Any]) -> dict[str, Any]:
-    """The body with the fields of ``extra_body`` in it: the OpenAI SDK merges them itself, LiteLLM sends them nested."""
+    """The body with the fields of ``extra_body`` in it: LiteLLM nests them, the OpenAI SDK merges them itself."""
     extra = body.get("extra_body")
     if not isinstance(extra, dict):
         return body
