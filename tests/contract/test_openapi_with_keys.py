@@ -28,7 +28,7 @@ def statuses(service: Service, folder: Path, *options: str) -> Mapping[tuple[str
             "--phases", "examples,coverage", "--suppress-health-check", "all",
             "--report", "har", "--report-har-path", str(report), *options,
         ],
-        capture_output=True, text=True, timeout=200, check=False,
+        capture_output=True, text=True, timeout=390, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-5000:]
     seen: dict[tuple[str, str], set[int]] = defaultdict(set)
