@@ -69,7 +69,7 @@ def test_there_is_a_python_example_for_each_client() -> None:
 
 def test_the_readme_shows_every_route_of_the_service() -> None:
     from serve_app.api.application import create_app
-    from serve_app.domain.limits import FineTuneLimits, Limits
+    from serve_app.domain.request_limits import FineTuneLimits, Limits
 
     paths = create_app(None, None, Limits(), FineTuneLimits()).openapi()["paths"]  # type: ignore[arg-type]
     shown = " ".join(command for command, _ in EXAMPLES)
