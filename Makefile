@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install models serve test test-long unit lint format bench lock clean
+.PHONY: help install models serve test test-long unit lint format docs bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ lint: $(VENV)/.dev ## ruff and mypy
 format: $(VENV)/.dev ## rewrite the code in the agreed format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev ## write the generated parts of docs/ (settings, routes, errors, metrics)
+	$(BIN)/python -m tools.generate_docs
 
 bench: $(VENV)/.dev models ## measure this service beside others, in one run
 	$(BIN)/python -m benchmarks

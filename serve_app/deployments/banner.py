@@ -18,7 +18,7 @@ from serve_app.domain.errors import ServiceError
 logger = logging.getLogger(__name__)
 
 _AFTER_SERVE_S = 0.5
-_WARNING = "everybody who reaches this port may use, train and delete models: it needs no API key (README, Security)"
+_WARNING = "any client that reaches this port may use, train and delete models: it needs no API key (docs/security.md)"
 
 
 async def announce(gateway: ServiceProtocol, *, needs_key: bool) -> None:

@@ -26,7 +26,7 @@ async def test_who_listens_to_everybody_without_keys_is_warned(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, host: str | None
 ) -> None:
     block = await told(monkeypatch, host, needs_key=False)
-    assert "WARNING    everybody who reaches this port" in block
+    assert "WARNING    any client that reaches this port" in block
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
