@@ -228,7 +228,8 @@ def test_a_slow_job_has_checkpoints_before_it_has_taken_many_steps(
 ) -> None:
     ticks = count(0, 50)  # at the start, behind each step and behind each checkpoint
     monkeypatch.setattr(
-        "training.trainer.contrastive_trainer.TimedCheckpointCallback", partial(TimedCheckpointCallback, clock=lambda: next(ticks))
+        "training.trainer.contrastive_trainer.TimedCheckpointCallback",
+        partial(TimedCheckpointCallback, clock=lambda: next(ticks)),
     )
     spec, job_dir = make_job(
         tmp_path, e5_tiny, kind=TrainingKind.LORA, examples=docstring_pairs(16), eval_fraction=0.0, checkpoint_steps=99,
