@@ -33,7 +33,7 @@ $(VENV)/.dev: $(VENV)/.serve
 install: $(VENV)/.serve ## create .venv and install the service into it
 
 models: $(VENV)/.serve ## build the starter models that are missing
-	@$(BIN)/python -m serve_app.models.starter --models-dir $(MODELS_DIR)
+	@$(BIN)/python -m serve_app.starter_models --models-dir $(MODELS_DIR)
 
 serve: models ## run the service on port 8000 until Ctrl-C
 	@set -a; . configs/serve.env; set +a; exec $(BIN)/python -m serve_app $(CONFIG)

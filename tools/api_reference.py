@@ -9,7 +9,7 @@ from typing import Any
 from serve_app.api.application import create_app
 from serve_app.domain import errors
 from serve_app.domain.errors import ServiceError
-from serve_app.domain.limits import FineTuneLimits, Limits
+from serve_app.domain.request_limits import FineTuneLimits, Limits
 from tools.json_schema import Schema, cell, default_of, resolve, table, type_of
 
 PAGES: Mapping[str, tuple[str, ...]] = {

@@ -98,7 +98,7 @@ def test_there_is_a_python_example_for_each_client() -> None:
 
 def test_the_pages_show_every_route_of_the_service() -> None:
     from serve_app.api.application import create_app
-    from serve_app.domain.limits import FineTuneLimits, Limits
+    from serve_app.domain.request_limits import FineTuneLimits, Limits
 
     paths = create_app(None, None, Limits(), FineTuneLimits()).openapi()["paths"]  # type: ignore[arg-type]
     shown = " ".join(example.command for example in COMMANDS)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from benchmarks import report
-from serve_app.settings import Settings
+from serve_app.settings.service_settings import Settings
 from tests.documentation import PAGES, README, anchors, blocks, links, name_of, prose, table_rows
 from tests.service import ROOT
 from tools import generate_docs

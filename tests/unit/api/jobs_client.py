@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 import httpx
 from fastapi import FastAPI
 
-from serve_app.api import problems
-from serve_app.api.routes.fine_tuning import fine_tuning_router
-from serve_app.api.routes.jobs import jobs_router
-from serve_app.api.routes.openai_files import openai_files_router
-from serve_app.api.routes.openai_fine_tuning import openai_fine_tuning_router
-from serve_app.domain.limits import FineTuneLimits
+from serve_app.api import error_responses
+from serve_app.api.dialects.native.fine_tune_routes import fine_tuning_router
+from serve_app.api.dialects.native.jobs_routes import jobs_router
+from serve_app.api.dialects.openai.files_routes import openai_files_router
+from serve_app.api.dialects.openai.fine_tuning_jobs_routes import openai_fine_tuning_router
+from serve_app.domain.request_limits import FineTuneLimits
 from tests.unit.api.fake_jobs import FakeJobs
 
 LIMITS = FineTuneLimits(
@@ -25,7 +25,7 @@ LIMITS = FineTuneLimits(
 async def serving(jobs: FakeJobs) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the routes; what they raise fails the test."""
     app = FastAPI()
-    problems.install(app)
+    error_responses.install(app)
     app.include_router(fine_tuning_router(jobs, LIMITS))
     app.include_router(jobs_router(jobs))
     app.include_router(openai_files_router(jobs))
