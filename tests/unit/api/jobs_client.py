@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
+from typing import cast
 
 import httpx
 from fastapi import FastAPI
 
 from serve_app.api import problems
+from serve_app.api.jobs_gateway import JobsGateway
 from serve_app.api.routes.fine_tuning import fine_tuning_router
 from serve_app.api.routes.jobs import jobs_router
 from serve_app.api.routes.openai_files import openai_files_router
 from serve_app.api.routes.openai_fine_tuning import openai_fine_tuning_router
 from serve_app.domain.limits import FineTuneLimits
+from tests.unit.api.delegate import Delegate
 from tests.unit.api.fake_jobs import FakeJobs
 
 LIMITS = FineTuneLimits(
@@ -21,14 +25,27 @@ LIMITS = FineTuneLimits(
 )
 
 
-@asynccontextmanager
-async def serving(jobs: FakeJobs) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the routes; what they raise fails the test."""
-    app = FastAPI()
+@cache
+def shared_application() -> tuple[FastAPI, Delegate]:
+    """The routes, and what passes calls on to the jobs."""
+    app, behind = FastAPI(), Delegate()
+    jobs = cast(JobsGateway, behind)
     problems.install(app)
     app.include_router(fine_tuning_router(jobs, LIMITS))
     app.include_router(jobs_router(jobs))
     app.include_router(openai_files_router(jobs))
     app.include_router(openai_fine_tuning_router(jobs, LIMITS))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
-        yield client
+    return app, behind
+
+
+@asynccontextmanager
+async def serving(jobs: FakeJobs) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the routes over these jobs, one at a time; what the routes raise fails the test."""
+    app, behind = shared_application()
+    assert behind.target is None, "another client is open"
+    behind.target = jobs
+    try:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
+            yield client
+    finally:
+        behind.target = None

@@ -7,7 +7,8 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -17,13 +18,15 @@ from starlette.types import Message
 
 from serve_app.api.application import create_app
 from serve_app.api.auth import Access
-from serve_app.api.gateway import CallOptions, Embedded
+from serve_app.api.gateway import CallOptions, Embedded, Gateway
+from serve_app.api.token_budget import Limiter
 from serve_app.domain.keys import ApiKey, KeyRing, Scope, sha256_of
 from serve_app.domain.limits import FineTuneLimits
 from serve_app.domain.profiles import TextRole
 from serve_app.domain.rates import Admission, Rates
 from serve_app.domain.usage import add_tokens
 from tests.unit.api.conftest import LIMITS
+from tests.unit.api.delegate import Delegate
 from tests.unit.api.fake_gateway import FakeGateway
 from tests.unit.api.fake_jobs import FakeJobs
 from tests.unit.api.test_guard import Connection
@@ -93,21 +96,29 @@ class Door:
         return await self.client.post("/vectorize", json={"text": text}, headers=headers)
 
 
-@pytest.fixture
-async def door() -> AsyncIterator[Door]:
-    door: Door
-    gateway, limiter, statuses = CountingGateway(), FakeLimiter(), list[tuple[str, int]]()
+@cache
+def shared_application() -> tuple[FastAPI, Delegate, Delegate, Delegate]:
+    """The application, and what passes calls on to the door, the gateway and the limiter of the running test."""
+    door, gateway, limiter = Delegate(), Delegate(), Delegate()
     app = create_app(
-        gateway,
+        cast(Gateway, gateway),
         FakeJobs(),
         LIMITS,
         FineTuneLimits(),
-        count_status=lambda path, status: statuses.append((path, status)),
-        access=Access(lambda: door.keys, limiter),
+        count_status=lambda path, status: door.statuses.append((path, status)),
+        access=Access(lambda: door.keys, cast(Limiter, limiter)),
         cors_origins=(PAGE,),
     )
+    return app, door, gateway, limiter
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[Door]:
+    app, *behind = shared_application()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
-        door = Door(gateway, limiter, KeyRing(KEYS), statuses, app, client)
+        door = Door(CountingGateway(), FakeLimiter(), KeyRing(KEYS), [], app, client)
+        for delegate, target in zip(behind, (door, door.gateway, door.limiter), strict=True):
+            delegate.target = target
         yield door
 
 
