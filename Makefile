@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install models serve test test-long unit lint format bench lock clean
+.PHONY: help install models serve test test-long unit lint format docs bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +37,7 @@ $(VENV)/.dev: $(VENV)/.serve
 install: $(VENV)/.serve ## create .venv and install the service into it
 
 models: $(VENV)/.serve ## build the starter models that are missing
-	@$(BIN)/python -m serve_app.models.starter --models-dir $(MODELS_DIR)
+	@$(BIN)/python -m serve_app.starter_models --models-dir $(MODELS_DIR)
 
 serve: models ## run the service on port 8000 until Ctrl-C
 	@set -a; . configs/serve.env; set +a; exec $(BIN)/python -m serve_app $(CONFIG)
@@ -62,6 +62,9 @@ lint: $(VENV)/.dev ## ruff and mypy
 format: $(VENV)/.dev ## rewrite the code in the agreed format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev ## write the generated parts of docs/ (settings, routes, errors, metrics)
+	$(BIN)/python -m tools.generate_docs
 
 bench: $(VENV)/.dev models ## measure this service beside others, in one run
 	$(BIN)/python -m benchmarks

@@ -20,10 +20,10 @@ from benchmarks.children import BenchmarkError
 from benchmarks.report import markdown, results
 from benchmarks.rounds import Run
 from benchmarks.texts import KINDS, counted_texts
+from serve_app.models.model_source import find_model
 from serve_app.models.openmp import threads_for
-from serve_app.models.source import find_model
 from serve_app.models.tokenizer import TextTokenizer
-from serve_app.settings import Settings
+from serve_app.settings.service_settings import Settings
 
 _ROOT = Path(__file__).resolve().parent.parent
 

@@ -28,7 +28,7 @@ from benchmarks.contenders import Clients, InProcessContender
 from benchmarks.inprocess import Engine, Task
 from benchmarks.load import Load, LoadResult
 from benchmarks.texts import KINDS, Kind, Texts, counted_texts
-from serve_app.models.source import find_model
+from serve_app.models.model_source import find_model
 from serve_app.models.tokenizer import TextTokenizer
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from serve_app.api.replies import dumps
-from serve_app.api.routes.jobs import job_body
-from serve_app.domain.fine_tuning import TrainingSpec
-from serve_app.domain.jobs import JobRecord, JobStatus
-from serve_app.jobs.jobs import Jobs
+from serve_app.api.dialects.native.jobs_routes import job_body
+from serve_app.api.encoding.json_stream import dumps
+from serve_app.jobs.job_reconciler import Rules
+from serve_app.jobs.job_record import JobRecord, JobStatus
+from serve_app.jobs.job_service import JobService
 from serve_app.jobs.lease import Lease, LeaseHolder
-from serve_app.jobs.submit import Submission
-from serve_app.jobs.supervision import Rules
+from serve_app.jobs.ray_jobs import Submission
+from serve_app.jobs.training_spec import TrainingSpec
 
 _ROOT = Path(__file__).resolve().parent.parent
 _METRICS = dict.fromkeys(("ndcg@10", "recall@1", "recall@10", "mrr@10", "queries", "documents"), 0.5)
@@ -38,7 +38,7 @@ _PAGE = 20  # of GET /jobs; one more is read to know whether there is another pa
 
 
 class IdleCluster:
-    """Implements ``jobs.submit.Submitter``: nothing runs."""
+    """Implements ``jobs.submit.JobLauncherProtocol``: nothing runs."""
 
     async def submit(self, submission_id: str, folder: Path) -> None:
         """Starts nothing."""
@@ -135,11 +135,11 @@ def job_id(number: int) -> str:
     return f"{number:08x}-0000-4000-8000-000000000000"
 
 
-def _jobs(root: Path) -> Jobs:
-    return Jobs(root, IdleCluster(), Rules(), Lease(root, LeaseHolder("benchmark", "the benchmark")))
+def _jobs(root: Path) -> JobService:
+    return JobService(root, IdleCluster(), Rules(), Lease(root, LeaseHolder("benchmark", "the benchmark")))
 
 
-def _unclean(jobs: Jobs) -> bool:
+def _unclean(jobs: JobService) -> bool:
     return jobs._ledger is not None and bool(jobs._ledger._unclean)
 
 

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from serve_app.domain.profiles import BGE_M3, E5, Pooling, Profile
-from serve_app.models.starter.folder import prompts_of, write_manifest, write_sentence_transformers
+from serve_app.starter_models.starter_folder import prompts_of, write_manifest, write_sentence_transformers
 
 _SIZES = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 _FIRST_POSITION = 2  # of a text's first token, in XLM-RoBERTa

@@ -163,7 +163,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def table(values: dict[str, float]) -> str:
-    """What the README shows."""
+    """What docs/benchmarks.md shows."""
     lines = ["| hybrid texts/s | FlagEmbedding | this service | ratio |", "| --- | ---: | ---: | ---: |"]
     for kind in KINDS:
         for how in ("without", "with"):

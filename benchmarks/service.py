@@ -20,7 +20,7 @@ import yaml
 
 from benchmarks.children import BenchmarkError, die_with_parent, environment
 from benchmarks.cpu import ServiceCpu, processes_of
-from serve_app.apart import own_places
+from serve_app.launch.isolated_ray_env import isolated_ray_env
 from serve_app.launch.ports import reserve_block
 
 _START_S = 240.0
@@ -53,7 +53,7 @@ class Service:
             cwd=root,
             env=environment(
                 product_environment(root)
-                | own_places(self._scratch / "haproxy", ports)
+                | isolated_ray_env(self._scratch / "haproxy", ports)
                 | {"RAY_TMPDIR": str(self._scratch)}
             ),
             stdout=self._log.open("wb"),

@@ -12,12 +12,12 @@ import ray
 from ray import serve
 from ray.serve import Application
 
-from serve_app.deployments.console import say
 from serve_app.deployments.encoder import Encoder
 from serve_app.deployments.ingress import Ingress
+from serve_app.deployments.operator_log import say
 from serve_app.deployments.reranker import Reranker
 from serve_app.deployments.rollout import Part, alive_nodes, plan_rollout
-from serve_app.settings import ModelSettings, Settings
+from serve_app.settings.service_settings import ModelSettings, Settings
 
 
 def build(settings: Settings) -> Application:

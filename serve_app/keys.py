@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serve_app.domain.files import PRIVATE_FILE, replace_file
-from serve_app.domain.keys import PREFIX, ApiKey, KeyRing, Scope, keys_of_file, sha256_of
+from serve_app.security.api_keys import PREFIX, ApiKey, KeyRing, Scope, keys_of_file, sha256_of
 
 _RANDOM_BYTES = 32
 

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 
 from tests.tiny_models import build_e5_tiny
-from tests.unit.training.jobs import docstring_pairs
+from tests.unit.training.training_jobs import docstring_pairs
 
 Job = dict[str, Any]
 

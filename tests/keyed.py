@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from serve_app.domain.keys import ApiKey, Scope, sha256_of
+from serve_app.security.api_keys import ApiKey, Scope, sha256_of
 
 USE = "rk_use-nT0hC1qv8mXyPz4s"
 ADMIN = "rk_admin-Vb7eR2kUj5wGd9aL"

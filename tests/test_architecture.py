@@ -18,49 +18,45 @@ OURS = ("serve_app", "training")
 FILES = sorted(path.relative_to(ROOT) for top in OURS for path in (ROOT / top).rglob("*.py"))
 
 DOMAIN, MODELS, API = "serve_app.domain", "serve_app.models", "serve_app.api"
-DEPLOYMENTS, JOBS, SETTINGS, TRAINING = "serve_app.deployments", "serve_app.jobs", "serve_app.settings", "training"
-TRAINING_SETTINGS, SECURITY_SETTINGS = "serve_app.training_settings", "serve_app.security_settings"
-KEYS = "serve_app.keys"  # the command that makes one
-APART = "serve_app.apart"  # ports and files of a service's own
-LAUNCH = "serve_app.launch"  # command line, start, stop, ports
+DEPLOYMENTS, INFERENCE, JOBS = "serve_app.deployments", "serve_app.inference", "serve_app.jobs"
+SETTINGS, SECURITY, LAUNCH = "serve_app.settings", "serve_app.security", "serve_app.launch"
+STARTER_MODELS, TRAINING = "serve_app.starter_models", "training"
+KEYS = "serve_app.keys"  # the command that makes an API key
 ENTRIES = ("serve_app.app", "serve_app.__main__")  # they put the parts together, so they see all
 
 DOORS: dict[str, set[str]] = {
     DOMAIN: set(),
     MODELS: {DOMAIN},
-    API: {DOMAIN},
-    SETTINGS: {DOMAIN, TRAINING_SETTINGS, SECURITY_SETTINGS},
-    TRAINING_SETTINGS: {DOMAIN},
-    SECURITY_SETTINGS: {DOMAIN},
-    KEYS: {DOMAIN},
-    APART: {LAUNCH},
-    LAUNCH: {DOMAIN, APART, SETTINGS, DEPLOYMENTS},
+    SECURITY: {DOMAIN},
+    SETTINGS: {DOMAIN, SECURITY},
+    KEYS: {DOMAIN, SECURITY},
     JOBS: {DOMAIN},
-    DEPLOYMENTS: {API, MODELS, DOMAIN, JOBS, SETTINGS, TRAINING_SETTINGS, SECURITY_SETTINGS},
-    TRAINING: {DOMAIN, MODELS, JOBS},
-} | {
-    entry: {DOMAIN, MODELS, API, APART, LAUNCH, SETTINGS, TRAINING_SETTINGS, SECURITY_SETTINGS, JOBS, DEPLOYMENTS}
-    for entry in ENTRIES
-}
+    API: {DOMAIN, SECURITY, JOBS},
+    INFERENCE: {API, MODELS, DOMAIN, JOBS, SETTINGS, DEPLOYMENTS, STARTER_MODELS},
+    DEPLOYMENTS: {API, INFERENCE, MODELS, DOMAIN, JOBS, SECURITY, SETTINGS},
+    LAUNCH: {DOMAIN, SETTINGS, DEPLOYMENTS},
+    STARTER_MODELS: {DOMAIN, MODELS},
+    TRAINING: {DOMAIN, MODELS, JOBS, STARTER_MODELS},
+} | {entry: {DOMAIN, MODELS, API, LAUNCH, SETTINGS, JOBS, DEPLOYMENTS, SECURITY, INFERENCE} for entry in ENTRIES}
 
 WEB = {"fastapi", "fastapi_offline", "pydantic", "starlette"}
 MATHS = {"torch", "transformers", "sentence_transformers", "peft", "safetensors", "tokenizers", "huggingface_hub"}
 CLOSED: dict[str, set[str]] = {  # libraries that a part must not know
     DOMAIN: {"ray", *WEB, *MATHS},
     MODELS: {"ray", *WEB},
-    API: {"ray", *MATHS},
+    SECURITY: {"ray", *WEB, *MATHS},
     SETTINGS: {"ray", *MATHS},
-    TRAINING_SETTINGS: {"ray", *MATHS},
-    SECURITY_SETTINGS: {"ray", *MATHS},
     KEYS: {"ray", *WEB, *MATHS},
-    APART: {"ray", *WEB, *MATHS},
-    LAUNCH: {*WEB - {"pydantic"}, *MATHS},
-    JOBS: MATHS,
+    JOBS: {*WEB, *MATHS},
+    API: {"ray", *MATHS},
+    INFERENCE: {"ray", "torch", "transformers", "sentence_transformers", "peft"},
     DEPLOYMENTS: {"torch", "transformers", "sentence_transformers", "peft"},
+    LAUNCH: {*WEB - {"pydantic"}, *MATHS},
+    STARTER_MODELS: {"ray", *WEB},
     TRAINING: WEB,
 } | {entry: {"torch", "transformers", "sentence_transformers", "peft"} for entry in ENTRIES}
 
-PREFIX_HOMES = ("serve_app.domain.profiles", "serve_app.models.starter")
+PREFIX_HOMES = ("serve_app.domain.profiles", "serve_app.starter_models")
 SHELLS = ("ingress.py", "encoder.py", "reranker.py")
 
 
@@ -120,8 +116,8 @@ def test_every_file_belongs_to_a_part(path: Path) -> None:
         ("serve_app/domain/x.py", "def f():\n    import pydantic"),
         ("serve_app/domain/__init__.py", "from ..models import loader"),
         ("serve_app/models/x.py", "import ray.serve"),
-        ("serve_app/models/starter/x.py", "from ...api import texts"),
-        ("serve_app/api/x.py", "from serve_app.models.source import find_model"),
+        ("serve_app/starter_models/x.py", "from ..api import texts"),
+        ("serve_app/api/x.py", "from serve_app.models.model_source import find_model"),
         ("serve_app/api/x.py", "if True:\n    from torch import nn"),
         ("serve_app/deployments/x.py", "from serve_app import app"),
         ("serve_app/deployments/x.py", "import torch"),
@@ -167,10 +163,10 @@ def test_deployments_are_shells_of_less_than_150_lines(path: Path) -> None:
         ("serve_app.deployments.ingress", ["torch", "transformers", "sentence_transformers"]),
         ("serve_app.api.application", ["ray", "torch", "transformers", "tokenizers", "serve_app.models"]),
         ("serve_app.models.tokenizer", ["ray", "torch", "transformers", "fastapi"]),
-        ("serve_app.models.source", ["ray", "torch", "transformers", "fastapi"]),
-        ("serve_app.__main__", ["ray", "torch", "fastapi", "pydantic", "yaml", "serve_app.settings"]),
+        ("serve_app.models.model_source", ["ray", "torch", "transformers", "fastapi"]),
+        ("serve_app.__main__", ["ray", "torch", "fastapi", "pydantic", "yaml", "serve_app.settings.service_settings"]),
         ("serve_app.launch.config", ["ray", "torch", "fastapi", "serve_app.models"]),
-        ("serve_app.settings", ["ray", "torch", "fastapi", "serve_app.models"]),
+        ("serve_app.settings.service_settings", ["ray", "torch", "fastapi", "serve_app.models"]),
         ("serve_app.domain.profiles", ["ray", "torch", "fastapi", "pydantic", "serve_app.models"]),
     ],
 )

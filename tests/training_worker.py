@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-import training.model
-import training.steps
-from serve_app.domain.fine_tuning import TrainingSpec
+import training.trainer.contrastive_trainer
+import training.trainer.trainable_model
+from serve_app.jobs.training_spec import TrainingSpec
 from serve_app.launch.ports import free_port
 from tests.service import ROOT
-from training.loop import train
+from training.job_run import train
 from training.reporting import FILE_NAME, Reporter
-from training.saving import SavesInTime
+from training.trainer.timed_checkpoints import TimedCheckpointCallback
 
 DIES_AFTER = "dies_after"  # holds the step
 _TIMEOUT_S = 240
@@ -82,11 +82,15 @@ def main(job_dirs: Sequence[str]) -> None:
     """Trains the jobs one after the other."""
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     distributed.init_process_group("gloo")
-    training.model.choose_dtype = lambda *_: torch.float32  # as in the process that they are compared with
+    training.trainer.trainable_model.choose_dtype = lambda *_: (
+        torch.float32
+    )  # as in the process that they are compared with
     for job_dir in map(Path, job_dirs):
         # a checkpoint is due behind the second step, by the clock of the first worker alone
         ticks = repeat(0.0) if rank else count(0.0, 50.0)
-        training.steps.SavesInTime = partial(SavesInTime, clock=partial(next, ticks))
+        training.trainer.contrastive_trainer.TimedCheckpointCallback = partial(
+            TimedCheckpointCallback, clock=partial(next, ticks)
+        )
         if (mark := job_dir / DIES_AFTER).is_file():
             try:
                 take_part(job_dir, rank=rank, world_size=world_size, dies_after=int(mark.read_text()))

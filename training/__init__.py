@@ -1,4 +1,4 @@
 """The training: the program that a fine-tune's Ray Job runs, as ``python -m training JOB_DIR``.
 
-It shares only the job folder with the service (``serve_app.domain.fine_tuning``) and the models that both read.
+It shares only the job folder with the service (``serve_app.jobs.training_spec``) and the models that both read.
 """

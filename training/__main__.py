@@ -13,12 +13,12 @@ import os
 import sys
 from pathlib import Path
 
-from serve_app.domain.fine_tuning import CLUSTER_VARIABLE, TrainingSpec
+from serve_app.jobs.training_spec import CLUSTER_VARIABLE, TrainingSpec
 from serve_app.models.openmp import wait_passively
-from training.errors import OwnershipLostError, TrainingError, is_cut_off, reason_of
 from training.ownership import Claim, Ownership
-from training.publication import published_by, tidy
+from training.publication import cleanup, published_by
 from training.reporting import FILE_NAME, Reporter
+from training.training_errors import OwnershipLostError, TrainingError, is_cut_off, reason_of
 
 logger = logging.getLogger("training")
 
@@ -69,13 +69,13 @@ def run(job_dir: Path, reporter: Reporter, claim: Claim | None = None) -> None:
     folder = published_by(spec)
     if folder is None:
         _start_ray()
-        from training.ray_train import train_on_ray
+        from training.trainer.ray_train import train_on_ray
 
         train_on_ray(spec, job_dir, claim or Claim())
     else:  # it died between the rename and the last line
         reporter.published(model_name=spec.model_name, folder=folder)
     reporter.check_ownership()  # the checkpoints may be another attempt's
-    tidy(spec, job_dir)
+    cleanup(spec, job_dir)
 
 
 def _read_spec(job_dir: Path) -> TrainingSpec:

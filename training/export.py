@@ -9,12 +9,12 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from serve_app.domain.files import remove
-from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, staging_folder
+from serve_app.jobs.training_spec import TrainingKind, TrainingSpec, staging_folder
+from serve_app.models.model_source import ModelSource
 from serve_app.models.sentence_settings import lowers_case
-from serve_app.models.source import ModelSource
-from serve_app.models.starter.folder import prompts_of, write_json, write_sentence_transformers
-from training.contrastive import Heads
-from training.model import encoder_of
+from serve_app.starter_models.starter_folder import prompts_of, write_json, write_sentence_transformers
+from training.losses.contrastive import Heads
+from training.trainer.trainable_model import encoder_of
 
 _TEXT_FILES = ("*.json", "*.model", "*.txt")  # tokenizer and configuration, whatever its kind; weights are written anew
 _NOT_COPIED = {"manifest.json", "config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"}

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serve_app.domain.fine_tuning import ATTEMPT_VARIABLE, LEASE_VARIABLE
-from serve_app.domain.jobs import JobRecord, JobStatus
+from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.lease import current_lease
-from training.errors import OwnershipLostError
+from serve_app.jobs.training_spec import ATTEMPT_VARIABLE, LEASE_VARIABLE
+from training.training_errors import OwnershipLostError
 
 SECONDS_BETWEEN_CHECKS = 2.0
 

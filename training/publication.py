@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.domain.files import remove
-from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec, leftovers
-from serve_app.domain.jobs import JobRecord, JobStatus
-from serve_app.models.starter.folder import write_json
-from training.disk import flush
-from training.errors import TrainingError
+from serve_app.jobs.job_record import JobRecord, JobStatus
+from serve_app.jobs.training_spec import TrainingKind, TrainingSpec, cleanup_dirs
+from serve_app.starter_models.starter_folder import write_json
+from training.fsync import flush
+from training.training_errors import TrainingError
 
 
 def publish(
@@ -46,7 +46,7 @@ def publish(
     for path in staged.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes its files 0600
     flush(staged)
-    _refuse_unwanted(staged, job_dir)
+    _check_wanted(staged, job_dir)
     target = Path(spec.models_dir) / spec.model_name
     try:
         if target.exists():  # an empty folder would be replaced silently
@@ -61,7 +61,7 @@ def publish(
     return target
 
 
-def _refuse_unwanted(staged: Path, job_dir: Path) -> None:
+def _check_wanted(staged: Path, job_dir: Path) -> None:
     """A training that could not be stopped comes to its end all the same; by then its name may be another job's."""
     try:
         record = JobRecord.from_json((job_dir / "job.json").read_text(encoding="utf-8"))
@@ -119,7 +119,7 @@ def manifest(
     }
 
 
-def tidy(spec: TrainingSpec, job_dir: Path) -> None:
+def cleanup(spec: TrainingSpec, job_dir: Path) -> None:
     """Removes what a finished job needs no more."""
-    for folder in leftovers(spec, job_dir):
+    for folder in cleanup_dirs(spec, job_dir):
         remove(folder)

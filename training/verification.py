@@ -10,19 +10,19 @@ import numpy as np
 
 from serve_app.domain.embeddings import Encoded
 from serve_app.domain.errors import ServiceError
-from serve_app.domain.fine_tuning import TrainingKind, TrainingSpec
 from serve_app.domain.profiles import Capability
+from serve_app.jobs.training_spec import TrainingKind, TrainingSpec
 from serve_app.models.embedder import EmbeddingModel, TextToEncode
 from serve_app.models.heads import TokenHeads
 from serve_app.models.loader import load_model
+from serve_app.models.model_source import ModelSource, describe
 from serve_app.models.openmp import threads_for
-from serve_app.models.source import ModelSource, describe
 from serve_app.models.tokenizer import TextTokenizer
 from serve_app.models.vocabulary import Vocabulary
-from training.errors import TrainingError
-from training.evaluation import Encode
-from training.model import Place
+from training.evaluation.held_out import Encode
 from training.probe import check_agreement, probe_text
+from training.trainer.trainable_model import Compute
+from training.training_errors import TrainingError
 
 CLOSEST = {TrainingKind.FULL: (0.99, 0.99), TrainingKind.LORA: (0.99, 0.99), TrainingKind.QLORA: (0.9, 0.8)}
 """Least agreement of the trained and the served model's dense vector of a text, and of its tokens' representations; see
@@ -34,7 +34,7 @@ OnBatch = Callable[[], None]
 _GPU_BATCH, _CPU_BATCH = 64, 8  # texts; on a CPU small batches of texts of one length are the fastest
 
 
-def load_base(spec: TrainingSpec, source: ModelSource, place: Place, on_batch: OnBatch) -> Encode:
+def load_base(spec: TrainingSpec, source: ModelSource, place: Compute, on_batch: OnBatch) -> Encode:
     """The base model as it is served, but that texts are cut as in the training.
 
     Raises:
@@ -44,7 +44,7 @@ def load_base(spec: TrainingSpec, source: ModelSource, place: Place, on_batch: O
 
 
 def load_result(
-    staged: Path, trained: Encoded, spec: TrainingSpec, source: ModelSource, place: Place, on_batch: OnBatch
+    staged: Path, trained: Encoded, spec: TrainingSpec, source: ModelSource, place: Compute, on_batch: OnBatch
 ) -> Encode:
     """A staged result as it is served; an adapter, that of a Q-LoRA too, on the base as it is, not quantised.
 
@@ -79,7 +79,7 @@ def load_result(
     return encode
 
 
-def _load(spec: TrainingSpec, source: ModelSource, place: Place) -> EmbeddingModel:
+def _load(spec: TrainingSpec, source: ModelSource, place: Compute) -> EmbeddingModel:
     return load_model(source, device=str(place.device), dtype=place.dtype_name, threads=_threads(spec))
 
 
@@ -91,7 +91,7 @@ def _with_adapter(base: EmbeddingModel, staged: Path, source: ModelSource) -> Em
 
 
 def _encode_with(
-    model: EmbeddingModel, source: ModelSource, spec: TrainingSpec, place: Place, on_batch: OnBatch
+    model: EmbeddingModel, source: ModelSource, spec: TrainingSpec, place: Compute, on_batch: OnBatch
 ) -> Encode:
     tokenize = TextTokenizer.of(source, min(source.max_tokens, spec.max_seq_length))
     size = _GPU_BATCH if place.device.type == "cuda" else _CPU_BATCH

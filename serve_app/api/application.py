@@ -10,31 +10,31 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from serve_app import __version__
-from serve_app.api import auth_docs, documentation, openapi_docs, problems
-from serve_app.api.auth import Access, Auth
-from serve_app.api.content_encoding import ContentEncodingMiddleware
-from serve_app.api.door import Door, Doorkeeper
-from serve_app.api.gateway import Gateway
-from serve_app.api.head import HeadMiddleware
-from serve_app.api.hosts import Hosts
-from serve_app.api.jobs_gateway import JobsGateway
-from serve_app.api.limits import Guard
-from serve_app.api.origins import Origins
-from serve_app.api.routes.cohere import cohere_router
-from serve_app.api.routes.fine_tuning import fine_tuning_router
-from serve_app.api.routes.health import health_router
-from serve_app.api.routes.hybrid import hybrid_router
-from serve_app.api.routes.jobs import jobs_router
-from serve_app.api.routes.models import models_router
-from serve_app.api.routes.native import native_router
-from serve_app.api.routes.openai import openai_router
-from serve_app.api.routes.openai_files import openai_files_router
-from serve_app.api.routes.openai_fine_tuning import openai_fine_tuning_router
-from serve_app.api.routes.playground import playground_router
-from serve_app.api.routes.rerank import rerank_router
-from serve_app.api.routes.score import score_router
-from serve_app.api.routes.tei import tei_router
-from serve_app.domain.limits import FineTuneLimits, Limits
+from serve_app.api import documentation_pages, error_responses, openapi_document, openapi_security
+from serve_app.api.dialects.cohere.embed_routes import cohere_router
+from serve_app.api.dialects.native.fine_tune_routes import fine_tuning_router
+from serve_app.api.dialects.native.health_routes import health_router
+from serve_app.api.dialects.native.hybrid_routes import hybrid_router
+from serve_app.api.dialects.native.jobs_routes import jobs_router
+from serve_app.api.dialects.native.models_routes import models_router
+from serve_app.api.dialects.native.rerank_routes import rerank_router
+from serve_app.api.dialects.native.vectorize_routes import native_router
+from serve_app.api.dialects.openai.embeddings_routes import openai_router
+from serve_app.api.dialects.openai.files_routes import openai_files_router
+from serve_app.api.dialects.openai.fine_tuning_jobs_routes import openai_fine_tuning_router
+from serve_app.api.dialects.tei.tei_routes import tei_router
+from serve_app.api.dialects.vllm.score_routes import score_router
+from serve_app.api.jobs_service import JobsProtocol
+from serve_app.api.middleware.api_key_auth import Access, ApiKeyMiddleware
+from serve_app.api.middleware.body_limits import BodyLimitMiddleware
+from serve_app.api.middleware.content_encoding import ContentEncodingMiddleware
+from serve_app.api.middleware.drain import DrainMiddleware, DrainState
+from serve_app.api.middleware.head_requests import HeadMiddleware
+from serve_app.api.middleware.origin_check import OriginCheckMiddleware
+from serve_app.api.middleware.trusted_hosts import TrustedHostMiddleware
+from serve_app.api.playground.playground_route import playground_router
+from serve_app.api.service import ServiceProtocol
+from serve_app.domain.request_limits import FineTuneLimits, Limits
 
 _DESCRIPTION = (
     "Turns text into vectors and reranks candidates. Every error of our own routes is "
@@ -53,8 +53,8 @@ _CORS: Mapping[str, Any] = {
 
 
 def create_app(
-    gateway: Gateway,
-    jobs: JobsGateway,
+    gateway: ServiceProtocol,
+    jobs: JobsProtocol,
     limits: Limits,
     fine_tune_limits: FineTuneLimits,
     *,
@@ -62,7 +62,7 @@ def create_app(
     access: Access | None = None,
     cors_origins: Sequence[str] = (),
     hosts: Collection[str] | None = None,
-    door: Door | None = None,
+    door: DrainState | None = None,
 ) -> FastAPI:
     """The whole HTTP surface over two gateways.
 
@@ -78,18 +78,18 @@ def create_app(
         door: Closed when the service stops; None if it never is.
     """
     app = FastAPIOffline(title="Retrieval model server", version=__version__, description=_DESCRIPTION)
-    documentation.serve_own_assets(app)
+    documentation_pages.serve_own_assets(app)
     app.add_middleware(ContentEncodingMiddleware)
     if access is not None:
-        app.add_middleware(Auth, access=access)
-        auth_docs.describe(app)
-    app.add_middleware(Origins, allowed=cors_origins)
+        app.add_middleware(ApiKeyMiddleware, access=access)
+        openapi_security.describe(app)
+    app.add_middleware(OriginCheckMiddleware, allowed=cors_origins)
     if hosts is not None:
-        app.add_middleware(Hosts, allowed=hosts)
+        app.add_middleware(TrustedHostMiddleware, allowed=hosts)
     if door is not None:
-        app.add_middleware(Doorkeeper, door=door)
+        app.add_middleware(DrainMiddleware, door=door)
     app.add_middleware(
-        Guard,
+        BodyLimitMiddleware,
         max_body_bytes=limits.max_body_bytes,
         max_bodies_bytes=limits.max_bodies_bytes,
         body_timeout_s=limits.body_timeout_s,
@@ -98,8 +98,8 @@ def create_app(
     app.add_middleware(HeadMiddleware)
     if cors_origins:  # outermost: a page may read refusals, too, and a browser asks for leave without a key
         app.add_middleware(CORSMiddleware, allow_origins=cors_origins, **_CORS)
-    problems.install(app)
-    openapi_docs.describe(app)
+    error_responses.install(app)
+    openapi_document.describe(app)
     app.include_router(native_router(gateway, limits))
     app.include_router(hybrid_router(gateway, limits))
     app.include_router(rerank_router(gateway, limits))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from serve_app.api.gateway import Gateway
-from serve_app.api.jobs_gateway import JobsGateway
+from serve_app.api.jobs_service import JobsProtocol
+from serve_app.api.service import ServiceProtocol
 from serve_app.domain.errors import ConflictError, ModelNotFoundError
 from serve_app.domain.model_names import shown, spellings
 
 IN_USE = "It is configured, or the base of another model or of a job."
 
 
-async def delete_model(name: str, gateway: Gateway, jobs: JobsGateway) -> str:
+async def delete_model(name: str, gateway: ServiceProtocol, jobs: JobsProtocol) -> str:
     """Deletes a fine-tune; its name is free at once, and requests that are under way are answered.
 
     Args:

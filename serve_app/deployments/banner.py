@@ -10,18 +10,18 @@ from pathlib import Path
 
 from ray._private.services import get_webui_url_from_internal_kv  # no public way exists in Ray 2.60
 
-from serve_app.api.gateway import Gateway, ModelState
-from serve_app.deployments.address import base_url, host, is_loopback, network_url
-from serve_app.deployments.console import say
+from serve_app.api.service import ModelState, ServiceProtocol
+from serve_app.deployments.http_address import base_url, host, is_loopback, network_url
+from serve_app.deployments.operator_log import say
 from serve_app.domain.errors import ServiceError
 
 logger = logging.getLogger(__name__)
 
 _AFTER_SERVE_S = 0.5
-_WARNING = "everybody who reaches this port may use, train and delete models: it needs no API key (README, Security)"
+_WARNING = "any client that reaches this port may use, train and delete models: it needs no API key (docs/security.md)"
 
 
-async def announce(gateway: Gateway, *, needs_key: bool) -> None:
+async def announce(gateway: ServiceProtocol, *, needs_key: bool) -> None:
     """Waits until a forward succeeds, then prints the block once.
 
     Args:

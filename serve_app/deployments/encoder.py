@@ -11,15 +11,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from ray import serve
 
-from serve_app.deployments.console import keep_log_fresh, telling_why
-from serve_app.deployments.device import Compute, Device, ReplicaState
 from serve_app.deployments.first_forward import first_forward
+from serve_app.deployments.model_worker import Compute, ModelWorker, ReplicaState
+from serve_app.deployments.operator_log import keep_log_fresh, log_startup_failure
 from serve_app.domain.embeddings import Encoded, EncodedBatch, TokenBatch
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.profiles import Capability
+from serve_app.models.model_source import find_model
 from serve_app.models.openmp import threads_for
-from serve_app.models.source import find_model
-from serve_app.settings import ModelSettings
+from serve_app.settings.service_settings import ModelSettings
 
 _Outcome: TypeAlias = "asyncio.Future[list[Encoded | ServiceError]]"
 
@@ -37,8 +37,8 @@ class Encoder:
         Raises:
             ModelLoadError: The model can not be found, read or placed; the replica does not start.
         """
-        from serve_app.models.bank import ModelBank  # torch: seconds to import, and only here
         from serve_app.models.embedder import TextToEncode
+        from serve_app.models.fine_tune_cache import FineTuneCache  # torch: seconds to import, and only here
         from serve_app.models.loader import load_model
 
         auto = threads_for(settings.num_cpus, settings.most_replicas)
@@ -51,18 +51,18 @@ class Encoder:
             dense_only=settings.dense_only,
         )
         what = f"the encoder of {settings.name!r}"
-        with telling_why(what):
+        with log_startup_failure(what):
             source = find_model(settings.name, models_dir, family=settings.family)
             model = load(source)
         self._text = TextToEncode
         self._dimension = source.dimension
-        self._device: Device[TextToEncode, Encoded] = Device(
+        self._device: ModelWorker[TextToEncode, Encoded] = ModelWorker(
             model.encode,
             probe=TextToEncode(np.full(8, 5, np.int32)),
             settings=settings,
             state=ReplicaState(str(model.transformer.device), model.transformer.dtype_name, threads),
         )
-        self._bank: ModelBank[Compute[TextToEncode, Encoded]] = ModelBank(
+        self._bank: FineTuneCache[Compute[TextToEncode, Encoded]] = FineTuneCache(
             settings.name,
             model,
             models_dir=models_dir,
@@ -71,7 +71,7 @@ class Encoder:
             wrap=lambda loaded: loaded.encode,
             on_device=self._device.run,
         )
-        with telling_why(what, is_last=True):
+        with log_startup_failure(what, is_last=True):
             await first_forward(self._device, source, model.transformer.dtype_name)
         keep_log_fresh(self._device.tasks)
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from serve_app.domain.errors import ModelLoadError, NonFiniteError, OutOfMemoryError, ServiceError
-from serve_app.models.source import ModelSource
+from serve_app.models.model_source import ModelSource
 
 
 class Starts(Protocol):

@@ -11,30 +11,30 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from serve_app.api.application import create_app
-from serve_app.api.auth import Access
-from serve_app.api.door import Door
-from serve_app.api.gateway import Capacity
-from serve_app.deployments import stopping
-from serve_app.deployments.address import host, is_loopback
+from serve_app.api.middleware.api_key_auth import Access
+from serve_app.api.middleware.drain import DrainState
+from serve_app.api.service import Capacity
+from serve_app.deployments import graceful_stop
 from serve_app.deployments.banner import announce
-from serve_app.deployments.calls import ReplicaCaller
-from serve_app.deployments.catalogue import Catalogue, require_free_aliases
-from serve_app.deployments.client import EncoderClient
-from serve_app.deployments.console import keep_log_fresh, telling_why
 from serve_app.deployments.encoder import Encoder
-from serve_app.deployments.gateway import ServeGateway
-from serve_app.deployments.jobs import TrackerJobs
-from serve_app.deployments.keys import Keys
+from serve_app.deployments.encoder_client import EncoderClient
+from serve_app.deployments.http_address import host, is_loopback
+from serve_app.deployments.key_watcher import KeyWatcher
 from serve_app.deployments.metrics import IngressMetrics
-from serve_app.deployments.ranking import Rerankers
-from serve_app.deployments.rates import SharedRates
+from serve_app.deployments.operator_log import keep_log_fresh, log_startup_failure
+from serve_app.deployments.replica_caller import ReplicaCaller
 from serve_app.deployments.reranker import Reranker
-from serve_app.deployments.served import Served
-from serve_app.deployments.turns import LIST_THREADS, look_up
+from serve_app.deployments.shared_rates import SharedRates
+from serve_app.deployments.tracker_client import TrackerClient
 from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.embeddings import DENSE
-from serve_app.models.source import find_model
-from serve_app.settings import ModelSettings, Settings
+from serve_app.domain.executors import LIST_THREADS, run_io
+from serve_app.inference.inference_service import InferenceService
+from serve_app.inference.model_registry import ModelRegistry, require_free_aliases
+from serve_app.inference.reranking import RerankClient
+from serve_app.inference.served_model import ServedModel
+from serve_app.models.model_source import find_model
+from serve_app.settings.service_settings import ModelSettings, Settings
 
 _WAIT_FOR_REPLICAS_S = 10.0
 
@@ -63,8 +63,8 @@ class Ingress:
             ConfigurationError: The API keys can not be read.
         """
         self._settings = settings
-        with telling_why("the ingress", is_last=True):
-            self._keys = Keys(settings.security) if settings.security.wants_keys else None
+        with log_startup_failure("the ingress", is_last=True):
+            self._keys = KeyWatcher(settings.security) if settings.security.wants_keys else None
             require_free_aliases(settings.aliases, settings.models_dir)
             models = {m.name: self._served(m, EncoderClient(encoders[m.name])) for m in settings.models}
             scorers = {m.name: self._served(m, ReplicaCaller(rerankers[m.name])) for m in settings.rerankers}
@@ -74,26 +74,28 @@ class Ingress:
         await asyncio.gather(*(caller.start(tasks, wait_s=_WAIT_FOR_REPLICAS_S) for caller in callers))
         self._metrics = IngressMetrics()
         self._metrics.start(tasks)
-        embedders = Catalogue(models, settings.models_dir, settings.aliases)
-        rankers = Rerankers(
-            Catalogue(scorers, settings.models_dir, settings.aliases),
+        embedders = ModelRegistry(models, settings.models_dir, settings.aliases)
+        rankers = RerankClient(
+            ModelRegistry(scorers, settings.models_dir, settings.aliases),
             embedders,
             settings.limits.max_request_tokens,
             self._metrics,
         )
         capacity = Capacity(settings.ingress.max_ongoing_requests, LIST_THREADS)
-        self._gateway = ServeGateway(embedders, rankers, settings.models_dir, settings.limits, self._metrics, capacity)
-        self._jobs = TrackerJobs(
+        self._gateway = InferenceService(
+            embedders, rankers, settings.models_dir, settings.limits, self._metrics, capacity
+        )
+        self._jobs = TrackerClient(
             settings.training,
             settings.models,
             settings.models_dir,
             rerankers=[m.name for m in settings.rerankers],
             aliases=settings.aliases,
         )
-        self._is_private = self._keys is None and is_loopback(await look_up(host))
+        self._is_private = self._keys is None and is_loopback(await run_io(host))
         tasks.start("connection to the job tracker", self._jobs.start(), may_end=True)
-        self._door = Door()
-        tasks.start("watch for a stop of the service", stopping.watch(self._door), may_end=True)
+        self._door = DrainState()
+        tasks.start("watch for a stop of the service", graceful_stop.watch(self._door), may_end=True)
         keep_log_fresh(tasks)
         if self._keys is not None:
             self._keys.watch(tasks)
@@ -104,10 +106,10 @@ class Ingress:
         """Asked by Ray Serve; raises if this replica is to be replaced."""
         self._tasks.check()
 
-    def _served(self, model: ModelSettings, caller: C) -> Served[C]:
+    def _served(self, model: ModelSettings, caller: C) -> ServedModel[C]:
         source = find_model(model.name, self._settings.models_dir, family=model.family, weights=False)
         can = source.profile.capabilities
-        return Served(
+        return ServedModel(
             source,
             can & DENSE if model.dense_only else can,
             caller,

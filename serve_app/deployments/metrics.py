@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from ray.serve.metrics import Counter, Gauge, Histogram
 
 from serve_app.domain.background import BackgroundTasks
-from serve_app.models.scheduler import MicroBatchReport
+from serve_app.models.batching.scheduler import MicroBatchReport
 
 _SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60]
 _FLUSH_S = 1.0

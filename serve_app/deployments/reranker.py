@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from serve_app.deployments.console import keep_log_fresh, telling_why
-from serve_app.deployments.device import Device, ReplicaState
 from serve_app.deployments.first_forward import first_forward
-from serve_app.deployments.pieces import PIECE_TOKENS, piecewise
+from serve_app.deployments.model_worker import ModelWorker, ReplicaState
+from serve_app.deployments.operator_log import keep_log_fresh, log_startup_failure
 from serve_app.domain.embeddings import ItemFailure
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.profiles import Capability
-from serve_app.domain.reranking import QUERY, RankRequest, Scores, TokenMatches
+from serve_app.domain.rank_request import QUERY, RankRequest, Scores, TokenMatches
+from serve_app.inference.chunking import CHUNK_TOKENS, gather_chunks
+from serve_app.models.model_source import find_model
 from serve_app.models.openmp import threads_for
-from serve_app.models.source import find_model
-from serve_app.settings import RerankerSettings
+from serve_app.settings.service_settings import RerankerSettings
 
 
 class Reranker:
@@ -32,9 +32,9 @@ class Reranker:
         Raises:
             ModelLoadError: The model can not be found, read or placed; the replica does not start.
         """
-        from serve_app.models.bank import ModelBank  # torch: seconds to import, and only here
+        from serve_app.models.fine_tune_cache import FineTuneCache  # torch: seconds to import, and only here
+        from serve_app.models.late_interaction import CandidateText, LateInteractionModel, QueryText
         from serve_app.models.loader import load_cross_encoder, load_model
-        from serve_app.models.reranking import CandidateText, LateInteractionModel, QueryText
 
         auto = threads_for(settings.num_cpus, settings.most_replicas)
         threads = auto if settings.threads == "auto" else settings.threads
@@ -43,22 +43,22 @@ class Reranker:
         kind: Any = load_cross_encoder if self._reads_pairs else load_model
         load = partial(kind, device=settings.device, dtype=settings.dtype, threads=threads)
         what = f"the reranker {settings.name!r}"
-        with telling_why(what):
+        with log_startup_failure(what):
             source = find_model(settings.name, models_dir, family=settings.family)
             source.require(Capability.PAIR_SCORE if self._reads_pairs else Capability.COLBERT)
             model = load(source)
         where = model if self._reads_pairs else model.transformer
         self._model: Any = model if self._reads_pairs else LateInteractionModel(model)
         probe = np.full(8, 5, np.int32)
-        self._device: Device[Any, Any] = Device(
+        self._device: ModelWorker[Any, Any] = ModelWorker(
             self._model.forward,
             probe=probe if self._reads_pairs else QueryText(probe),
             settings=settings,
             state=ReplicaState(str(where.device), where.dtype_name, threads),
         )
-        self._bank: ModelBank[Any] | None = None  # of cross-encoders there are no fine-tunes
+        self._bank: FineTuneCache[Any] | None = None  # of cross-encoders there are no fine-tunes
         if not self._reads_pairs:
-            self._bank = ModelBank(
+            self._bank = FineTuneCache(
                 settings.name,
                 model,
                 models_dir=models_dir,
@@ -67,7 +67,7 @@ class Reranker:
                 wrap=LateInteractionModel,
                 on_device=self._device.run,
             )
-        with telling_why(what, is_last=True):
+        with log_startup_failure(what, is_last=True):
             await first_forward(self._device, source, where.dtype_name)
         keep_log_fresh(self._device.tasks)
 
@@ -115,7 +115,7 @@ class Reranker:
         async def send(part: slice) -> list[Any]:
             return await self._compute(request, model.forward, items[part], lengths[part], request.batch_size)
 
-        parts = await piecewise(request.candidates.slices(PIECE_TOKENS), send)
+        parts = await gather_chunks(request.candidates.slices(CHUNK_TOKENS), send)
         return [result for part in parts for result in part]
 
     async def _items(self, request: RankRequest, model: Any) -> list[Any]:

@@ -17,7 +17,7 @@ import ray
 from ray._raylet import IMPLICIT_RESOURCE_PREFIX  # type: ignore[attr-defined]  # no public way exists in Ray 2.60
 
 from serve_app.domain.placement import Demand, Node, capacity, spread, surge_percent, without_room
-from serve_app.settings import DeploymentSettings, Settings
+from serve_app.settings.service_settings import DeploymentSettings, Settings
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from serve_app.domain.errors import InvalidInputError, NonFiniteError, OutOfMemoryError, ServiceError, error_of
 from serve_app.domain.profiles import Capability
-from serve_app.domain.ragged import Ragged, cuts
+from serve_app.domain.ragged import Ragged, chunk_slices
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
@@ -24,7 +24,7 @@ _FAULTS_OF_A_TEXT = frozenset({InvalidInputError.code, NonFiniteError.code, OutO
 
 
 @dataclass(frozen=True)
-class Variant:
+class ModelVersion:
     """A fine-tune that computes beside its base.
 
     Attributes:
@@ -67,7 +67,7 @@ class TokenBatch:
     ids: Int32
     lengths: Int32
     shares: tuple[RequestShare, ...] = ()
-    variant: Variant | None = None
+    variant: ModelVersion | None = None
 
     @property
     def tokens(self) -> int:
@@ -81,7 +81,7 @@ class TokenBatch:
 
     @classmethod
     def of_rows(
-        cls, rows: Sequence[Int32], shares: tuple[RequestShare, ...] = (), variant: Variant | None = None
+        cls, rows: Sequence[Int32], shares: tuple[RequestShare, ...] = (), variant: ModelVersion | None = None
     ) -> TokenBatch:
         """A batch of at least one text, from its ids."""
         return cls(np.concatenate(rows), np.fromiter(map(len, rows), np.int32, len(rows)), shares, variant)
@@ -98,7 +98,7 @@ class TokenBatch:
 
     def slices(self, max_tokens: int) -> list[slice]:
         """Cuts into runs of texts of at most ``max_tokens`` tokens each (or one longer text)."""
-        return cuts(self.lengths.tolist(), max_tokens)
+        return chunk_slices(self.lengths.tolist(), max_tokens)
 
 
 @dataclass(frozen=True)

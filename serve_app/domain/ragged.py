@@ -44,7 +44,7 @@ class Ragged:
         return Ragged(self.values[before : before + int(lengths.sum())], lengths)
 
 
-def cuts(sizes: Iterable[int], most: int) -> list[slice]:
+def chunk_slices(sizes: Iterable[int], most: int) -> list[slice]:
     """Cuts a row of things into runs whose sizes together are at most ``most`` (or one larger thing)."""
     runs, start, used, stop = [], 0, 0, 0
     for stop, size in enumerate(sizes, 1):

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from serve_app.domain.errors import JobsReadOnlyError, StorageError
 from serve_app.domain.files import PRIVATE_FILE, make_private_folder
-from serve_app.jobs.disk import naming_the_fault, sync_folder
+from serve_app.jobs.durable_files import naming_the_fault, sync_folder
 from serve_app.jobs.process_identity import has_ended
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,8 @@
 """The actor that owns all jobs of a cluster: one writer, known by name, there again after any crash.
 
-A shell around ``Jobs``. It is detached, so it outlives the application; and all it knows is in the job folders, so it
-may be killed at any time. Trackers of several clusters may share one jobs folder: the holder of its lease writes.
+A shell around ``JobService``. It is detached, so it outlives the application; and all it knows is in the job
+folders, so it may be killed at any time. Trackers of several clusters may share one jobs folder: the holder of its
+lease writes.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from ray.exceptions import RayActorError
 from serve_app import __version__
 from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import UnavailableError
-from serve_app.domain.fine_tuning import CLUSTER_VARIABLE, LEASE_VARIABLE, TrainingSpec
-from serve_app.domain.job_notes import JobNote
-from serve_app.domain.jobs import JobRecord
-from serve_app.jobs.jobs import Jobs
+from serve_app.jobs.job_events import JobEvent
+from serve_app.jobs.job_folders import TrainingData
+from serve_app.jobs.job_reconciler import Rules
+from serve_app.jobs.job_record import JobRecord
+from serve_app.jobs.job_service import JobService
 from serve_app.jobs.lease import Lease, LeaseHolder
 from serve_app.jobs.process_identity import raylet_process
-from serve_app.jobs.store import TrainingData
-from serve_app.jobs.submit import TRAINING, RaySubmitter
-from serve_app.jobs.supervision import Rules
+from serve_app.jobs.ray_jobs import TRAINING, RayJobLauncher
+from serve_app.jobs.training_spec import CLUSTER_VARIABLE, LEASE_VARIABLE, TrainingSpec
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class TrackerConfig:
 
 
 class JobTracker:
-    """The actor. Its methods are those of ``Jobs``."""
+    """The actor. Its methods are those of ``JobService``."""
 
     async def __init__(self, config: TrackerConfig) -> None:  # type: ignore[misc]
         """Reads all job folders and begins to look after them.
@@ -72,10 +73,10 @@ class JobTracker:
         context = ray.get_runtime_context()
         cluster = context.get_session_name()
         env = {**config.env, CLUSTER_VARIABLE: context.gcs_address, LEASE_VARIABLE: cluster}
-        submitter = RaySubmitter(command=config.command, env=env)
+        submitter = RayJobLauncher(command=config.command, env=env)
         name = f"the service on {socket.gethostname()} (Ray cluster {context.gcs_address}, {cluster})"
         lease = Lease(config.jobs_dir, LeaseHolder(cluster, name, raylet_process()))
-        self._jobs = Jobs(config.jobs_dir, submitter, config.rules, lease, resources=_available)
+        self._jobs = JobService(config.jobs_dir, submitter, config.rules, lease, resources=_available)
         await self._jobs.keep_lease()
         self._tasks = BackgroundTasks()
         self._tasks.every("lease of the jobs", _RENEWAL_S, self._jobs.keep_lease)  # a look may wait for Ray
@@ -88,47 +89,47 @@ class JobTracker:
     async def submit(
         self, spec: TrainingSpec, data: TrainingData, *, accepted: int, ignored: int, any_name: bool = False
     ) -> JobRecord:
-        """See ``Jobs.submit``."""
+        """See ``JobService.submit``."""
         return await self._jobs.submit(spec, data, accepted=accepted, ignored=ignored, any_name=any_name)
 
     async def get(self, job_id: str) -> JobRecord:
-        """See ``Jobs.get``."""
+        """See ``JobService.get``."""
         return await self._jobs.get(job_id)
 
     async def specs(self, job_ids: Sequence[str]) -> Mapping[str, TrainingSpec]:
-        """See ``Jobs.specs``."""
+        """See ``JobService.specs``."""
         return await self._jobs.specs(job_ids)
 
     async def page(self, *, limit: int, after: str | None = None) -> Sequence[JobRecord]:
-        """See ``Jobs.page``."""
+        """See ``JobService.page``."""
         return await self._jobs.page(limit=limit, after=after)
 
     async def live(self) -> Sequence[JobRecord]:
-        """See ``Jobs.live``."""
+        """See ``JobService.live``."""
         return await self._jobs.live()
 
     async def cancel(self, job_id: str) -> JobRecord:
-        """See ``Jobs.cancel``."""
+        """See ``JobService.cancel``."""
         return await self._jobs.cancel(job_id)
 
     async def delete(self, job_id: str) -> None:
-        """See ``Jobs.delete``."""
+        """See ``JobService.delete``."""
         await self._jobs.delete(job_id)
 
-    async def notes(self, job_id: str, *, after: int = 0) -> Sequence[JobNote]:
-        """See ``Jobs.notes``."""
+    async def notes(self, job_id: str, *, after: int = 0) -> Sequence[JobEvent]:
+        """See ``JobService.notes``."""
         return await self._jobs.notes(job_id, after=after)
 
     async def logs(self, job_id: str) -> str:
-        """See ``Jobs.logs``."""
+        """See ``JobService.logs``."""
         return await self._jobs.logs(job_id)
 
     async def loss_curve(self, job_id: str) -> str | None:
-        """See ``Jobs.loss_curve``."""
+        """See ``JobService.loss_curve``."""
         return await self._jobs.loss_curve(job_id)
 
     async def release_lease(self) -> None:
-        """See ``Jobs.release_lease``."""
+        """See ``JobService.release_lease``."""
         await self._jobs.release_lease()
 
 

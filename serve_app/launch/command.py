@@ -20,9 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from serve_app.apart import own_places, unset
 from serve_app.domain.files import PRIVATE_FOLDER
-from serve_app.domain.service import SERVICE_VARIABLE
+from serve_app.domain.service_namespace import SERVICE_VARIABLE
+from serve_app.launch.isolated_ray_env import isolated_ray_env, without_overrides
 from serve_app.launch.ports import reserve_block
 from serve_app.launch.signals import StopRequest, StopSignals
 from serve_app.launch.watchdog import Watchdog
@@ -30,7 +30,7 @@ from serve_app.launch.watchdog import Watchdog
 _SHORT = "/tmp"  # a Unix socket goes below it, whose path has about a hundred bytes
 
 # As in configs/serve.env, which explains both; for those who start without that file, the container among them.
-EDGE = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.api.edge.middlewares"}
+EDGE = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.api.middleware.edge.middlewares"}
 HEAD_TIMEOUT = {"RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "leastconn\n    timeout http-request 10s"}
 
 _DEFAULTS = {
@@ -87,7 +87,9 @@ def _serve(config: dict[str, Any], signals: StopSignals) -> int:
     try:
         service_id = secrets.token_hex(16)
         watchdog = Watchdog(f"{SERVICE_VARIABLE}={service_id}", [folder])
-        os.environ.update(unset(own_places(folder, ports) | _DEFAULTS, os.environ), **{SERVICE_VARIABLE: service_id})
+        os.environ.update(
+            without_overrides(isolated_ray_env(folder, ports) | _DEFAULTS, os.environ), **{SERVICE_VARIABLE: service_id}
+        )
         with signals.held_back():  # the threads of libraries must not get a signal in the place of this one
             from serve_app.launch.service import run  # now: Ray reads the environment when it is imported
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from serve_app.settings import Settings
+from serve_app.settings.service_settings import Settings
 
 OUR_APPLICATION = "serve_app.app:build"
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8000

@@ -27,7 +27,7 @@ from ray.serve.config import gRPCOptions
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 from serve_app.deployments import startup_failures
-from serve_app.deployments.stopping import stop_gently
+from serve_app.deployments.graceful_stop import stop_gently
 from serve_app.domain.files import PRIVATE_FILE
 from serve_app.launch.config import ConfigError, http_address
 from serve_app.launch.failures import explain, startup_timeout

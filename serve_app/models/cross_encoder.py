@@ -13,7 +13,7 @@ from typing import Any
 
 from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import ModelLoadError, NonFiniteError, ServiceError
-from serve_app.models.isolation import run_isolated
+from serve_app.models.batching.isolation import run_isolated
 from serve_app.models.openmp import wait_passively
 from serve_app.models.transformer import pad
 from serve_app.models.weights import load_weights
@@ -47,7 +47,7 @@ class CrossEncoder:
         self.device = device
         self.dtype = dtype
         model = load_weights(AutoModelForSequenceClassification, folder, torch.float32)
-        _refuse_others(model, folder)
+        _check_architecture(model, folder)
         model.base_model.to(dtype)
         head: Any = model.classifier
         head.register_forward_pre_hook(lambda _, states: (states[0].float(),))
@@ -80,7 +80,7 @@ class CrossEncoder:
         ]
 
 
-def _refuse_others(model: torch.nn.Module, folder: Path) -> None:
+def _check_architecture(model: torch.nn.Module, folder: Path) -> None:
     config: Any = model.config
     if config.model_type not in _READS_PAIRS:
         raise ModelLoadError(

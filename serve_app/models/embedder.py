@@ -10,8 +10,8 @@ import numpy as np
 from serve_app.domain.embeddings import DENSE, Encoded, Float32, Int32
 from serve_app.domain.errors import NonFiniteError, ServiceError
 from serve_app.domain.profiles import Capability, Pooling
-from serve_app.models.heads import TokenHeads, heaviest, pooled
-from serve_app.models.isolation import run_isolated
+from serve_app.models.batching.isolation import run_isolated
+from serve_app.models.heads import TokenHeads, max_weight_per_token, pooled
 from serve_app.models.openmp import wait_passively
 from serve_app.models.transformer import Transformer
 
@@ -87,7 +87,7 @@ class EmbeddingModel:
             if weights is not None and Capability.SPARSE in text.want:
                 row_weights = weights[row, : len(text.ids)]
                 finite &= np.isfinite(row_weights.sum())
-                sparse = heaviest(text.ids, row_weights)
+                sparse = max_weight_per_token(text.ids, row_weights)
             if self.heads is not None and Capability.COLBERT in text.want:
                 colbert = self.heads.token_vectors(hidden, row).cpu().numpy()
                 finite &= np.isfinite(colbert.sum())

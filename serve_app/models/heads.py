@@ -27,7 +27,7 @@ COLBERT_FILE = "colbert_linear.pt"
 
 
 @dataclass(frozen=True)
-class Hidden:
+class EncoderOutput:
     """What one forward computed.
 
     Attributes:
@@ -41,7 +41,7 @@ class Hidden:
     lengths: Sequence[int]
 
 
-def pooled(hidden: Hidden, pooling: Pooling, *, normalize: bool = True) -> torch.Tensor:
+def pooled(hidden: EncoderOutput, pooling: Pooling, *, normalize: bool = True) -> torch.Tensor:
     """Dense vectors, float32 ``[n, hidden]`` on the device, L2-normalised if wanted."""
     states, mask = hidden.states, hidden.mask
     if pooling is Pooling.CLS:
@@ -77,17 +77,17 @@ class TokenHeads:
         sparse = _linear(folder / SPARSE_FILE, hidden_size, rows=1)
         return cls(sparse.to(device), _linear(folder / COLBERT_FILE, hidden_size).to(device))
 
-    def token_weights(self, hidden: Hidden) -> torch.Tensor:
+    def token_weights(self, hidden: EncoderOutput) -> torch.Tensor:
         """Sparse weight of every token, float32 ``[n, longest]`` on the device, 0 or more; pads have any."""
         return functional.relu(self.sparse(hidden.states.float())).squeeze(-1)
 
-    def token_vectors(self, hidden: Hidden, row: int) -> torch.Tensor:
+    def token_vectors(self, hidden: EncoderOutput, row: int) -> torch.Tensor:
         """ColBERT vectors of one text, float32 ``[length - 1, dimension]`` on the device, each L2-normalised."""
         states = hidden.states[row, 1 : hidden.lengths[row]].float()
         return functional.normalize(self.colbert(states), dim=-1)
 
 
-def heaviest(ids: Int32, weights: Float32) -> tuple[Int32, Float32]:
+def max_weight_per_token(ids: Int32, weights: Float32) -> tuple[Int32, Float32]:
     """Distinct token ids of a text and the largest weight of each; tokens without weight are left out.
 
     Args:

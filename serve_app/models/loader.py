@@ -12,7 +12,7 @@ from serve_app.models.tokenizer_check import check_tokenizer
 from serve_app.models.transformer import Transformer, choose_device, choose_dtype
 
 if TYPE_CHECKING:
-    from serve_app.models.source import ModelSource
+    from serve_app.models.model_source import ModelSource
 
 
 def load_model(

@@ -14,7 +14,7 @@ from tokenizers import Encoding
 from serve_app.domain.embeddings import Int32, TokenBatch
 from serve_app.domain.errors import InvalidInputError, ModelLoadError
 from serve_app.domain.tokens import Token
-from serve_app.models.source import ModelSource
+from serve_app.models.model_source import ModelSource
 from serve_app.models.vocabulary import load_vocabulary
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import ModelLoadError
 from serve_app.models.adapters import Adapters
-from serve_app.models.heads import Hidden
+from serve_app.models.heads import EncoderOutput
 from serve_app.models.openmp import wait_passively
 from serve_app.models.weights import load_weights
 
@@ -20,7 +20,7 @@ wait_passively()
 import torch
 
 if TYPE_CHECKING:
-    from serve_app.models.source import ModelSource
+    from serve_app.models.model_source import ModelSource
 
 _ANY_ID = 1  # under the mask no id matters; 1 is what XLM-RoBERTa derives positions from
 
@@ -113,7 +113,7 @@ class Transformer:
         return sum(p.numel() * p.element_size() for p in self._model.parameters())
 
     @torch.inference_mode()
-    def hidden(self, texts: Sequence[Int32], adapter: str | None = None) -> Hidden:
+    def hidden(self, texts: Sequence[Int32], adapter: str | None = None) -> EncoderOutput:
         """States of some texts, padded to the longest of them.
 
         Args:
@@ -122,7 +122,9 @@ class Transformer:
         """
         self.adapters.use(adapter)
         ids, mask = pad(texts, self.device)
-        return Hidden(self._model(input_ids=ids, attention_mask=mask).last_hidden_state, mask, [len(t) for t in texts])
+        return EncoderOutput(
+            self._model(input_ids=ids, attention_mask=mask).last_hidden_state, mask, [len(t) for t in texts]
+        )
 
     def release_memory(self) -> None:
         """Gives cached device memory back, after an out-of-memory error."""

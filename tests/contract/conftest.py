@@ -97,10 +97,10 @@ def _fenced(connect: Callable[..., Any], strays: list[object]) -> Callable[..., 
     return fenced
 
 
-def _fenced_names(look_up: Callable[..., Any], strays: list[object]) -> Callable[..., Any]:
+def _fenced_names(run_io: Callable[..., Any], strays: list[object]) -> Callable[..., Any]:
     def fenced(host: Any, *args: Any, **kwargs: Any) -> Any:
         if host in {None, "localhost", "127.0.0.1", "::1", b"127.0.0.1", b"localhost"}:
-            return look_up(host, *args, **kwargs)
+            return run_io(host, *args, **kwargs)
         strays.append(host)
         raise socket.gaierror("there is no network in a test")
 

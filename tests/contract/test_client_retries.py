@@ -11,10 +11,10 @@ import openai
 import pytest
 
 from serve_app.api.application import create_app
-from serve_app.api.gateway import CallOptions, Embedded
+from serve_app.api.service import CallOptions, Embedded
 from serve_app.domain.errors import QueueFullError
-from serve_app.domain.limits import FineTuneLimits, Limits
 from serve_app.domain.profiles import TextRole
+from serve_app.domain.request_limits import FineTuneLimits, Limits
 from tests.unit.api.fake_gateway import FakeGateway, vector_of
 from tests.unit.api.fake_jobs import FakeJobs
 

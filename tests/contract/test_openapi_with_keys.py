@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from serve_app.api.auth import OPEN, scope_for
-from serve_app.domain.keys import Scope
+from serve_app.api.middleware.api_key_auth import OPEN, scope_for
+from serve_app.security.api_keys import Scope
 from tests.contract.test_openapi import CHECKS, EXCLUDED, SCHEMATHESIS
 from tests.keyed import ADMIN, USE
 from tests.service import Service

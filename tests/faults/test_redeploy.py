@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from serve_app.apart import own_places
+from serve_app.launch.isolated_ray_env import isolated_ray_env
 from serve_app.launch.ports import free_port, reserve_block
 from tests.conftest import E5_TINY
 from tests.faults.load import VECTORIZE, Question, steady_load
@@ -79,7 +79,7 @@ def config_of(folder: Path, port: int, **batching: int) -> Path:
 def two_nodes(tmp_path: Path) -> Iterator[TwoNodes]:
     build_e5_tiny(tmp_path / "models" / E5_TINY)
     places, port = Path(tempfile.mkdtemp(prefix="nodes-", dir="/tmp")), free_port()
-    environment = os.environ | fast_environment() | own_places(places, reserve_block())
+    environment = os.environ | fast_environment() | isolated_ray_env(places, reserve_block())
     environment |= {"PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(places)}  # no other cluster is found, nor finds this one
     environment.pop("RAY_ADDRESS", None)
     with (tmp_path / "log").open("w") as log:

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.api.auth import OPEN, scope_for
-from serve_app.domain.keys import Scope
+from serve_app.api.middleware.api_key_auth import OPEN, scope_for
+from serve_app.security.api_keys import Scope
 from tests.keyed import ADMIN, KEYS, UNKNOWN, USE, bearer
 from tests.service import Service
 

@@ -72,7 +72,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
             two.post(f"/jobs/{job_id}/cancel"),
             two.delete(f"/jobs/{job_id}"),
         ]
-        story.read = status(two, job_id)
+        story.read = wait_for(two, job_id, reached(2))  # it reads the jobs folder from time to time
         tracker = tracker_of(first)
         story.trained_at = status(one, job_id)["steps"]
         os.kill(tracker, signal.SIGSTOP)
@@ -81,7 +81,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         os.kill(tracker, signal.SIGCONT)
         wait_for(two, job_id, completed, seen=story.seen, timeout_s=240)
         story.refused_in_the_end = one.post("/fine-tune", json=ORDER | {"model_name": "other"})
-        story.told_in_the_end = status(one, job_id)
+        story.told_in_the_end = wait_for(one, job_id, completed)
         story.vector = one.post("/vectorize", json={"text": "?", "model": NAME}).status_code
     job_dir = folder / "jobs" / job_id
     story.lines = read_lines(job_dir)

@@ -13,7 +13,7 @@ from serve_app.domain.embeddings import Encoded
 from serve_app.domain.profiles import Capability
 from serve_app.models.embedder import EmbeddingModel, TextToEncode
 from serve_app.models.loader import load_model
-from serve_app.models.source import find_model
+from serve_app.models.model_source import find_model
 from serve_app.models.tokenizer import TextTokenizer
 from tests.conftest import M3
 from tests.retrieval import DATA, load

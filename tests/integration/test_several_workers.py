@@ -16,10 +16,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from serve_app.domain.fine_tuning import LoraSettings, TrainingKind
+from serve_app.jobs.training_spec import LoraSettings, TrainingKind
 from tests.tiny_models import build_bge_m3_tiny, build_e5_tiny
 from tests.training_worker import DIES_AFTER, take_part, workers
-from tests.unit.training.jobs import docstring_pairs, make_job, of_type
+from tests.unit.training.training_jobs import docstring_pairs, make_job, of_type
 from training.reporting import read_lines
 
 CLOSEST = (
@@ -52,7 +52,7 @@ def jobs(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
         (jobs["killed", kind] / DIES_AFTER).write_text("2")
     together = [folder for (who, _), folder in jobs.items() if who != "one"]
     with pytest.MonkeyPatch.context() as patch, workers(together, root):
-        patch.setattr("training.model.choose_dtype", lambda *_: torch.float32)
+        patch.setattr("training.trainer.trainable_model.choose_dtype", lambda *_: torch.float32)
         for kind in BASES:
             take_part(jobs["one", kind])
     return jobs

@@ -8,7 +8,7 @@ import pytest
 from ray.serve import Application
 
 from serve_app import app
-from serve_app.settings import Settings
+from serve_app.settings.service_settings import Settings
 
 
 def deployments(monkeypatch: pytest.MonkeyPatch, gpus: float, *, nodes: int = 1, **args: Any) -> dict[str, Any]:

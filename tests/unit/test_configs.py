@@ -29,7 +29,7 @@ from ray.serve.schema import ServeDeploySchema
 from serve_app.deployments import metrics
 from serve_app.launch.command import HEAD_TIMEOUT
 from serve_app.models.openmp import PASSIVE
-from serve_app.settings import ENVIRONMENT, DeploymentSettings, Settings
+from serve_app.settings.service_settings import ENVIRONMENT, DeploymentSettings, Settings
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = {doc["kind"]: doc for doc in yaml.safe_load_all((ROOT / "configs/kuberay/rayservice.yaml").read_text())}

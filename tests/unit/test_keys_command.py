@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.domain.keys import ApiKey, KeyRing, Scope, keys_of_file
 from serve_app.keys import main
+from serve_app.security.api_keys import ApiKey, KeyRing, Scope, keys_of_file
 
 
 def secret_of(shown: str) -> str:

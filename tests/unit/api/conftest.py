@@ -8,8 +8,8 @@ import pytest
 from fastapi import FastAPI
 
 from serve_app.api.application import create_app
-from serve_app.api.gateway import Gateway
-from serve_app.domain.limits import FineTuneLimits, Limits
+from serve_app.api.service import ServiceProtocol
+from serve_app.domain.request_limits import FineTuneLimits, Limits
 from tests.unit.api.fake_gateway import FakeGateway
 from tests.unit.api.fake_jobs import FakeJobs
 
@@ -26,7 +26,11 @@ class Behind:
         self.gateway = FakeGateway()
         self.statuses: list[tuple[str, int]] = []
         self.app = create_app(
-            cast(Gateway, self), FakeJobs(), LIMITS, FineTuneLimits(), count_status=lambda *status: self.count(status)
+            cast(ServiceProtocol, self),
+            FakeJobs(),
+            LIMITS,
+            FineTuneLimits(),
+            count_status=lambda *status: self.count(status),
         )
 
     def __getattr__(self, name: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from serve_app.api.gateway import (
+from serve_app.api.service import (
     CallOptions,
     Capacity,
     Embedded,
@@ -71,7 +71,7 @@ def text_of(ids: Sequence[int]) -> str:
 
 
 class FakeGateway:
-    """Implements ``api.gateway.Gateway``.
+    """Implements ``api.gateway.ServiceProtocol``.
 
     Attributes:
         error: Raised by every call while it is set.

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from serve_app.api.jobs_gateway import FineTuneOrder
+from serve_app.api.jobs_service import ParsedFineTune
 from serve_app.domain.errors import ConflictError, JobNotFoundError
-from serve_app.domain.fine_tuning import TrainingSpec, default_learning_rate
-from serve_app.domain.job_notes import JobNote
-from serve_app.domain.jobs import JobRecord, JobStatus
-from serve_app.jobs.uploads import UploadStore
+from serve_app.jobs.job_events import JobEvent
+from serve_app.jobs.job_record import JobRecord, JobStatus
+from serve_app.jobs.training_spec import TrainingSpec, default_learning_rate
+from serve_app.jobs.upload_store import UploadStore
 
 
 class FakeJobs:
-    """Implements ``api.jobs_gateway.JobsGateway``.
+    """Implements ``api.jobs_gateway.JobsProtocol``.
 
     Attributes:
         uploads: The real store, in a folder of the test's; by default in one that can not be.
@@ -26,14 +26,14 @@ class FakeJobs:
     def __init__(self, folder: Path = Path("/dev/null")) -> None:
         self.uploads = UploadStore(folder)
         self.asked: dict[str, TrainingSpec] = {}
-        self.orders: list[FineTuneOrder] = []
+        self.orders: list[ParsedFineTune] = []
         self.records: dict[str, JobRecord] = {}
-        self.diary: list[JobNote] = []
+        self.diary: list[JobEvent] = []
         self.script: list[JobRecord | Exception] = []
         self.picture: str | None = None
         self.error: Exception | None = None
 
-    async def submit(self, order: FineTuneOrder) -> JobRecord:
+    async def submit(self, order: ParsedFineTune) -> JobRecord:
         self._answer()
         self.orders.append(order)
         record = JobRecord(
@@ -76,7 +76,7 @@ class FakeJobs:
             raise ConflictError("cancel it first")
         del self.records[job_id]
 
-    async def notes(self, job_id: str, *, after: int) -> Sequence[JobNote]:
+    async def notes(self, job_id: str, *, after: int) -> Sequence[JobEvent]:
         self._find(job_id)
         return [note for note in self.diary if note.id > after]
 

@@ -10,13 +10,13 @@ from typing import cast
 import httpx
 from fastapi import FastAPI
 
-from serve_app.api import problems
-from serve_app.api.jobs_gateway import JobsGateway
-from serve_app.api.routes.fine_tuning import fine_tuning_router
-from serve_app.api.routes.jobs import jobs_router
-from serve_app.api.routes.openai_files import openai_files_router
-from serve_app.api.routes.openai_fine_tuning import openai_fine_tuning_router
-from serve_app.domain.limits import FineTuneLimits
+from serve_app.api import error_responses
+from serve_app.api.dialects.native.fine_tune_routes import fine_tuning_router
+from serve_app.api.dialects.native.jobs_routes import jobs_router
+from serve_app.api.dialects.openai.files_routes import openai_files_router
+from serve_app.api.dialects.openai.fine_tuning_jobs_routes import openai_fine_tuning_router
+from serve_app.api.jobs_service import JobsProtocol
+from serve_app.domain.request_limits import FineTuneLimits
 from tests.unit.api.delegate import Delegate
 from tests.unit.api.fake_jobs import FakeJobs
 
@@ -29,8 +29,8 @@ LIMITS = FineTuneLimits(
 def shared_application() -> tuple[FastAPI, Delegate]:
     """The routes, and what passes calls on to the jobs."""
     app, behind = FastAPI(), Delegate()
-    jobs = cast(JobsGateway, behind)
-    problems.install(app)
+    jobs = cast(JobsProtocol, behind)
+    error_responses.install(app)
     app.include_router(fine_tuning_router(jobs, LIMITS))
     app.include_router(jobs_router(jobs))
     app.include_router(openai_files_router(jobs))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serve_app.api import binary
-from serve_app.api.binary import binary_dtype
+from serve_app.api.encoding import binary
+from serve_app.api.encoding.binary import binary_dtype
 from serve_app.domain.errors import InvalidInputError
 from tests.unit.api.fake_gateway import FakeGateway
 

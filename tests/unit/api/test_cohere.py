@@ -8,8 +8,8 @@ import httpx
 import numpy as np
 import pytest
 
-from serve_app.api import replies
-from serve_app.api.quantised import as_base64, as_binary, as_int8, as_ubinary, as_uint8
+from serve_app.api.encoding import json_stream
+from serve_app.api.encoding.quantize import as_base64, as_binary, as_int8, as_ubinary, as_uint8
 from serve_app.domain.profiles import TextRole
 from tests.unit.api.conftest import LIMITS
 from tests.unit.api.fake_gateway import Asked, FakeGateway, vector_of
@@ -41,7 +41,7 @@ async def test_all_forms_come_from_one_call_in_the_order_they_were_asked_for(
     client: httpx.AsyncClient, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, pieces: bool
 ) -> None:
     if pieces:
-        monkeypatch.setattr(replies, "_PIECE_FLOATS", 4)  # a row
+        monkeypatch.setattr(json_stream, "_PIECE_FLOATS", 4)  # a row
     types = ["ubinary", "float", "base64", "int8", "uint8", "binary", "float"]
     told = (await embed(client, embedding_types=types)).json()["embeddings"]
     assert list(told) == types[:-1]

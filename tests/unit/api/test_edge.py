@@ -21,7 +21,7 @@ from ray.serve._private.http_util import (
 from ray.serve._private.utils import call_function_from_import_path
 from starlette.types import Receive, Scope, Send
 
-from serve_app.api.edge import EdgeMiddleware
+from serve_app.api.middleware.edge import EdgeMiddleware
 from serve_app.launch.command import EDGE
 
 HEADERS = ["X-Request-Timeout-Seconds", "X-Session-Id", "x_session_id", "serve_multiplexed_model_id",

@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 import pytest
 
-from serve_app.api import replies
-from serve_app.api.gateway import ModelState
+from serve_app.api.encoding import json_stream
+from serve_app.api.service import ModelState
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.profiles import TextRole
@@ -74,7 +74,7 @@ async def test_a_large_reply_is_the_same_in_pieces(
 ) -> None:
     body, gateway.dimension = {"input": ["a", "b", "c", "d", "e"], "encoding_format": encoding}, 100
     whole = await client.post("/v1/embeddings", json=body)
-    monkeypatch.setattr(replies, "_PIECE_FLOATS", 200)
+    monkeypatch.setattr(json_stream, "_PIECE_FLOATS", 200)
     assert (await client.post("/v1/embeddings", json=body)).content == whole.content
 
 

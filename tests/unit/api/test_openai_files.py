@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.api.schemas.openai_files import OpenAIFile, OpenAIFiles
+from serve_app.api.dialects.openai.files_schemas import OpenAIFile, OpenAIFiles
 from serve_app.domain.errors import StorageError
 from tests.unit.api.fake_jobs import FakeJobs
 from tests.unit.api.jobs_client import serving

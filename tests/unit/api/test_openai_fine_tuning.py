@@ -11,13 +11,18 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.api.jobs_gateway import FineTuneOrder
-from serve_app.api.schemas.openai_jobs import FineTuningCheckpoints, FineTuningEvents, FineTuningJobs, NewFineTuningJob
+from serve_app.api.dialects.openai.job_reply_schemas import (
+    FineTuningCheckpoints,
+    FineTuningEvents,
+    FineTuningJobs,
+    NewFineTuningJob,
+)
+from serve_app.api.jobs_service import ParsedFineTune
 from serve_app.domain.errors import CapabilityError, ConflictError, ModelNotFoundError, QueueFullError, ServiceError
-from serve_app.domain.fine_tuning import LoraSettings, Origin, TrainingKind
-from serve_app.domain.job_notes import JobNote
-from serve_app.domain.jobs import JobRecord, JobStatus
-from serve_app.domain.pairs import Example
+from serve_app.jobs.job_events import JobEvent
+from serve_app.jobs.job_record import JobRecord, JobStatus
+from serve_app.jobs.training_pairs import Example
+from serve_app.jobs.training_spec import ClientMetadata, LoraSettings, TrainingKind
 from tests.unit.api.fake_jobs import FakeJobs
 from tests.unit.api.jobs_client import serving
 
@@ -69,8 +74,13 @@ async def test_the_smallest_request_is_a_fine_tune_with_our_defaults(
     name = order.model_name
     assert name.startswith("My-e5-ft-")
     assert len(name) == len("My-e5-ft-") + 8
-    assert order == FineTuneOrder(
-        name, TrainingKind.FULL, PAIRS, base_model="me/My e5", origin=Origin(training_file), is_name_made_up=True
+    assert order == ParsedFineTune(
+        name,
+        TrainingKind.FULL,
+        PAIRS,
+        base_model="me/My e5",
+        origin=ClientMetadata(training_file),
+        is_name_made_up=True,
     )
     assert NewFineTuningJob.model_validate(told).model_dump(exclude_unset=True) == told
     assert told == {
@@ -99,9 +109,9 @@ async def test_everything_that_a_client_says_reaches_the_order(
     }  # fmt: skip
     told = (await client.post(JOBS, json=body)).json()
     assert jobs.orders == [
-        FineTuneOrder(
+        ParsedFineTune(
             "mine", TrainingKind.FULL, PAIRS, 1, [Example("q3", ("p3",))], "e5", epochs=3, batch_size=8,
-            learning_rate=1e-4, seed=0, origin=Origin(training_file, held_out, {"team": "search"}),
+            learning_rate=1e-4, seed=0, origin=ClientMetadata(training_file, held_out, {"team": "search"}),
         )
     ]  # fmt: skip
     assert told["hyperparameters"] == numbers
@@ -277,7 +287,7 @@ async def test_a_cancelled_job_says_so(client: httpx.AsyncClient, jobs: FakeJobs
 async def test_the_diary_is_told_newest_first_and_by_pages(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
     jobs.records["n"] = RUNNING
     levels = ("info", "warning", "error")
-    jobs.diary = [JobNote(i, 1000.5 + i, level, f"note {i}") for i, level in enumerate(levels, start=1)]
+    jobs.diary = [JobEvent(i, 1000.5 + i, level, f"note {i}") for i, level in enumerate(levels, start=1)]
     page = (await client.get(f"{JOBS}/n/events?limit=2")).json()
     assert FineTuningEvents.model_validate(page).model_dump() == page
     assert [(event["level"], event["message"]) for event in page["data"]] == [("error", "note 3"), ("warn", "note 2")]

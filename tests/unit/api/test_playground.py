@@ -15,7 +15,7 @@ import pytest
 
 from serve_app.api import playground
 from serve_app.api.playground.page import SCRIPTS, assembled
-from tests.unit.api.test_documentation import fetched_by
+from tests.unit.api.test_documentation_pages import fetched_by
 
 MOST_BYTES = 50_000
 MARKUP = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc")

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.api import body
-from serve_app.domain.limits import MOST_TEXTS
+from serve_app.api import strict_json
+from serve_app.domain.request_limits import MOST_TEXTS
 from tests.unit.api.fake_gateway import FakeGateway
 
 JSON = {"content-type": "application/json"}
@@ -200,19 +200,19 @@ async def test_a_key_that_stands_twice_is_refused_because_one_text_would_be_lost
 # ------------------------------------------------------------------ bodies that would hold up everybody
 
 
-@pytest.mark.parametrize(("size", "aside"), [(1000, False), (body._INLINE_BYTES + 1, True)])
+@pytest.mark.parametrize(("size", "aside"), [(1000, False), (strict_json._INLINE_BYTES + 1, True)])
 async def test_a_large_body_is_read_beside_the_event_loop(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, size: int, aside: bool
 ) -> None:
     readers: set[int] = set()
-    monkeypatch.setattr(body, "_distinct", lambda pairs: readers.add(threading.get_ident()) or dict(pairs))
+    monkeypatch.setattr(strict_json, "_distinct", lambda pairs: readers.add(threading.get_ident()) or dict(pairs))
     reply = await client.post("/vectorize", content=b'{"text": "cats"' + b" " * size + b"}", headers=JSON)
     assert reply.status_code == 200
     assert (readers != {threading.get_ident()}) is aside
 
 
 async def test_a_large_body_is_read_as_strictly_as_a_small_one(client: httpx.AsyncClient) -> None:
-    blank = b" " * body._INLINE_BYTES
+    blank = b" " * strict_json._INLINE_BYTES
     twice = await refusal(client, "/vectorize", b'{"text": "a", "text": "b"' + blank + b"}")
     assert twice == "body: an object names 'text' twice"
     assert "JSON decode error" in await refusal(client, "/vectorize", b'{"text": "a",' + blank + b"}")

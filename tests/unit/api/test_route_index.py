@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from serve_app.api.patterns import IN_WORDS
+from serve_app.api.field_patterns import IN_WORDS
 from serve_app.api.route_index import RouteIndex
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.api.gateway import Ranked
-from serve_app.api.routes import score
+from serve_app.api.dialects.vllm import score_routes
+from serve_app.api.service import Ranked
 from serve_app.domain.errors import InvalidInputError, QueueFullError
 from tests.unit.api.conftest import LIMITS
 from tests.unit.api.fake_gateway import FakeGateway, score_of
@@ -111,7 +111,7 @@ async def test_all_queries_share_one_deadline_and_one_limit_of_tokens(
         now += 8
         return await rerank(*args, **more)
 
-    monkeypatch.setattr(score, "monotonic", lambda: now)
+    monkeypatch.setattr(score_routes, "monotonic", lambda: now)
     monkeypatch.setattr(gateway, "rerank", slow)
     queries = [f"query {i}" for i in range(5)]
     reply = await client.post("/score", json={"text_1": queries, "text_2": queries})

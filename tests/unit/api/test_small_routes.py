@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from starlette.types import Message
 
-from serve_app.api.head import HeadMiddleware
+from serve_app.api.middleware.head_requests import HeadMiddleware
 from serve_app.domain.errors import ConflictError, ModelNotFoundError
 from tests.unit.api.fake_gateway import FakeGateway
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from serve_app import __version__
-from serve_app.api.routes import tei
+from serve_app.api.dialects.tei import tei_routes
 from serve_app.domain.errors import CapabilityError
 from serve_app.domain.profiles import TextRole
 from tests.unit.api.conftest import LIMITS
@@ -98,7 +98,7 @@ async def test_similarity_has_its_options_in_parameters(
 async def test_tokens_have_teis_fields(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, special: bool, piece: int
 ) -> None:
-    monkeypatch.setattr(tei, "_PIECE_TOKENS", piece)
+    monkeypatch.setattr(tei_routes, "_PIECE_TOKENS", piece)
     reply = await client.post("/tokenize", json={"inputs": ["é", "cats"], "add_special_tokens": special})
     first = [{"id": 0, "text": "<s>", "special": True, "start": None, "stop": None}] if special else []
     assert reply.json() == [

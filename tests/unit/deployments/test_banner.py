@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.deployments import address, banner
+from serve_app.deployments import banner, http_address
 from tests.unit.api.fake_gateway import FakeGateway
 
 
 async def told(monkeypatch: pytest.MonkeyPatch, host: str | None, *, needs_key: bool) -> str:
     """What is printed by a service that listens on ``host``."""
     lines: list[str] = []
-    monkeypatch.setattr(address, "_http_options", lambda: type("Options", (), {"host": host, "port": 8000}))
-    monkeypatch.setattr(address, "node_ip", lambda: "192.0.2.9")
+    monkeypatch.setattr(http_address, "_http_options", lambda: type("Options", (), {"host": host, "port": 8000}))
+    monkeypatch.setattr(http_address, "node_ip", lambda: "192.0.2.9")
     monkeypatch.setattr(banner, "dashboard_url", lambda: "http://127.0.0.1:8265")
     monkeypatch.setattr(banner, "_AFTER_SERVE_S", 0)
     monkeypatch.setattr(banner, "say", lines.append)
@@ -26,7 +26,7 @@ async def test_who_listens_to_everybody_without_keys_is_warned(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, host: str | None
 ) -> None:
     block = await told(monkeypatch, host, needs_key=False)
-    assert "WARNING    everybody who reaches this port" in block
+    assert "WARNING    any client that reaches this port" in block
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 

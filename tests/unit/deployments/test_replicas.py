@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serve_app.deployments import device as device_module
 from serve_app.deployments import encoder as encoder_module
 from serve_app.deployments import metrics as metrics_module
+from serve_app.deployments import model_worker as device_module
 from serve_app.deployments import reranker as reranker_module
 from serve_app.deployments.encoder import Encoder
 from serve_app.deployments.metrics import DeviceMetrics
 from serve_app.deployments.reranker import Reranker
-from serve_app.domain.embeddings import Encoded, RequestShare, TokenBatch, Variant
+from serve_app.domain.embeddings import Encoded, ModelVersion, RequestShare, TokenBatch
 from serve_app.domain.errors import DeadlineError, ModelLoadError, NonFiniteError, ServiceError
-from serve_app.domain.reranking import QUERY, RankRequest
+from serve_app.domain.rank_request import QUERY, RankRequest
 from serve_app.models import loader as loader_module
-from serve_app.models.scheduler import MicroBatchReport
-from serve_app.settings import BatchingSettings, ModelSettings, RerankerSettings
+from serve_app.models.batching.scheduler import MicroBatchReport
+from serve_app.settings.service_settings import BatchingSettings, ModelSettings, RerankerSettings
 
 BAD = 666
 BATCHING = BatchingSettings(max_batch_tokens=12, max_padding_tokens=4, max_backlog_tokens=60)
@@ -136,7 +136,7 @@ async def encoder(model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     await stop(encoder)
 
 
-def batch(*requests: list[int], length: int = 3, variant: Variant | None = None) -> TokenBatch:
+def batch(*requests: list[int], length: int = 3, variant: ModelVersion | None = None) -> TokenBatch:
     rows = [np.full(length, i, np.int32) for request in requests for i in request]
     shares = tuple(RequestShare(key, len(request), 10.0) for key, request in enumerate(requests))
     return TokenBatch.of_rows(rows, shares, variant)
@@ -160,7 +160,7 @@ async def test_a_request_without_room_is_refused_and_its_neighbours_in_the_call_
 
 
 async def test_a_fine_tune_that_is_gone_is_an_answer_for_every_text(encoder: Encoder) -> None:
-    answer = await asyncio.wait_for(encoder.encode(batch([1, 2], variant=Variant("laws", "job-1"))), 10)
+    answer = await asyncio.wait_for(encoder.encode(batch([1, 2], variant=ModelVersion("laws", "job-1"))), 10)
     assert [failure.code for failure in answer.failures] == ["model_not_found"] * 2
 
 

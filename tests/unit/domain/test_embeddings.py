@@ -14,9 +14,9 @@ from serve_app.domain.embeddings import (
     Encoded,
     EncodedBatch,
     ItemFailure,
+    ModelVersion,
     RequestShare,
     TokenBatch,
-    Variant,
 )
 from serve_app.domain.errors import NonFiniteError, QueueFullError, ServiceError
 from serve_app.domain.profiles import Capability
@@ -62,7 +62,7 @@ def test_a_joined_batch_is_its_parts_one_after_the_other(parts: list[list[list[i
 
 
 def test_a_joined_batch_keeps_the_variant_of_its_parts() -> None:
-    variant = Variant("laws", "job-1")
+    variant = ModelVersion("laws", "job-1")
     parts = [TokenBatch.of_rows([np.array([i], np.int32)], variant=variant) for i in range(3)]
     assert TokenBatch.join(parts).variant == variant
     assert TokenBatch.join([batch_of([[1]]), batch_of([[2]])]).variant is None
@@ -135,7 +135,9 @@ def test_an_answer_that_was_cut_joins_to_what_it_was(codes: list[str | None], da
 
 
 def test_values_survive_the_way_between_processes() -> None:
-    batch = TokenBatch.of_rows(batch_of([[1, 2], [3]]).rows(), (RequestShare(9, 2, 0.5),), Variant("laws", "job-1"))
+    batch = TokenBatch.of_rows(
+        batch_of([[1, 2], [3]]).rows(), (RequestShare(9, 2, 0.5),), ModelVersion("laws", "job-1")
+    )
     came = pickle.loads(pickle.dumps(batch))
     assert listed(came) == listed(batch)
     assert came.shares == batch.shares

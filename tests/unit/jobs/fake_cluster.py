@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.domain.errors import UnavailableError
-from serve_app.domain.jobs import JobRecord
-from serve_app.jobs.jobs import Jobs
+from serve_app.jobs.job_folders import TrainingData
+from serve_app.jobs.job_reconciler import Rules
+from serve_app.jobs.job_record import JobRecord
+from serve_app.jobs.job_service import JobService
 from serve_app.jobs.lease import Lease, LeaseHolder
-from serve_app.jobs.store import TrainingData
-from serve_app.jobs.submit import Submission
-from serve_app.jobs.supervision import Rules
-from tests.unit.domain.job_examples import spec
+from serve_app.jobs.ray_jobs import Submission
+from tests.unit.jobs.job_examples import spec
 
 DATA = TrainingData(b'{"query": "q", "pos": ["p"], "neg": []}\n')
 
 
 class FakeCluster:
-    """Implements ``jobs.submit.Submitter``.
+    """Implements ``jobs.submit.JobLauncherProtocol``.
 
     Attributes:
         jobs: Its Ray Jobs.
@@ -139,7 +139,7 @@ class World:
         """What a killed actor's successor does: new jobs on the same folders."""
         holder = LeaseHolder(f"cluster-{self.name}", f"service {self.name.upper()}")
         self.lease = Lease(self.root, holder, clock=lambda: self.now, has_ended=lambda _: False)
-        self.jobs = Jobs(
+        self.jobs = JobService(
             self.root,
             self.cluster,
             self.rules,

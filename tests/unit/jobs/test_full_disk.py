@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from serve_app.domain.errors import StorageError
+from serve_app.jobs.job_folders import JobFolders
 from serve_app.jobs.lease import SILENCE_S
-from serve_app.jobs.store import JobStore
 from tests.unit.jobs.fake_cluster import DONE, World
 from tests.unit.jobs.full_disk import fail_overwriting, fill_disk
 
@@ -92,9 +92,9 @@ async def test_the_lease_is_renewed_while_a_deleted_job_is_removed(
     world.restart_tracker()
     is_renewed = threading.Event()
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr("serve_app.jobs.jobs._RENEWAL_S", 0.001)
+    monkeypatch.setattr("serve_app.jobs.job_service._RENEWAL_S", 0.001)
 
-    def remove_slowly(self: JobStore) -> None:
+    def remove_slowly(self: JobFolders) -> None:
         renewals = []
         while len(renewals) < SILENCE_S + 3:
             asyncio.run_coroutine_threadsafe(asyncio.sleep(0.005), loop).result()
@@ -103,7 +103,7 @@ async def test_the_lease_is_renewed_while_a_deleted_job_is_removed(
         assert set(renewals) == {None}
         is_renewed.set()
 
-    monkeypatch.setattr(JobStore, "remove_unfinished", remove_slowly)
+    monkeypatch.setattr(JobFolders, "remove_unfinished", remove_slowly)
     await world.look()
     assert is_renewed.is_set()
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from serve_app.domain.errors import JobNotFoundError
-from serve_app.domain.jobs import JobRecord, JobStatus
-from serve_app.jobs.ended import FILE_NAME
+from serve_app.jobs.ended_index import FILE_NAME
+from serve_app.jobs.job_folders import JobFolders
+from serve_app.jobs.job_record import JobRecord, JobStatus
+from serve_app.jobs.job_repository import KEEP_LEFTOVERS_S
 from serve_app.jobs.lease import FOLDER
-from serve_app.jobs.ledger import KEEP_LEFTOVERS_S
-from serve_app.jobs.store import JobStore
-from tests.unit.domain.job_examples import spec
 from tests.unit.jobs.fake_cluster import DATA, DONE, STARTED, World
+from tests.unit.jobs.job_examples import spec
 
 COUNT = 60
 Opened = list[str]
@@ -36,7 +36,7 @@ def old(world: World) -> World:
         wanted = spec(name(number), f"model-{number}", str(world.models_dir))
         record = JobRecord.of_spec(wanted, created_at=float(number), accepted=1, ignored=0)
         ended = replace(record, status=JobStatus.FAILED, ended_at=float(number))
-        JobStore(world.root).create(wanted, DATA, ended)
+        JobFolders(world.root).create(wanted, DATA, ended)
     return world
 
 
@@ -75,20 +75,20 @@ async def test_the_first_start_reads_every_job_and_the_next_ones_only_those_that
 
 async def test_the_job_folders_are_read_beside_the_event_loop(old: World, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
-    job_ids = JobStore.job_ids
+    job_ids = JobFolders.job_ids
 
-    def listed(store: JobStore) -> list[str]:
+    def listed(store: JobFolders) -> list[str]:
         threads.append(threading.current_thread())
         return job_ids(store)
 
-    monkeypatch.setattr(JobStore, "job_ids", listed)
+    monkeypatch.setattr(JobFolders, "job_ids", listed)
     await old.jobs.keep_lease()
     assert threads
     assert threading.main_thread() not in threads
 
 
 async def test_a_start_that_takes_long_keeps_its_lease(old: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    is_renewed, job_ids, poll = threading.Event(), JobStore.job_ids, old.lease.poll
+    is_renewed, job_ids, poll = threading.Event(), JobFolders.job_ids, old.lease.poll
     polls = []
 
     def counted() -> int | None:
@@ -97,9 +97,9 @@ async def test_a_start_that_takes_long_keeps_its_lease(old: World, monkeypatch: 
             is_renewed.set()
         return polls[-1]
 
-    monkeypatch.setattr("serve_app.jobs.jobs._RENEWAL_S", 0.001)
+    monkeypatch.setattr("serve_app.jobs.job_service._RENEWAL_S", 0.001)
     monkeypatch.setattr(old.lease, "poll", counted)
-    monkeypatch.setattr(JobStore, "job_ids", lambda store: is_renewed.wait(30) and job_ids(store))
+    monkeypatch.setattr(JobFolders, "job_ids", lambda store: is_renewed.wait(30) and job_ids(store))
     await old.jobs.keep_lease()
     assert len(await old.jobs.page(limit=100)) == COUNT
     assert set(polls) == {1}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.domain.errors import JobNotFoundError, JobsReadOnlyError
-from serve_app.domain.jobs import JobStatus
+from serve_app.jobs.job_record import JobStatus
 from serve_app.jobs.lease import SILENCE_S
 from tests.unit.jobs.fake_cluster import DONE, STARTED, World, checkpoint, progress
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.apart import own_places, unset
 from serve_app.launch import ports
+from serve_app.launch.isolated_ray_env import isolated_ray_env, without_overrides
 from serve_app.launch.ports import BLOCK_PORTS, PortBlock, client_ports, free_port, is_free, reserve_block
 
 _HOLD = "import sys; from serve_app.launch.ports import reserve_block; print(reserve_block().first, flush=True); "
@@ -18,7 +18,7 @@ _HOLD = "import sys; from serve_app.launch.ports import reserve_block; print(res
 
 def test_two_services_have_no_file_and_no_port_of_the_same_name_in_common(tmp_path: Path) -> None:
     blocks = [reserve_block(), reserve_block()]
-    one, other = own_places(tmp_path / "one", blocks[0]), own_places(tmp_path / "other", blocks[1])
+    one, other = isolated_ray_env(tmp_path / "one", blocks[0]), isolated_ray_env(tmp_path / "other", blocks[1])
     for block in blocks:
         block.release()
     assert one.keys() == other.keys()
@@ -30,7 +30,9 @@ def test_two_services_have_no_file_and_no_port_of_the_same_name_in_common(tmp_pa
 
 def test_what_an_operator_has_set_stays() -> None:
     places = {"RAY_SERVE_HAPROXY_STATS_PORT": "1234", "RAY_SERVE_HAPROXY_METRICS_PORT": "1235"}
-    assert unset(places, {"RAY_SERVE_HAPROXY_STATS_PORT": "8404"}) == {"RAY_SERVE_HAPROXY_METRICS_PORT": "1235"}
+    assert without_overrides(places, {"RAY_SERVE_HAPROXY_STATS_PORT": "8404"}) == {
+        "RAY_SERVE_HAPROXY_METRICS_PORT": "1235"
+    }
 
 
 def test_ports_are_outside_the_range_of_outgoing_connections_and_given_out_once() -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from serve_app.domain.errors import ServiceError
-from serve_app.models.scheduler import Scheduler, Ticket
+from serve_app.models.batching.scheduler import Scheduler, Ticket
 
 Item = tuple[str, int]  # a text's name and its length in tokens
 

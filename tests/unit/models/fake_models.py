@@ -15,9 +15,9 @@ from safetensors.numpy import save_file
 
 from serve_app.domain.errors import ModelLoadError
 from serve_app.domain.profiles import Pooling
-from serve_app.models.bank import ModelBank
 from serve_app.models.embedder import EmbeddingModel
-from serve_app.models.source import ModelSource
+from serve_app.models.fine_tune_cache import FineTuneCache
+from serve_app.models.model_source import ModelSource
 from serve_app.models.weights import count_weights
 from tests.unit.models.fine_tune_examples import write_manifest
 
@@ -95,7 +95,7 @@ class Workshop:
         self.failure: Exception | None = None
         self.now_s = 0.0
         self.home = self._model(models_dir / HOME)
-        self.bank: ModelBank[EmbeddingModel] = ModelBank(
+        self.bank: FineTuneCache[EmbeddingModel] = FineTuneCache(
             HOME,
             self.home,
             models_dir=models_dir,

@@ -18,7 +18,7 @@ from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import ModelLoadError
 from serve_app.domain.profiles import Pooling
 from serve_app.models.heads import pooled
-from serve_app.models.source import describe
+from serve_app.models.model_source import describe
 from serve_app.models.transformer import Transformer
 from tests.unit.models.fine_tune_examples import build_adapter
 

@@ -14,9 +14,9 @@ from serve_app.domain.embeddings import DENSE, Encoded, Int32
 from serve_app.domain.errors import NonFiniteError, ServiceError
 from serve_app.domain.profiles import Capability
 from serve_app.models.embedder import EmbeddingModel, TextToEncode
-from serve_app.models.heads import Hidden, TokenHeads
+from serve_app.models.heads import EncoderOutput, TokenHeads
 from serve_app.models.loader import load_model
-from serve_app.models.source import describe
+from serve_app.models.model_source import describe
 
 SPARSE = DENSE | {Capability.SPARSE}
 COLBERT = DENSE | {Capability.COLBERT}
@@ -117,10 +117,10 @@ class Untouchable(TokenHeads):
     def __init__(self) -> None:
         pass
 
-    def token_weights(self, hidden: Hidden) -> NoReturn:
+    def token_weights(self, hidden: EncoderOutput) -> NoReturn:
         raise AssertionError("the sparse head is used")
 
-    def token_vectors(self, hidden: Hidden, row: int) -> NoReturn:
+    def token_vectors(self, hidden: EncoderOutput, row: int) -> NoReturn:
         raise AssertionError("the ColBERT head is used")
 
 
@@ -132,11 +132,11 @@ def test_dense_vectors_alone_never_touch_the_heads(tiny: EmbeddingModel) -> None
 
 def test_a_head_that_was_not_asked_for_is_not_computed(tiny: EmbeddingModel) -> None:
     class NoSparse(TokenHeads):
-        def token_weights(self, hidden: Hidden) -> NoReturn:
+        def token_weights(self, hidden: EncoderOutput) -> NoReturn:
             raise AssertionError("the sparse head is used")
 
     class NoColbert(TokenHeads):
-        def token_vectors(self, hidden: Hidden, row: int) -> NoReturn:
+        def token_vectors(self, hidden: EncoderOutput, row: int) -> NoReturn:
             raise AssertionError("the ColBERT head is used")
 
     assert tiny.heads is not None
@@ -154,14 +154,14 @@ class Poisoned(TokenHeads):
     poison = float("nan")
     kinds = ALL
 
-    def token_weights(self, hidden: Hidden) -> torch.Tensor:
+    def token_weights(self, hidden: EncoderOutput) -> torch.Tensor:
         weights = super().token_weights(hidden).clone()
         for row, length in enumerate(hidden.lengths):
             if length == POISONED and Capability.SPARSE in self.kinds:
                 weights[row, 1] = self.poison
         return weights
 
-    def token_vectors(self, hidden: Hidden, row: int) -> torch.Tensor:
+    def token_vectors(self, hidden: EncoderOutput, row: int) -> torch.Tensor:
         vectors = super().token_vectors(hidden, row).clone()
         if hidden.lengths[row] == POISONED and Capability.COLBERT in self.kinds:
             vectors[1, 3] = self.poison

@@ -14,7 +14,7 @@ from serve_app.domain.errors import ModelLoadError
 from serve_app.domain.profiles import PROFILES, Capability, Pooling, TextRole
 from serve_app.models.embedder import EmbeddingModel, TextToEncode
 from serve_app.models.loader import load_cross_encoder, load_model
-from serve_app.models.source import ModelSource, describe
+from serve_app.models.model_source import ModelSource, describe
 from serve_app.models.tokenizer import TextTokenizer
 from tests.tiny_models import build_reranker_tiny
 from tests.unit.models import folder_cases as cases

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from serve_app.domain.errors import ModelLoadError
 from serve_app.domain.profiles import Pooling
-from serve_app.models.heads import COLBERT_FILE, SPARSE_FILE, Hidden, TokenHeads, heaviest, pooled
+from serve_app.models.heads import COLBERT_FILE, SPARSE_FILE, EncoderOutput, TokenHeads, max_weight_per_token, pooled
 
 WIDTH, DIMENSION = 8, 5
 LENGTHS = (4, 1, 7, 2)
@@ -27,12 +27,12 @@ weights_of_tokens = st.lists(
 )  # few ids, so that many are there twice
 
 
-def hidden(lengths: Sequence[int] = LENGTHS, dtype: torch.dtype = torch.float32) -> Hidden:
+def hidden(lengths: Sequence[int] = LENGTHS, dtype: torch.dtype = torch.float32) -> EncoderOutput:
     """Random states; those of pads are huge, so that one that is read shows."""
     states = torch.randn(len(lengths), max(lengths), WIDTH, generator=torch.Generator().manual_seed(1))
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     states[~mask] = 1e4
-    return Hidden(states.to(dtype), None if bool(mask.all()) else mask, list(lengths))
+    return EncoderOutput(states.to(dtype), None if bool(mask.all()) else mask, list(lengths))
 
 
 def write_heads(folder: Path, seed: int = 0) -> tuple[torch.nn.Linear, torch.nn.Linear]:
@@ -83,7 +83,7 @@ def test_cls_pooling_is_the_first_token(lengths: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("pooling", Pooling)
 def test_pooling_computes_in_float32_whatever_the_states_are(pooling: Pooling) -> None:
     rounded = hidden(dtype=torch.bfloat16)
-    exact = Hidden(rounded.states.float(), rounded.mask, rounded.lengths)
+    exact = EncoderOutput(rounded.states.float(), rounded.mask, rounded.lengths)
     assert pooled(rounded, pooling).dtype == torch.float32
     assert torch.equal(pooled(rounded, pooling), pooled(exact, pooling))
 
@@ -112,7 +112,7 @@ def test_token_vectors_are_those_of_all_tokens_but_the_first_and_of_no_pad(heads
 
 def test_heads_compute_in_float32_whatever_the_states_are(heads: TokenHeads) -> None:
     rounded = hidden(dtype=torch.bfloat16)
-    exact = Hidden(rounded.states.float(), rounded.mask, rounded.lengths)
+    exact = EncoderOutput(rounded.states.float(), rounded.mask, rounded.lengths)
     assert torch.equal(heads.token_weights(rounded), heads.token_weights(exact))
     assert torch.equal(heads.token_vectors(rounded, 0), heads.token_vectors(exact, 0))
 
@@ -122,7 +122,9 @@ def test_the_heaviest_of_each_token_is_kept_and_tokens_without_weight_are_not(to
     largest: dict[int, float] = {}
     for id, weight in tokens:
         largest[id] = max(weight, largest.get(id, 0.0))
-    ids, weights = heaviest(np.array([i for i, _ in tokens], np.int32), np.array([w for _, w in tokens], np.float32))
+    ids, weights = max_weight_per_token(
+        np.array([i for i, _ in tokens], np.int32), np.array([w for _, w in tokens], np.float32)
+    )
     assert dict(zip(ids.tolist(), weights.tolist(), strict=True)) == {i: w for i, w in largest.items() if w > 0}
     assert (ids.dtype, weights.dtype) == (np.int32, np.float32)
 

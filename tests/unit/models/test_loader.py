@@ -12,9 +12,9 @@ import torch
 from serve_app.domain.embeddings import Float32, Int32
 from serve_app.domain.errors import InternalError, ModelLoadError, NonFiniteError, OutOfMemoryError, ServiceError
 from serve_app.models.embedder import EmbeddingModel, TextToEncode
-from serve_app.models.heads import Hidden, pooled
+from serve_app.models.heads import EncoderOutput, pooled
 from serve_app.models.loader import load_model
-from serve_app.models.source import describe
+from serve_app.models.model_source import describe
 
 A, B, C, POISON = (np.array([0, *ids, 2], np.int32) for ids in ([10, 11], [12], [13, 14, 15, 16], [13, 99, 15]))
 
@@ -73,7 +73,7 @@ def test_a_batch_without_memory_is_split_after_memory_was_released(
 ) -> None:
     hidden, released = model.transformer.hidden, []
 
-    def limited(texts: Sequence[Int32], adapter: str | None = None) -> Hidden:
+    def limited(texts: Sequence[Int32], adapter: str | None = None) -> EncoderOutput:
         if len(texts) > fits:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return hidden(texts, adapter)

@@ -17,7 +17,7 @@ from serve_app.domain.errors import ModelLoadError
 from serve_app.domain.profiles import Pooling
 from serve_app.models import transformer as transformer_module
 from serve_app.models.heads import pooled
-from serve_app.models.source import ModelSource, describe
+from serve_app.models.model_source import ModelSource, describe
 from serve_app.models.tokenizer import TextTokenizer
 from serve_app.models.transformer import Transformer, choose_device, choose_dtype, computes_in_bfloat16
 

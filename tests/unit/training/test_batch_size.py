@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.training.jobs import make_job
-from training.batch_size import choose_batches
-from training.errors import TrainingError
+from tests.unit.training.training_jobs import make_job
+from training.data.batch_size import choose_batches
 from training.reporting import Reporter, read_lines
+from training.training_errors import TrainingError
 
 
 def chosen(folder: Path, answers: Sequence[str], asked: int, world_size: int = 1) -> tuple[int, int, list[str]]:

@@ -11,15 +11,15 @@ import torch
 
 from serve_app.domain.embeddings import Encoded
 from serve_app.domain.profiles import E5
-from training.collapse import (
+from training.data.examples import Example
+from training.evaluation.collapse import (
     collapsed_heads,
     describe_collapse,
     describe_standing_loss,
     loss_of_guessing,
     sample_passages,
 )
-from training.data import Example
-from training.m3_scores import HeadScores, unified_loss
+from training.losses.m3_scores import HeadScores, unified_loss
 
 ZEROS = np.zeros(2, np.float32)
 SAME, NEAR, OTHER = (np.array([math.cos(angle), math.sin(angle)], np.float32) for angle in (0, 0.02, 0.1))

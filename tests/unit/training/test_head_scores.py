@@ -10,13 +10,13 @@ import pytest
 
 from serve_app.domain.embeddings import Encoded, Float32
 from serve_app.domain.profiles import Capability
-from serve_app.models.source import describe
-from tests.unit.training.jobs import make_job
-from training.contrastive import build_loss
-from training.errors import TrainingError
-from training.head_scores import HeadScores
-from training.model import build_model, choose_place
+from serve_app.models.model_source import describe
+from tests.unit.training.training_jobs import make_job
+from training.evaluation.head_scores import HeadScores
+from training.losses.contrastive import build_loss
 from training.probe import agreement, check_agreement, probe_of, probe_text
+from training.trainer.trainable_model import build_model, choose_compute
+from training.training_errors import TrainingError
 from training.verification import load_base
 
 DRAW = np.random.default_rng(0)
@@ -32,7 +32,7 @@ def units(count: int) -> Float32:
 
 
 def test_each_head_scores_by_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.head_scores.MAX_SIMILARITIES", 7)  # a token or two at a time
+    monkeypatch.setattr("training.evaluation.head_scores.MAX_SIMILARITIES", 7)  # a token or two at a time
     queries = [text(3, 5, 9), text(1), text(2, 9, 100, 3)]
     scores = HeadScores(queries)
     for document in (text(4, 9, 3), text(1, 7), text(9)):
@@ -81,7 +81,7 @@ def test_a_result_that_differs_by_one_head_alone_is_not_published(other: object,
 def test_trainer_and_loader_agree_by_every_head(tmp_path: Path, e5_tiny: Path, bge_m3_tiny: Path, family: str) -> None:
     folder = {"e5": e5_tiny, "bge-m3": bge_m3_tiny}[family]
     spec, _ = make_job(tmp_path, folder, family=family)
-    source, place = describe(folder.name, folder, family=family), choose_place(spec)
+    source, place = describe(folder.name, folder, family=family), choose_compute(spec)
     model = build_model(source, place, max_tokens=spec.max_seq_length)
     _, heads = build_loss(model, spec, mini_batch_size=1, world_size=1)
     ((_, served),) = load_base(spec, source, place, lambda: None)([probe_text(source)])

@@ -6,11 +6,11 @@ import threading
 import time
 from pathlib import Path
 
-from serve_app.domain.job_events import EventType, JobEvent
-from serve_app.domain.job_notes import note_of
-from tests.unit.domain.job_examples import RUNNING, folded
-from training.heartbeat import heartbeat
+from serve_app.jobs.job_events import event_of
+from serve_app.jobs.job_updates import EventType, JobUpdate
+from tests.unit.jobs.job_examples import RUNNING, folded
 from training.reporting import FILE_NAME, Reporter, read_lines
+from training.trainer.heartbeat import heartbeat
 
 
 class Listened(Reporter):
@@ -61,11 +61,11 @@ def test_work_that_hangs_is_not_heard_although_its_process_lives(tmp_path: Path)
 def test_a_sign_of_life_is_heard_and_not_told(tmp_path: Path) -> None:
     Reporter(tmp_path / FILE_NAME, clock=lambda: 5000.0).alive()
     (line,) = read_lines(tmp_path)
-    event = JobEvent.of_line(line, now=0.0)
+    event = JobUpdate.of_line(line, now=0.0)
     assert event is not None
     assert event.type is EventType.NOTE
     record = folded(event, record=RUNNING)
-    assert note_of(event, record) is None
+    assert event_of(event, record) is None
     assert (record.heard_at, record.message, record.events) == (5000.0, RUNNING.message, RUNNING.events)
 
 

@@ -13,8 +13,8 @@ from sentence_transformers import SentenceTransformer
 from torch.nn import functional
 
 from serve_app.domain.errors import ModelLoadError
-from training.m3 import special_ids_of
-from training.m3_heads import M3Heads, M3Vectors, represent
+from training.losses.cached_m3_loss import special_ids_of
+from training.losses.m3_heads import M3Heads, M3Vectors, represent
 
 FILES = ("colbert_linear.pt", "sparse_linear.pt")
 TEXTS = (

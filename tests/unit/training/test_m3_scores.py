@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.m3_heads import M3Vectors
-from training.m3_scores import HeadScores, colbert_scores, head_scores, sparse_scores, unified_loss
+from training.losses.m3_heads import M3Vectors
+from training.losses.m3_scores import HeadScores, colbert_scores, head_scores, sparse_scores, unified_loss
 
 WIDTH = 6
 VOCABULARY = 12

@@ -15,8 +15,8 @@ import pytest
 from ray.exceptions import ActorDiedError, LocalRayletDiedError, RaySystemError
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 
-from serve_app.domain.fine_tuning import CLUSTER_VARIABLE, staging_folder
-from tests.unit.training.jobs import make_job
+from serve_app.jobs.training_spec import CLUSTER_VARIABLE, staging_folder
+from tests.unit.training.training_jobs import make_job
 from training import __main__ as program
 from training.publication import publish
 from training.reporting import Reporter, read_lines

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from serve_app.domain.profiles import BGE_M3, E5, Profile, TextRole
-from tests.unit.training.jobs import write_examples
-from training.data import Example, Notice
-from training.notices import clean, notice_negatives
-from training.splitting import load_split
+from tests.unit.training.training_jobs import write_examples
+from training.data.examples import Example, Notice
+from training.data.notices import clean, notice_negatives
+from training.data.splitting import load_split
 
 Q, P = (E5.format(role, "") for role in (TextRole.QUERY, TextRole.PASSAGE))
 

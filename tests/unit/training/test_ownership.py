@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.domain.fine_tuning import ATTEMPT_VARIABLE, LEASE_VARIABLE, TrainingKind, staging_folder
-from serve_app.domain.jobs import JobRecord, JobStatus
+from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.lease import SILENCE_S, Lease, LeaseHolder
-from tests.unit.training.jobs import make_job, of_type
+from serve_app.jobs.training_spec import ATTEMPT_VARIABLE, LEASE_VARIABLE, TrainingKind, staging_folder
+from tests.unit.training.training_jobs import make_job, of_type
 from training import __main__ as program
-from training import ray_train
-from training.errors import OwnershipLostError
-from training.heartbeat import heartbeat
-from training.loop import train
+from training.job_run import train
 from training.ownership import SECONDS_BETWEEN_CHECKS, Claim, Ownership
 from training.publication import publish
 from training.reporting import FILE_NAME, Reporter, read_lines
+from training.trainer import ray_train
+from training.trainer.heartbeat import heartbeat
+from training.training_errors import OwnershipLostError
 
 RECORD = JobRecord("job", "tuned", "base", TrainingKind.FULL, created_at=0.0, attempts=2)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.domain.fine_tuning import LoraSettings, Origin, TrainingKind, TrainingSpec, staging_folder
-from serve_app.domain.jobs import JobRecord, JobStatus
-from serve_app.models.catalogue import find_fine_tune
-from training.errors import TrainingError
-from training.publication import manifest, publish, published_by, tidy
+from serve_app.jobs.job_record import JobRecord, JobStatus
+from serve_app.jobs.training_spec import ClientMetadata, LoraSettings, TrainingKind, TrainingSpec, staging_folder
+from serve_app.models.fine_tunes import find_fine_tune
+from training.publication import cleanup, manifest, publish, published_by
+from training.training_errors import TrainingError
 
 BEFORE_AFTER = {"before": {"ndcg@10": 0.5}, "after": {"ndcg@10": 0.75}}
 
@@ -59,7 +59,7 @@ def test_a_published_result_is_found_by_the_service(
 
 
 def test_a_client_s_own_words_do_not_become_part_of_a_model(spec: TrainingSpec) -> None:
-    told = manifest(replace(spec, origin=Origin("file-1", None, {"team": "secret"})), BEFORE_AFTER, {})
+    told = manifest(replace(spec, origin=ClientMetadata("file-1", None, {"team": "secret"})), BEFORE_AFTER, {})
     assert "secret" not in json.dumps(told)
     assert told == {**manifest(spec, BEFORE_AFTER, {}), "created": told["created"]}
 
@@ -128,6 +128,6 @@ def test_a_finished_job_keeps_its_reports_alone(spec: TrainingSpec, staged: Path
     for name in ("checkpoints", "ray", "logs"):
         (job_dir / name).mkdir()
     (job_dir / "training.jsonl").touch()
-    tidy(spec, job_dir)
+    cleanup(spec, job_dir)
     assert sorted(path.name for path in job_dir.iterdir()) == ["logs", "training.jsonl"]
     assert not staged.exists()

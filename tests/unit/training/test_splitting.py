@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from serve_app.domain.profiles import E5
 from serve_app.domain.unicode import fold
-from tests.unit.training.jobs import write_examples
-from training.data import Example, columns, merge
-from training.errors import TrainingError
-from training.grouping import group_examples
-from training.rivals import most_in_a_batch, text_ids
-from training.splitting import Split, load_split, split
+from tests.unit.training.training_jobs import write_examples
+from training.data.conflict_free_batches import most_in_a_batch, text_ids
+from training.data.examples import Example, columns, merge
+from training.data.grouping import group_examples
+from training.data.splitting import Split, load_split, split
+from training.training_errors import TrainingError
 
 TEN = [Example(f"q{i}", (f"p{i}",)) for i in range(10)]
 

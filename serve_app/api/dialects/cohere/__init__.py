@@ -1,0 +1,1 @@
+"""The Cohere API: embeddings in versions 1 and 2."""

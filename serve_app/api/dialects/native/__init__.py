@@ -1,0 +1,1 @@
+"""The service's own routes and schemas: strict, with errors that name the field."""

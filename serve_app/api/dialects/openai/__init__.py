@@ -1,0 +1,1 @@
+"""The OpenAI API: embeddings, models, files and fine-tuning jobs."""

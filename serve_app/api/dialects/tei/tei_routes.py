@@ -1,0 +1,173 @@
+"""/embed, /embed_sparse, /similarity, /tokenize and /info, as clients of text-embeddings-inference speak.
+
+/rerank is in ``rerank``.
+
+The contract is TEI's, where it differs from that of our own routes: texts are read as they are unless ``prompt_name``
+says what they are for, so that an index built there goes on working, and what is too long is refused unless the
+request says ``truncate: true``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, replace
+
+from fastapi import APIRouter
+from fastapi.responses import Response, StreamingResponse
+
+from serve_app import __version__
+from serve_app.api.dialects.foreign_fields import role_of
+from serve_app.api.dialects.tei.tei_schemas import (
+    SparseValue,
+    TEIDecodeRequest,
+    TEIEmbedRequest,
+    TEIInfo,
+    TEISimilarityRequest,
+    TEITextsRequest,
+    TEIToken,
+    TEITokenizeRequest,
+)
+from serve_app.api.dialects.text_or_ids import are_ids, embed_inputs, token_ids
+from serve_app.api.dialects.tolerant_request import TolerantRoute
+from serve_app.api.encoding.json_stream import dumps, json_reply, matrix_pieces, matrix_reply, truncation_headers
+from serve_app.api.encoding.quantize import shortened
+from serve_app.api.error_responses import TEI_ERRORS
+from serve_app.api.request_options import TimeoutHeader, tolerant_options, validate_dimensions
+from serve_app.api.service import ServiceProtocol
+from serve_app.api.validated_texts import compared_texts, listed_texts, naming
+from serve_app.domain.embeddings import Float32
+from serve_app.domain.errors import InvalidInputError
+from serve_app.domain.request_limits import Limits
+from serve_app.domain.tokens import Token
+
+_PIECE_TOKENS = 4096  # about a millisecond of writing
+
+
+def tei_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
+    """The routes over a gateway."""
+    router = APIRouter(tags=["text-embeddings-inference"], responses=TEI_ERRORS, route_class=TolerantRoute)
+
+    @router.post("/", include_in_schema=False)  # as TEI has it; a browser's GET is for people
+    @router.post("/embed", response_model=list[list[float]], summary="Vectors as TEI's clients ask for them")
+    async def embed(request: TEIEmbedRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+        """Embeds one or many texts, as they are unless `prompt_name` says what they are for."""
+        if request.input_type is not None and are_ids(request.inputs):
+            raise InvalidInputError("prompt_name: token ids are taken as they are; leave it out")
+        options = tolerant_options(request, wanted_timeout, limits, truncate=False)
+        options = replace(options, normalize=request.normalize)
+        await validate_dimensions(gateway, options, request.dimensions)
+        role = role_of(request.input_type, None)
+        embedded = await embed_inputs(gateway, request.inputs, role, options, limits, field="inputs")
+        vectors = shortened(embedded.vectors, request.dimensions, normalize=request.normalize)
+        return matrix_reply(vectors, truncated=embedded.truncated)
+
+    @router.post(
+        "/embed_all", response_model=list[list[list[float]]], summary="The states of all tokens, as TEI's clients ask"
+    )
+    async def embed_all(request: TEITextsRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+        """For each text the hidden state of each of its tokens, special ones included, not normalised."""
+        texts = listed_texts(request.inputs, limits, field="inputs")
+        options = tolerant_options(request, wanted_timeout, limits, truncate=False)
+        with naming(texts):
+            embedded = await gateway.embed_tokens(texts.values, role_of(request.prompt_name, None), options)
+        headers = truncation_headers(embedded.truncated)
+        return StreamingResponse(_state_pieces(embedded.states), headers=headers, media_type="application/json")
+
+    @router.post(
+        "/embed_sparse", response_model=list[list[SparseValue]], summary="Sparse vectors as TEI's clients ask for them"
+    )
+    async def embed_sparse(request: TEITextsRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+        """Weights by token id; needs a BGE-M3 model."""
+        texts = listed_texts(request.inputs, limits, field="inputs")
+        options = tolerant_options(request, wanted_timeout, limits, truncate=False)
+        with naming(texts):
+            embedded = await gateway.encode_sparse(texts.values, role_of(request.prompt_name, None), options)
+        headers = truncation_headers(embedded.truncated)
+        return StreamingResponse(_sparse_pieces(embedded.weights), headers=headers, media_type="application/json")
+
+    @router.post("/similarity", response_model=list[float], summary="Cosines of a text with others")
+    async def similarity(request: TEISimilarityRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+        """One for each sentence, in their order; `X-Truncated` counts the source sentence as the first text."""
+        parameters = request.settled()
+        texts = compared_texts(request.inputs.source_sentence, request.inputs.sentences, limits)
+        options = tolerant_options(parameters, wanted_timeout, limits, truncate=False)
+        with naming(texts):
+            embedded = await gateway.embed(texts.values, role_of(parameters.prompt_name, None), options)
+        return json_reply(embedded.vectors[1:] @ embedded.vectors[0], truncated=embedded.truncated)
+
+    @router.post("/tokenize", response_model=list[list[TEIToken]], summary="The tokens of texts")
+    async def tokenize(request: TEITokenizeRequest) -> Response:
+        """Ids, texts and places of the tokens as the model reads them, however many there are."""
+        texts = listed_texts(request.inputs, limits, field="inputs")
+        if (total := sum(map(len, texts.values))) > limits.max_text_chars:  # a token takes fifty times its text's room
+            raise InvalidInputError(
+                f"inputs: {total} characters together, the limit is {limits.max_text_chars}; send several requests"
+            )
+        role, special = role_of(request.prompt_name, None), request.add_special_tokens
+        rows = await gateway.tokenize(texts.values, role, request.model, special=special)
+        return StreamingResponse(_pieces(rows), media_type="application/json")
+
+    @router.post("/decode", response_model=list[str], summary="The texts of token ids")
+    async def decode(request: TEIDecodeRequest) -> Response:
+        """One text for each list of ids; special tokens are left out unless the request says otherwise."""
+        ids = await token_ids(request.ids, limits, field="ids")
+        if (total := sum(map(len, ids.rows))) > limits.max_text_chars:
+            raise InvalidInputError(
+                f"ids: {total} token ids together, the limit is {limits.max_text_chars}; send several requests"
+            )
+        with naming(ids):
+            return json_reply(await gateway.decode(ids.rows, request.model, special=not request.skip_special_tokens))
+
+    @router.get("/info", response_model=TEIInfo, summary="The default model and the limits of a request")
+    async def info() -> Response:
+        """In TEI's words as far as they fit; `limits` has all of ours."""
+        state = (await gateway.models())[0]
+        return json_reply(
+            {
+                "model_id": state.name,
+                "model_sha": None,
+                "model_dtype": state.dtype,
+                "model_type": {"embedding": {"pooling": state.pooling}},
+                "max_input_length": state.max_tokens,
+                "max_concurrent_requests": gateway.capacity.max_concurrent_requests,
+                "max_batch_tokens": state.max_batch_tokens,
+                "max_batch_requests": None,
+                "max_client_batch_size": limits.max_items,
+                "tokenization_workers": gateway.capacity.tokenization_workers,
+                "auto_truncate": False,
+                "version": __version__,
+                "limits": {
+                    **asdict(limits),
+                    "max_text_tokens": state.max_tokens,
+                    "max_backlog_tokens": state.max_backlog_tokens,
+                },
+            }
+        )
+
+    return router
+
+
+async def _state_pieces(texts: Sequence[Float32]) -> AsyncIterator[bytes]:
+    for i, states in enumerate(texts):
+        yield b"," if i else b"["
+        async for piece in matrix_pieces(states):
+            yield piece
+    yield b"]"
+
+
+async def _sparse_pieces(rows: Sequence[Sequence[tuple[int, float]]]) -> AsyncIterator[bytes]:
+    for i, row in enumerate(rows):
+        yield (b"," if i else b"[") + dumps([{"index": id, "value": weight} for id, weight in row])
+        await asyncio.sleep(0)
+    yield b"]"
+
+
+async def _pieces(rows: Sequence[Sequence[Token]]) -> AsyncIterator[bytes]:
+    for i, row in enumerate(rows):
+        yield b",[" if i else b"[["
+        for start in range(0, len(row), _PIECE_TOKENS):
+            yield (b"," if start else b"") + dumps(row[start : start + _PIECE_TOKENS])[1:-1]
+            await asyncio.sleep(0)
+        yield b"]"
+    yield b"]"

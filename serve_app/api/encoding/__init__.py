@@ -1,0 +1,1 @@
+"""Response bodies with many numbers: JSON, binary, and quantized vectors."""

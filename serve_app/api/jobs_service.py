@@ -1,0 +1,153 @@
+"""What the fine-tuning routes may ask of the rest of the service: the seam at which tests put a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from serve_app.jobs.job_events import JobEvent
+from serve_app.jobs.job_record import JobRecord
+from serve_app.jobs.training_pairs import Example
+from serve_app.jobs.training_spec import ClientMetadata, LoraSettings, TrainingKind, TrainingSpec
+from serve_app.jobs.upload_record import Upload
+
+
+@dataclass(frozen=True)
+class ParsedFineTune:
+    """A fine-tune as a client wants it; what is None is decided by the service's settings.
+
+    Attributes:
+        model_name: Name of the result, proven to be one.
+        kind: Full, LoRA or Q-LoRA.
+        examples: At least two, with something to tell them apart.
+        ignored: Lines of the client's data that were left out.
+        held_out: Examples to measure on; without any, ``eval_fraction`` of the others is held out.
+        base_model: A served name.
+        lora: For LoRA and Q-LoRA.
+        epochs: Passes over the data.
+        batch_size: Pairs of one contrastive batch, at least 2.
+        learning_rate: Peak.
+        max_seq_length: Tokens.
+        eval_fraction: 0 to 0.5.
+        seed: Of the split, the order and the adapters.
+        origin: What a client of OpenAI's routes said, for its replies.
+        is_name_made_up: The client said no name, so any will do.
+    """
+
+    model_name: str
+    kind: TrainingKind
+    examples: Sequence[Example]
+    ignored: int = 0
+    held_out: Sequence[Example] = ()
+    base_model: str | None = None
+    lora: LoraSettings | None = None
+    epochs: int = 1
+    batch_size: int = 32
+    learning_rate: float | None = None
+    max_seq_length: int | None = None
+    eval_fraction: float = 0.1
+    seed: int | None = None
+    origin: ClientMetadata | None = None
+    is_name_made_up: bool = False
+
+
+class Uploads(Protocol):
+    """The uploaded files. Every method blocks on the disk, so it is called in a thread, and may raise ``StorageError``.
+
+    Methods that take a file's id raise ``UploadNotFoundError`` if there is no such file.
+    """
+
+    def create(self, source: BinaryIO, filename: str) -> Upload:
+        """Keeps a file with the data of another one."""
+        ...
+
+    def get(self, file_id: str) -> Upload:
+        """What is known of a file."""
+        ...
+
+    def page(self, *, limit: int, after: str | None, newest_first: bool) -> Sequence[Upload]:
+        """At most ``limit`` files in the order of their creation, those behind the file ``after``."""
+        ...
+
+    def open(self, file_id: str) -> BinaryIO:
+        """A file's data, to be closed."""
+        ...
+
+    def delete(self, file_id: str) -> None:
+        """Removes a file; whoever has it open reads it to its end."""
+        ...
+
+
+class JobsProtocol(Protocol):
+    """The jobs behind the routes; every method may raise a ``ServiceError``, ``UnavailableError`` above all.
+
+    Methods that take a job's id raise ``JobNotFoundError`` if there is no such job.
+    """
+
+    @property
+    def uploads(self) -> Uploads:
+        """Files that jobs can be made from."""
+        ...
+
+    async def submit(self, order: ParsedFineTune) -> JobRecord:
+        """Stores a job; it is started as soon as there is room.
+
+        An order whose name is made up is the same job when it is sent again within a minute.
+
+        Raises:
+            ModelNotFoundError: There is no such base model.
+            InvalidInputError: The base model can not be fine-tuned.
+            CapabilityError: It can not be fine-tuned by Q-LoRA.
+            ConflictError: The result's name is taken.
+            JobsReadOnlyError: Another service manages the jobs.
+            QueueFullError: Too many jobs wait.
+            StorageError: It can not be written.
+        """
+        ...
+
+    async def get(self, job_id: str) -> JobRecord:
+        """The job as it is now."""
+        ...
+
+    async def specs(self, job_ids: Sequence[str]) -> Mapping[str, TrainingSpec]:
+        """What jobs were asked to do, by id; without those that are gone or whose spec can not be read."""
+        ...
+
+    async def page(self, *, limit: int, after: str | None) -> Sequence[JobRecord]:
+        """At most ``limit`` jobs, newest first, those that are older than the job ``after``."""
+        ...
+
+    async def live(self) -> Sequence[JobRecord]:
+        """Jobs that have not ended, oldest first, whichever service has them trained."""
+        ...
+
+    async def cancel(self, job_id: str) -> JobRecord:
+        """Stops a job within ten seconds.
+
+        Raises:
+            IllegalTransitionError: It has ended.
+            JobsReadOnlyError: Another service manages the jobs.
+        """
+        ...
+
+    async def delete(self, job_id: str) -> None:
+        """Removes a job that has ended; its result stays.
+
+        Raises:
+            ConflictError: It has not ended.
+            JobsReadOnlyError: Another service manages the jobs.
+        """
+        ...
+
+    async def notes(self, job_id: str, *, after: int) -> Sequence[JobEvent]:
+        """The job's diary behind the entry ``after``."""
+        ...
+
+    async def logs(self, job_id: str) -> str:
+        """What its processes have printed."""
+        ...
+
+    async def loss_curve(self, job_id: str) -> str | None:
+        """The loss curve as SVG, if it has been drawn."""
+        ...

@@ -1,0 +1,26 @@
+"""What FastAPI writes into the OpenAPI document and is not so here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from serve_app.api.error_bodies import dialect_of_path
+
+_INVALID = "422"
+
+
+def describe(app: FastAPI) -> None:
+    """Removes the status 422 from the routes of other services' clients, which answer 400 in its place."""
+    plain = app.openapi
+
+    def corrected() -> dict[str, Any]:
+        document = plain()  # FastAPI keeps it, so from the second time on this repeats itself
+        for path, operations in document["paths"].items():
+            if dialect_of_path(path) != "native":
+                for operation in operations.values():
+                    operation["responses"].pop(_INVALID, None)
+        return document
+
+    app.openapi = corrected  # type: ignore[method-assign]  # FastAPI's own way to change the document

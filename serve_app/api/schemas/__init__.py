@@ -1,1 +1,0 @@
-"""Request and reply models of the HTTP routes."""

@@ -1,0 +1,173 @@
+"""The ingress's side of reranking: tokenise, ask the reranker, name the text at fault."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from serve_app.api.service import CallOptions, Explained, Ranked
+from serve_app.deployments.metrics import IngressMetrics
+from serve_app.deployments.replica_caller import ReplicaCaller, next_key
+from serve_app.domain.embeddings import Float32, Int32, TokenBatch
+from serve_app.domain.errors import InvalidInputError, ServiceError
+from serve_app.domain.profiles import Capability, TextRole
+from serve_app.domain.rank_request import QUERY, RankRequest, Scores, TokenMatches
+from serve_app.inference.deadline import within
+from serve_app.inference.model_registry import ModelRegistry
+from serve_app.inference.served_model import ServedModel, count, require_few_tokens, require_short
+from serve_app.models.tokenizer import Tokenised
+
+T = TypeVar("T")
+
+_NO_QUERY: Int32 = np.empty(0, np.int32)  # a cross-encoder's pairs hold it
+
+
+class RerankClient:
+    """All rerankers, by name; the first one is the default."""
+
+    def __init__(
+        self,
+        models: ModelRegistry[ReplicaCaller],
+        others: ModelRegistry[Any],
+        max_request_tokens: int,
+        metrics: IngressMetrics,
+    ) -> None:
+        """Takes the served rerankers, the models that embed, and how many tokens a request may have."""
+        self.models = models
+        self._others = others
+        self._max_request_tokens = max_request_tokens
+        self._metrics = metrics
+
+    async def rerank(
+        self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
+    ) -> Ranked:
+        """See ``ServiceProtocol.rerank``. A candidate that stands twice is scored once."""
+        distinct = list(dict.fromkeys(candidates))
+        place = {text: i for i, text in enumerate(distinct)}
+        rows = [place[text] for text in candidates]
+        try:
+            ranked, tokens = await self._rank(query, distinct, options, batch_size=batch_size, normalize=normalize)
+        except ServiceError as error:
+            if error.item is not None and error.item != QUERY:
+                error.item = rows.index(error.item)
+            raise
+        cut = set(ranked.truncated)
+        truncated = [QUERY] * (QUERY in cut) + [i for i, row in enumerate(rows) if row in cut]
+        return replace(ranked, scores=ranked.scores[rows], tokens=tokens(rows), truncated=truncated)
+
+    async def _rank(
+        self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
+    ) -> tuple[Ranked, Callable[[list[int]], int]]:
+        """The scores, and what counts the tokens of the query and of candidates, which may stand twice."""
+        began = time.monotonic()
+        served = await self._pick(options, frozenset(), "reranking")
+        served.caller.require_ready()
+        reads_pairs = Capability.PAIR_SCORE in served.capabilities
+        if reads_pairs:
+            texts = await self._within(options, began, served.tokenise_pairs(query, candidates, options))
+            parts, ids = [texts], _NO_QUERY
+            cut = _require_short_pairs(texts, options, served.source.max_tokens)
+        else:
+            query_options = replace(options, max_tokens=options.max_query_tokens)
+            head = await self._within(options, began, served.tokenise([query], TextRole.QUERY, query_options))
+            reading = served.tokenise(candidates, TextRole.PASSAGE, options)
+            texts = await self._within(options, began, reading)
+            parts, ids = [head, texts], head.ids
+            cut = require_short(head, query_options, first=QUERY) + require_short(texts, options)
+        require_few_tokens(parts, self._max_request_tokens, options.total)
+        tokenised = time.monotonic()
+        request = RankRequest(ids, served.batch(texts), next_key(), self._left_s(options, began), batch_size)
+        read = count(self._metrics, parts)
+        scores: Scores = await self._call(served, "rank", request, options)
+        if scores.failures:
+            raise scores.failures[0].error()
+        self._metrics.observe(tokenised - began, time.monotonic() - tokenised)
+        values = _scaled(scores.values, len(ids), reads_pairs, normalize)
+        lengths = texts.lengths.astype(np.int64)
+        return Ranked(served.source.name, values, read, cut), lambda rows: len(ids) + int(lengths[rows].sum())
+
+    async def forward(self, served: ServedModel[ReplicaCaller], timeout_s: float) -> None:
+        """Scores a short text: a model that works can.
+
+        Raises:
+            ServiceError: It did not within ``timeout_s`` seconds.
+        """
+        options = CallOptions(served.source.name, truncate=True, timeout_s=timeout_s)
+        await self._rank("ready?", ["yes"], options, batch_size=1, normalize=True)
+
+    async def explain(self, query: str, candidate: str, options: CallOptions) -> Explained:
+        """See ``ServiceProtocol.explain``."""
+        needed = frozenset({Capability.COLBERT})
+        what = "late interaction, which can be explained"
+        began = time.monotonic()
+        served = await self._pick(options, needed, what)
+        served.caller.require_ready()
+        tokens = await self._within(options, began, served.tokenise([query, candidate], TextRole.PASSAGE))
+        cut = require_short(tokens, options, first=QUERY)
+        asked, answer = tokens.batch().rows()
+        candidates = TokenBatch.of_rows([answer], variant=served.variant)
+        request = RankRequest(asked, candidates, next_key(), self._left_s(options, began), 1)
+        count(self._metrics, [tokens])
+        matches: TokenMatches = await self._call(served, "explain", request, options)
+        vocabulary = served.tokenizer.vocabulary
+        pairs = zip((matches.positions - 1).tolist(), matches.similarities, strict=True)
+        return Explained(
+            served.source.name,
+            vocabulary.pieces(asked[1:].tolist()),
+            vocabulary.pieces(answer[1:].tolist()),
+            list(pairs),
+            cut,
+        )
+
+    @staticmethod
+    async def _call(
+        served: ServedModel[ReplicaCaller], method: str, request: RankRequest, options: CallOptions
+    ) -> Any:  # Scores of "rank", TokenMatches of "explain"
+        return await within(request.timeout_s, served.caller.call(method, request), stated_s=options.stated_s)
+
+    async def _pick(self, options: CallOptions, needed: frozenset[Capability], what: str) -> ServedModel[ReplicaCaller]:
+        picking = self.models.pick(options.model, needed, what, others=self._others)
+        return await within(options.timeout_s, picking, stated_s=options.stated_s)
+
+    async def _within(self, options: CallOptions, began: float, work: Awaitable[T]) -> T:
+        return await within(self._left_s(options, began), work, stated_s=options.stated_s)
+
+    @staticmethod
+    def _left_s(options: CallOptions, began: float) -> float:
+        return max(0.0, options.timeout_s - (time.monotonic() - began))
+
+
+def _require_short_pairs(pairs: Tokenised, options: CallOptions, limit: int) -> list[int]:
+    """As ``require_short`` for pairs of at most ``limit`` tokens; a pair is only shorter if its query was cut."""
+    cut = pairs.truncated
+    if cut and not options.truncate:
+        length, full_length = int(pairs.lengths[cut[0]]), int(pairs.full_lengths[cut[0]])
+        if options.max_tokens is not None or options.max_query_tokens is not None:
+            raise InvalidInputError(
+                f"{full_length} tokens together with the query are over the limits that the request sets; "
+                f"shorten the text, or allow truncation",
+                item=cut[0],
+            )
+        if length < limit:
+            raise InvalidInputError(
+                f"longer than its share of the {limit} tokens of a pair; "
+                f"shorten the text, or send truncate: true to have it cut",
+                item=QUERY,
+            )
+        raise InvalidInputError(
+            f"{full_length} tokens together with the query, the model's limit is {limit}; "
+            f"shorten the text, or send truncate: true to have it cut",
+            item=cut[0],
+        )
+    return cut
+
+
+def _scaled(values: Float32, query_ids: int, reads_pairs: bool, normalize: bool) -> Float32:
+    exact = values.astype(np.float64)
+    if normalize:
+        exact = 1 / (1 + np.exp(-exact)) if reads_pairs else exact / (query_ids - 1)  # the first token has no vector
+    return exact.astype(np.float32)

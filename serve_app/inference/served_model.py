@@ -1,0 +1,207 @@
+"""A model as an ingress replica knows it: its card, its tokenizer, the way to its replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Generic, TypeVar
+
+from serve_app.api.service import CallOptions, ModelState, TokenTotal
+from serve_app.deployments.metrics import IngressMetrics
+from serve_app.deployments.replica_caller import ReplicaCaller
+from serve_app.domain.embeddings import ModelVersion, TokenBatch
+from serve_app.domain.errors import InvalidInputError
+from serve_app.domain.executors import run_chunked
+from serve_app.domain.profiles import Capability, TextRole
+from serve_app.domain.tokens import Token
+from serve_app.domain.usage import add_tokens
+from serve_app.models.fine_tunes import FineTune
+from serve_app.models.model_source import ModelSource
+from serve_app.models.tokenizer import TextTokenizer, Tokenised
+
+_INLINE_CHARS = 4000  # about half a millisecond of tokenising; more goes to a thread, in turns with others
+_INLINE_IDS = 10_000  # likewise of looking through ids
+
+C = TypeVar("C", bound=ReplicaCaller)
+
+
+class ServedModel(Generic[C]):
+    """One model and its deployment."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        capabilities: frozenset[Capability],
+        caller: C,
+        fine_tune: FineTune | None = None,
+        *,
+        max_backlog_tokens: int | None = None,
+        batch_tokens: Callable[[str], int] | None = None,
+    ) -> None:
+        """Reads the tokenizer.
+
+        Args:
+            source: The model's card.
+            capabilities: What this deployment computes, which may be less than its family does.
+            caller: Calls its replicas.
+            fine_tune: What it is, if it is one.
+            max_backlog_tokens: Tokens that may wait for one replica, where that is known.
+            batch_tokens: Gives the padded tokens of one forward on a device, where that is known.
+        """
+        self.source = source
+        self.capabilities = capabilities
+        self.caller = caller
+        self.fine_tune = fine_tune
+        self.max_backlog_tokens = max_backlog_tokens
+        self.batch_tokens = batch_tokens
+        self.tokenizer = TextTokenizer.of(source)
+
+    @property
+    def variant(self) -> ModelVersion | None:
+        """What replicas are told; None for a deployment's own model."""
+        return self.fine_tune.variant if self.fine_tune else None
+
+    def batch(self, tokens: Tokenised) -> TokenBatch:
+        """Token ids for this model's replicas."""
+        return replace(tokens.batch(), variant=self.variant)
+
+    def state(self) -> ModelState:
+        """The model as an operator sees it."""
+        replica = self.caller.state
+        told = self.fine_tune
+        return ModelState(
+            name=self.source.name,
+            family=self.source.profile.family,
+            dimension=self.source.dimension,
+            max_tokens=self.source.max_tokens,
+            device=replica.device if replica else None,
+            dtype=replica.dtype if replica else None,
+            capabilities=[c.value for c in Capability if c in self.capabilities],
+            base=told.base if told else None,
+            kind=told.kind if told else None,
+            created=told.manifest.get("created") if told else None,
+            metrics=told.manifest.get("metrics") if told else None,
+            pooling=self.source.pooling.value,
+            max_backlog_tokens=self.max_backlog_tokens,
+            max_batch_tokens=self.batch_tokens(replica.device) if self.batch_tokens and replica else None,
+        )
+
+    async def tokenise(
+        self, texts: Sequence[str], role: TextRole | None, options: CallOptions | None = None
+    ) -> Tokenised:
+        """Token ids of the texts, formatted as the model's family wants them; long work is done in turns."""
+        formatted = self._formatted(texts, role, keep_prefix=options is not None and options.keep_prefix)
+        tokenizer: Callable[[Sequence[str]], Tokenised] = self.tokenizer
+        if options is not None and (options.max_tokens is not None or options.keep_end):
+            prompts = self.source.profile.prefixes
+            tokenizer = partial(
+                self.tokenizer, max_tokens=options.max_tokens, keep_end=options.keep_end, prompts=prompts
+            )
+        if sum(map(len, formatted)) <= _INLINE_CHARS:
+            return await _count_usage(tokenizer(formatted))
+        return await _count_usage(Tokenised.join(await run_chunked(tokenizer, formatted, map(len, formatted))))
+
+    async def of_ids(self, rows: Sequence[Sequence[int]], options: CallOptions | None = None) -> Tokenised:
+        """Texts that a client has tokenised itself; long work is done in turns.
+
+        Raises:
+            InvalidInputError: An id is not in the vocabulary; ``item`` is the row.
+        """
+        of_ids: Callable[[Sequence[Sequence[int]]], Tokenised] = self.tokenizer.of_ids
+        if options is not None:
+            of_ids = partial(self.tokenizer.of_ids, max_tokens=options.max_tokens, keep_end=options.keep_end)
+        if sum(map(len, rows)) <= _INLINE_IDS:
+            return await _count_usage(of_ids(rows))
+        return await _count_usage(Tokenised.join(await run_chunked(of_ids, rows, map(len, rows))))
+
+    async def decode(self, rows: Sequence[Sequence[int]], *, special: bool) -> list[str]:
+        """The text of each row of token ids; long work is done in turns.
+
+        Raises:
+            InvalidInputError: An id is not in the vocabulary; ``item`` is the row.
+        """
+        decode = partial(self.tokenizer.decode, special=special)
+        return [text for part in await run_chunked(decode, rows, map(len, rows)) for text in part]
+
+    async def tokens(self, texts: Sequence[str], role: TextRole | None, *, special: bool) -> list[list[Token]]:
+        """The tokens of the texts, formatted likewise, with their places in the formatted texts."""
+        formatted = self._formatted(texts, role)
+        parts = await run_chunked(partial(self.tokenizer.tokens, special=special), formatted, map(len, formatted))
+        rows = [tokens for part in parts for tokens in part]
+        await add_tokens(sum(map(len, rows)))
+        return rows
+
+    def _formatted(self, texts: Sequence[str], role: TextRole | None, *, keep_prefix: bool = False) -> Sequence[str]:
+        if role is None:
+            return texts
+        return [self.source.profile.format(role, text, keep_prefix=keep_prefix) for text in texts]
+
+    async def tokenise_pairs(
+        self, query: str, candidates: Sequence[str], options: CallOptions | None = None
+    ) -> Tokenised:
+        """Token ids of the query with each candidate."""
+        pairs = partial(self.tokenizer.pairs, query)  # reads the query again for each slice
+        if options is not None:
+            pairs = partial(
+                pairs,
+                max_tokens=options.max_tokens,
+                max_query_tokens=options.max_query_tokens,
+                keep_end=options.keep_end,
+            )
+        return await _count_usage(
+            Tokenised.join(await run_chunked(pairs, candidates, map(len, candidates), overhead=len(query)))
+        )
+
+
+async def _count_usage(tokens: Tokenised) -> Tokenised:
+    """Charges the request for its tokens; that its texts may yet be refused does not matter."""
+    await add_tokens(len(tokens.ids))
+    return tokens
+
+
+def require_short(tokens: Tokenised, options: CallOptions, *, first: int = 0) -> list[int]:
+    """Indices of the texts that were cut, for the reply.
+
+    Args:
+        tokens: Of all texts.
+        options: Whether cutting is allowed.
+        first: The index of the first text.
+
+    Raises:
+        InvalidInputError: A text was cut and the client wants none to be.
+    """
+    cut = tokens.truncated
+    if cut and not options.truncate:
+        limit = "the model's limit" if options.max_tokens is None else "the limit"
+        raise InvalidInputError(
+            f"{tokens.full_lengths[cut[0]]} tokens, {limit} is {tokens.lengths[cut[0]]}; "
+            f"shorten the text, or send truncate: true to have it cut",
+            item=cut[0] + first,
+        )
+    return [i + first for i in cut]
+
+
+def require_few_tokens(parts: Iterable[Tokenised], most: int, total: TokenTotal | None = None) -> None:
+    """Raises ``InvalidInputError`` if the texts of a request have more tokens together than it may have.
+
+    Args:
+        parts: The texts of this call.
+        most: Tokens of a request.
+        total: Tokens of the request's calls so far; those of this one are added.
+    """
+    total = total or TokenTotal()
+    total.tokens += sum(len(part.ids) for part in parts)
+    if total.tokens > most:
+        raise InvalidInputError(f"{total.tokens} tokens together, the limit is {most}; send several requests")
+
+
+def count(metrics: IngressMetrics, parts: Iterable[Tokenised]) -> int:
+    """Adds texts, tokens and cuts to the metrics; the number of tokens."""
+    tokens = 0
+    for part in parts:
+        metrics.texts += len(part.lengths)
+        metrics.truncated += len(part.truncated)
+        tokens += len(part.ids)
+    metrics.tokens += tokens
+    return tokens

@@ -1,0 +1,157 @@
+"""From an order to a job: the base found, every default resolved, the data as files."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from serve_app.api.jobs_service import ParsedFineTune
+from serve_app.domain.errors import (
+    CapabilityError,
+    InvalidInputError,
+    ModelLoadError,
+    ModelNotFoundError,
+    UnavailableError,
+)
+from serve_app.domain.model_names import shown, spellings
+from serve_app.domain.profiles import Capability
+from serve_app.jobs.job_folders import TrainingData
+from serve_app.jobs.training_pairs import Example
+from serve_app.jobs.training_spec import NARROWEST_IN_FOUR_BITS, TrainingKind, TrainingSpec, default_learning_rate
+from serve_app.models.fine_tunes import find_fine_tune
+from serve_app.models.model_source import ModelSource, describe, find_model
+from serve_app.settings.service_settings import ModelSettings
+from serve_app.settings.training_settings import TrainingSettings
+from serve_app.starter_models.starter_registry import HEAD_FILES
+
+logger = logging.getLogger(__name__)
+
+
+class BaseModels:
+    """The models that may be tuned: the configured ones, and fine-tunes that are whole models."""
+
+    def __init__(
+        self,
+        models: Sequence[ModelSettings],
+        models_dir: Path,
+        rerankers: Collection[str] = (),
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        """Takes the configured models, the default one first, the rerankers' names, and the model of each alias."""
+        self._aliases = aliases or {}
+        self._models = {model.name: model for model in models}
+        self._rerankers = frozenset(rerankers)
+        self._models_dir = models_dir
+
+    def find(self, name: str | None) -> ModelSource:
+        """The model with its weights; one of the hub is downloaded. Nobody but the operator can name a hub model.
+
+        Raises:
+            ModelNotFoundError: There is no such model here.
+            InvalidInputError: It can not be tuned.
+            UnavailableError: Its folder can not be read; why is for the log, because it names folders of this machine.
+        """
+        name = next(iter(self._models)) if not name else self._resolved(name)
+        try:
+            if (model := self._models.get(name)) is not None:
+                return find_model(name, self._models_dir, family=model.family)
+            if name in self._rerankers:
+                known = ", ".join(self._models)
+                raise InvalidInputError(
+                    f"base_model: {name!r} is a reranker: it scores pairs and computes no vectors, so it cannot be "
+                    f"fine-tuned here; these models can: {known}"
+                )
+            if (found := find_fine_tune(name, self._models_dir)) is None:
+                known = ", ".join(self._models)
+                raise ModelNotFoundError(f"base_model: no model {shown(name)} is served; these are: {known}")
+            if found.adapter:
+                raise InvalidInputError(f"base_model: {name!r} is an adapter; tune its base {found.base!r} instead")
+            return describe(name, found.folder, family=found.family)
+        except ModelLoadError as error:
+            logger.warning("the base model %r can not be read: %s", name, error.message)
+            raise UnavailableError(f"base_model: {name!r} can not be read; the log says why") from error
+
+    def _resolved(self, name: str) -> str:
+        """The name of the model that a client means, if there is one."""
+        known = self._models.keys() | self._rerankers
+        for spelling in spellings(name, self._aliases):
+            if spelling in known or find_fine_tune(spelling, self._models_dir) is not None:
+                return spelling
+        return name
+
+
+def check_feasible(order: ParsedFineTune, base: ModelSource) -> None:
+    """Makes sure that the base has all that is trained, and that a Q-LoRA can run; nothing else takes its place.
+
+    Raises:
+        CapabilityError: Heads of the base are missing; or bitsandbytes is not installed, or the model too narrow.
+    """
+    if Capability.COLBERT in base.profile.capabilities:
+        for name in HEAD_FILES:
+            if not (base.folder / name).is_file():
+                raise CapabilityError(
+                    f"base_model: {base.name!r} can not be tuned without {name}, which its folder lacks; copy it from "
+                    f"the original model"
+                )
+    if order.kind is not TrainingKind.QLORA:
+        return
+    instead = "take LoRA on unquantised weights (use_qlora: false; in OpenAI's form the method lora)"
+    if find_spec("bitsandbytes") is None:
+        raise CapabilityError(f"use_qlora: bitsandbytes is not installed here; {instead}")
+    if base.dimension % NARROWEST_IN_FOUR_BITS:
+        raise CapabilityError(
+            f"use_qlora: the layers of {base.name!r} are {base.dimension} wide, and only multiples of "
+            f"{NARROWEST_IN_FOUR_BITS} can be quantised; {instead}"
+        )
+
+
+def spec_of(
+    order: ParsedFineTune, base: ModelSource, settings: TrainingSettings, models_dir: Path, *, gpus: float
+) -> TrainingSpec:
+    """An order with every default resolved.
+
+    Args:
+        order: What the client wants.
+        base: The model that is tuned.
+        settings: What is used where the client said nothing.
+        models_dir: Where the result will be.
+        gpus: GPUs of the cluster, for ``auto``.
+    """
+    auto = min(1.0 if settings.num_workers > 1 else settings.gpu_share, gpus)  # two on one GPU can not talk
+    per_worker = auto if settings.gpus_per_worker == "auto" else settings.gpus_per_worker
+    return TrainingSpec(
+        job_id=str(uuid.uuid4()),
+        model_name=order.model_name,
+        base_model=base.name,
+        base_folder=str(base.folder),
+        models_dir=str(models_dir),
+        family=base.profile.family,
+        kind=order.kind,
+        lora=order.lora,
+        epochs=order.epochs,
+        batch_size=order.batch_size,
+        learning_rate=order.learning_rate or default_learning_rate(order.kind),
+        max_seq_length=min(order.max_seq_length or settings.max_seq_length, base.max_tokens),
+        mini_batch_size=settings.mini_batch_size,
+        eval_fraction=order.eval_fraction,
+        seed=settings.seed if order.seed is None else order.seed,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        checkpoint_steps=settings.checkpoint_steps,
+        num_workers=settings.num_workers,
+        cpus_per_worker=settings.cpus_per_worker,
+        gpus_per_worker=0.0 if settings.device == "cpu" else per_worker,
+        device=settings.device,
+        origin=order.origin,
+    )
+
+
+def data_of(order: ParsedFineTune) -> TrainingData:
+    """The files of a job."""
+    return TrainingData(_lines(order.examples), _lines(order.held_out) if order.held_out else None)
+
+
+def _lines(examples: Sequence[Example]) -> bytes:
+    return "".join(example.to_json() + "\n" for example in examples).encode()

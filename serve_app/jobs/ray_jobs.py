@@ -1,0 +1,161 @@
+"""The processes that train: one Ray Job for each attempt of a job."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import ray
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+from serve_app.domain.errors import UnavailableError
+from serve_app.jobs.training_spec import ATTEMPT_VARIABLE
+
+logger = logging.getLogger(__name__)
+
+TRAINING: Sequence[str] = (sys.executable, "-m", "training")
+_MARK = "retrieval_job"  # metadata by which we know our Ray Jobs among those of others
+_ANSWER_S = 15.0  # the client itself would wait for ever
+_THREADS = 8  # questions at once; a cancellation must not wait behind a log
+_OF_RAY_TRAIN = {
+    # it gives up after a minute; a job that does not fit waits, as pending
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(7 * 24 * 3600),
+    # it looks every two seconds, and a worker that has reported a checkpoint waits with the next until it has looked
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
+
+Result = TypeVar("Result")
+
+
+class Submission(StrEnum):
+    """What has become of a Ray Job. One that Ray has never heard of has no state at all."""
+
+    LIVE = "live"
+    STOPPED = "stopped"  # by somebody, on purpose
+    ENDED = "ended"
+
+
+_STATES: Mapping[str, Submission] = {
+    JobStatus.PENDING: Submission.LIVE,
+    JobStatus.RUNNING: Submission.LIVE,
+    JobStatus.STOPPED: Submission.STOPPED,
+    JobStatus.SUCCEEDED: Submission.ENDED,
+    JobStatus.FAILED: Submission.ENDED,
+}
+
+
+class JobLauncherProtocol(Protocol):
+    """What the jobs need of a cluster; every method may raise ``UnavailableError``."""
+
+    async def submit(self, submission_id: str, folder: Path) -> None:
+        """Starts the training of a job folder; nothing happens if this very submission was started before."""
+        ...
+
+    async def states(self) -> Mapping[str, Submission]:
+        """All our Ray Jobs that the cluster remembers, by submission id."""
+        ...
+
+    async def stop(self, submission_id: str) -> None:
+        """Begins to stop a Ray Job; one that has ended or never was is left alone."""
+        ...
+
+    async def logs(self, submission_id: str) -> str:
+        """What its driver has printed so far."""
+        ...
+
+
+class RayJobLauncher:
+    """Implements ``JobLauncherProtocol`` on the Ray Jobs API; its blocking HTTP calls run in threads."""
+
+    def __init__(
+        self,
+        *,
+        command: Sequence[str] = TRAINING,
+        env: Mapping[str, str] | None = None,
+        connect: Callable[[], JobSubmissionClient] | None = None,
+    ) -> None:
+        """Prepares; the first call connects.
+
+        Args:
+            command: Program that trains the job folder which is its last argument.
+            env: Environment variables of the driver and its workers.
+            connect: Makes the client; by default one of the cluster that this process belongs to.
+        """
+        self._command = tuple(command)
+        self._env = {**_OF_RAY_TRAIN, **(env or {})}
+        self._connect = connect or _connect
+        self._client: JobSubmissionClient | None = None
+        self._last_fault = ""
+        self._threads = _new_threads()  # its own: a client that hangs must not hold up whatever else uses threads
+
+    async def submit(self, submission_id: str, folder: Path) -> None:
+        """See ``JobLauncherProtocol.submit``."""
+        if submission_id in await self.states():
+            return
+        entrypoint = shlex.join([*self._command, str(folder)])
+        await self._ask(
+            lambda client: client.submit_job(
+                entrypoint=entrypoint,
+                submission_id=submission_id,
+                entrypoint_num_cpus=0,  # the driver waits; the workers reserve what they need
+                runtime_env={"env_vars": {**self._env, ATTEMPT_VARIABLE: submission_id.rpartition("-")[2]}},
+                metadata={_MARK: folder.name},
+            )
+        )
+
+    async def states(self) -> Mapping[str, Submission]:
+        """See ``JobLauncherProtocol.states``."""
+        jobs: list[JobDetails] = await self._ask(lambda client: client.list_jobs())
+        return {
+            job.submission_id: _STATES[job.status]
+            for job in jobs
+            if job.submission_id is not None and _MARK in (job.metadata or {})
+        }
+
+    async def stop(self, submission_id: str) -> None:
+        """See ``JobLauncherProtocol.stop``."""
+        if (await self.states()).get(submission_id) is Submission.LIVE:
+            await self._ask(lambda client: client.stop_job(submission_id))
+
+    async def logs(self, submission_id: str) -> str:
+        """See ``JobLauncherProtocol.logs``."""
+        if submission_id not in await self.states():
+            return ""
+        return str(await self._ask(lambda client: client.get_job_logs(submission_id)))
+
+    async def _ask(self, question: Callable[[JobSubmissionClient], Result]) -> Result:
+        def ask() -> Result:
+            if self._client is None:
+                self._client = self._connect()
+            return question(self._client)
+
+        threads = self._threads
+        try:
+            answer = await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(threads, ask), _ANSWER_S)
+        except Exception as error:  # the client raises RuntimeError, ConnectionError and those of requests and asyncio
+            self._client = None
+            if isinstance(error, TimeoutError) and threads is self._threads:
+                threads.shutdown(wait=False)  # a thread that hangs can not be ended; the next question has others
+                self._threads = _new_threads()
+            if (fault := repr(error)) != self._last_fault:  # asked every second, it would fill the log
+                logger.warning("the Ray Jobs API does not answer: %s", fault)
+                self._last_fault = fault
+            raise UnavailableError("the Ray Jobs API does not answer") from error
+        self._last_fault = ""
+        return answer
+
+
+def _new_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="ray-jobs")
+
+
+def _connect() -> JobSubmissionClient:
+    """Left to itself the client takes any cluster that it finds on this machine."""
+    return JobSubmissionClient(ray.get_runtime_context().gcs_address)

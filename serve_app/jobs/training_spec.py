@@ -1,0 +1,197 @@
+"""What a fine-tune is asked to do: the value behind ``spec.json`` of a job folder.
+
+The service writes it once, at submission, with every default resolved; the training reads it and asks nobody
+else. So a job that is resumed on another machine, after a restart or under newer settings, is still the same job.
+
+A job folder holds::
+
+    spec.json        TrainingSpec, written by the service, never changed
+    pairs.jsonl      one training example a line: {"query": str, "pos": [str], "neg": [str]}
+    eval.jsonl       held-out examples of the same form, if the client sent some
+    job.json         the record; one writer, the tracker
+    events.jsonl     what happened, for people; the tracker appends
+    training.jsonl   what the training says of itself; the training appends, the tracker reads
+    split.sha256     how the first attempt split the examples, see ``training.data.split_record``
+    checkpoints/     of the training; removed a day after the job has ended
+    logs/            of the training
+
+Beside the job folders the jobs folder holds::
+
+    .lease/          which tracker may write here, see ``jobs.lease``
+    .ended.jsonl     an index of ended jobs, see ``jobs.ended``; it may be deleted while no service runs
+    .files/          uploaded files, see ``jobs.uploads``
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+
+class TrainingKind(StrEnum):
+    """How weights are tuned."""
+
+    FULL = "full"
+    LORA = "lora"
+    QLORA = "qlora"
+
+
+CLUSTER_VARIABLE = "RETRIEVAL_CLUSTER"
+"""Tells the training which cluster started it. Ray Jobs tell ``RAY_ADDRESS``, but that of whatever cluster was started
+last on the machine."""
+
+LEASE_VARIABLE = "RETRIEVAL_LEASE_HOLDER"
+"""Tells the training which cluster held the lease of the jobs folder when it was started."""
+
+ATTEMPT_VARIABLE = "RETRIEVAL_JOB_ATTEMPT"
+"""Tells the training which attempt of its job it is, counted from 1."""
+
+NARROWEST_IN_FOUR_BITS = 64
+"""Columns of a layer that Q-LoRA can quantise, and what they must be a multiple of: one block of weights."""
+
+
+def default_learning_rate(kind: TrainingKind) -> float:
+    """The peak rate that is used if the client gives none.
+
+    Adapters start at zero and are few, so they take twenty times the rate of a full fine-tune. Both were measured on
+    a small E5 (LoRA with r=16): nDCG@10 on held-out pairs 0.682 -> 0.730 full, -> 0.731 LoRA.
+    """
+    return 5e-5 if kind is TrainingKind.FULL else 1e-3
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters (Hu et al., 2021).
+
+    Attributes:
+        r: Rank of the update.
+        alpha: Scale of the update; the effective factor is ``alpha / r``.
+        dropout: On the adapter's input, 0 to below 1.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+
+
+@dataclass(frozen=True)
+class ClientMetadata:
+    """What a client of OpenAI's routes sent with its job and wants to be told again; nothing is trained by it.
+
+    Attributes:
+        training_file: Id of the uploaded file that the examples are from. It may be deleted: the job has a copy.
+        validation_file: The same of the held-out examples.
+        metadata: The client's own words.
+    """
+
+    training_file: str
+    validation_file: str | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """A fine-tune with every default resolved.
+
+    Attributes:
+        job_id: The job's id, a UUID; its Ray Jobs are named ``{job_id}-{attempt}``.
+        model_name: Name of the result.
+        base_model: Served name of the model that is tuned.
+        base_folder: Its folder, readable by every worker.
+        models_dir: Where the result appears, as ``models_dir/model_name``.
+        family: Family of base and result, a key of ``domain.profiles.PROFILES``.
+        kind: Full, LoRA or Q-LoRA.
+        lora: For the latter two.
+        epochs: Passes over the training pairs.
+        batch_size: Pairs of one contrastive batch, of all workers together: each pair has ``batch_size - 1``
+            in-batch negatives.
+        learning_rate: Peak, after warm-up; see ``default_learning_rate``.
+        warmup_ratio: Share of the steps in which the rate rises linearly from 0; then it falls linearly to 0.
+        max_seq_length: Longest text in tokens, prefix and special tokens included.
+        mini_batch_size: Texts of one forward (GradCache); bounds memory, does not change the gradient.
+        temperature: Similarities are divided by it in the contrastive loss.
+        max_grad_norm: Gradients are clipped to it.
+        eval_fraction: Share of the examples that is held out, 0 to 0.5; ignored if ``eval.jsonl`` is there.
+        seed: Of the split, the order and the adapters.
+        freeze_embeddings: A full fine-tune leaves the word embeddings as they are. They are four fifths of a small
+            multilingual model, a few thousand pairs touch few of them, and it trains in half the time and memory.
+        gradient_checkpointing: Less memory for about a third more time.
+        checkpoint_steps: Steps between two checkpoints.
+        num_workers: Ray Train workers.
+        cpus_per_worker: CPUs reserved for each.
+        gpus_per_worker: GPUs reserved for each; 0 trains on the CPU.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        origin: Of a job that came by OpenAI's routes.
+    """
+
+    job_id: str
+    model_name: str
+    base_model: str
+    base_folder: str
+    models_dir: str
+    family: str
+    kind: TrainingKind = TrainingKind.FULL
+    lora: LoraSettings | None = None
+    epochs: int = 1
+    batch_size: int = 32
+    learning_rate: float = 5e-5
+    warmup_ratio: float = 0.1
+    max_seq_length: int = 256
+    mini_batch_size: int = 16
+    temperature: float = 0.05
+    max_grad_norm: float = 1.0
+    eval_fraction: float = 0.1
+    seed: int = 42
+    freeze_embeddings: bool = True
+    gradient_checkpointing: bool = False
+    checkpoint_steps: int = 50
+    num_workers: int = 1
+    cpus_per_worker: float = 0.5
+    gpus_per_worker: float = 0.0
+    device: str = "auto"
+    origin: ClientMetadata | None = None
+
+    def to_json(self) -> str:
+        """The text of ``spec.json``."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainingSpec:
+        """Reads ``spec.json``.
+
+        Raises:
+            ValueError: It is no JSON, or does not hold the fields of a spec.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError("a training spec is a JSON object")
+        given = _known(cls, values)
+        parts = {
+            name: _part(part, values.get(name)) for name, part in (("lora", LoraSettings), ("origin", ClientMetadata))
+        }
+        return cls(**{**given, **parts, "kind": TrainingKind(values.get("kind", "full"))})
+
+
+def staging_folder(spec: TrainingSpec) -> Path:
+    """Where the job's result is written: on the file system of its later place, under a name that is no model's."""
+    return Path(spec.models_dir) / ".staging" / spec.job_id
+
+
+def cleanup_dirs(spec: TrainingSpec, job_dir: Path) -> tuple[Path, ...]:
+    """Folders that a job needs no more once its result is there: checkpoints are several times as large as that."""
+    return job_dir / "checkpoints", job_dir / "ray", staging_folder(spec)
+
+
+def _part(cls: type, given: Any) -> Any:
+    return None if given is None else cls(**_known(cls, given))
+
+
+def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    known = {field.name for field in fields(cls)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}")
+    return dict(values)

@@ -1,0 +1,1 @@
+"""Token-budget batching: which waiting texts form the next micro-batch."""

@@ -1,0 +1,107 @@
+"""The fine-tunes on disk: a folder with a manifest that names its base is served by its name, without a restart.
+
+The folders are the truth; nothing is announced and nothing can be missed. A result appears by renaming its
+finished folder, so whoever sees it sees all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from serve_app.domain.embeddings import ModelVersion
+from serve_app.domain.errors import ConflictError, ModelNotFoundError
+from serve_app.domain.files import PRIVATE_FOLDER, remove
+from serve_app.domain.model_names import shown
+from serve_app.models.model_source import is_model_name
+
+_TRASH = ".trash"
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """A fine-tune that was found.
+
+    Attributes:
+        variant: Its name and version, which tells it from an earlier one of the same name.
+        base: Name of the model that was tuned.
+        family: Of both.
+        kind: ``full``, ``lora`` or ``qlora``.
+        adapter: Whether the folder holds an adapter for the base instead of a whole model.
+        folder: Where it is.
+        manifest: All that it says of itself.
+    """
+
+    variant: ModelVersion
+    base: str
+    family: str
+    kind: str
+    adapter: bool
+    folder: Path
+    manifest: Mapping[str, Any] = field(compare=False)
+
+    @property
+    def name(self) -> str:
+        """The name it is served by."""
+        return self.variant.name
+
+
+def find_fine_tune(name: str, models_dir: Path) -> FineTune | None:
+    """The fine-tune of this name; None if there is none, or its manifest can not be read."""
+    folder = models_dir / name
+    if not is_model_name(name):
+        return None
+    try:
+        text = (folder / "manifest.json").read_text(encoding="utf-8")
+        manifest = json.loads(text)
+        return FineTune(
+            variant=ModelVersion(name, str(manifest["job_id"])),
+            base=str(manifest["base"]),
+            family=str(manifest["family"]),
+            kind=str(manifest["kind"]),
+            adapter=bool(manifest["adapter"]),
+            folder=folder,
+            manifest=manifest,
+        )
+    except (OSError, ValueError, KeyError, TypeError):  # a starter's or somebody else's folder is no fine-tune
+        return None
+
+
+def fine_tunes(models_dir: Path) -> list[FineTune]:
+    """All fine-tunes, by name."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(models_dir) if not entry.name.startswith("."))
+    except OSError:
+        return []
+    return [found for name in names if (found := find_fine_tune(name, models_dir)) is not None]
+
+
+def delete_fine_tune(name: str, models_dir: Path) -> None:
+    """Deletes a fine-tune; its name is free at once, and nobody ever sees half of its folder.
+
+    Raises:
+        ModelNotFoundError: There is none of this name.
+        ConflictError: It is the base of another.
+    """
+    found = find_fine_tune(name, models_dir)
+    missing = ModelNotFoundError(f"no fine-tune {shown(name)} is here; GET /models lists those that are")
+    if found is None:
+        raise missing
+    if children := [other.name for other in fine_tunes(models_dir) if other.base == name]:
+        raise ConflictError(f"{name!r} is the base of {', '.join(children)}; delete these first")
+    trash = models_dir / _TRASH
+    if trash.is_symlink():  # what it leads to is not ours to empty
+        trash.unlink()
+    trash.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+    grave = trash / uuid.uuid4().hex
+    try:
+        found.folder.rename(grave)
+    except FileNotFoundError:  # somebody else was faster
+        raise missing from None
+    for dead in trash.iterdir():  # this one, and what a process that died has left
+        remove(dead)

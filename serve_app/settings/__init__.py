@@ -1,0 +1,1 @@
+"""All settings of the service, by topic: typed, frozen, unknown names refused."""

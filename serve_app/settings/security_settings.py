@@ -1,0 +1,113 @@
+"""Settings of who may use the service: API keys, and the web pages that may call it from a browser.
+
+Keys themselves are never a setting, so that none stands in a config or in Ray's dashboard: they come hashed from a
+file, or from the environment, and then their hashes are all that travels on to the replicas.
+
+Annotations are evaluated at import, as in ``settings``: both are read through the app builder's parameter.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr, field_validator, model_validator
+
+from serve_app.security.api_keys import ApiKey, KeyRing, keys_of_variable
+
+KEYS_VARIABLE = "RETRIEVAL_API_KEYS"
+FILE_VARIABLE = "RETRIEVAL_API_KEYS_FILE"
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s*]+")
+_HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+class SecuritySettings(BaseModel):
+    """Everything about access that an operator can set. By default everybody who reaches the port may do everything.
+
+    The environment variable ``RETRIEVAL_API_KEYS`` holds keys, ``name:key[:scope[:requests[:tokens]]]`` between commas.
+    It is for a quick start: every process of the service can read it. ``RETRIEVAL_API_KEYS_FILE`` wins over
+    ``api_keys_file``. Keys of both places count. A variable of the two that is set but empty refuses to start.
+
+    Attributes:
+        api_keys_file: One ``name:sha256[:scope[:requests_per_minute[:tokens_per_minute]]]`` a line;
+            ``python -m serve_app.keys`` writes them. Scope is ``use`` or ``admin`` (jobs, files, deleting
+            models, too). On every node that runs an ingress replica; relative to the working directory. A change
+            is seen within five seconds, without a restart.
+        cors_origins: Origins of web pages that may call the service from a browser, such as
+            ``https://app.example.com``; ``*`` for any. None by default.
+        allowed_hosts: Names that the service may be asked for by, such as ``models.example.com``, where it listens on
+            this machine only and needs no key; ``*`` for any. By default only addresses and ``localhost``, since a web
+            page can have its own name lead to this machine. Elsewhere any name will do, whatever stands here.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    api_keys_file: Path | None = None
+    cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    _environment_keys: tuple[ApiKey, ...] = PrivateAttr(default=())
+
+    @property
+    def environment_keys(self) -> tuple[ApiKey, ...]:
+        """Keys of ``RETRIEVAL_API_KEYS``, hashed."""
+        return self._environment_keys
+
+    @property
+    def wants_keys(self) -> bool:
+        """Whether a request needs an API key."""
+        return self.api_keys_file is not None or bool(self._environment_keys)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _environment_wins(cls, values: Any) -> Any:
+        file = os.environ.get(FILE_VARIABLE)
+        if file is None or not isinstance(values, dict):
+            return values
+        _require_value(FILE_VARIABLE, file)
+        return {**values, "api_keys_file": file}
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin; write one as browsers do: https://app.example.com, no slash"
+                )
+        return origins
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if host != "*" and not _HOST.fullmatch(host):
+                raise ValueError(f"{host!r} is no name of a host; write models.example.com, without scheme and port")
+        return tuple(host.lower() for host in hosts)
+
+    @model_validator(mode="after")
+    def _read_environment(self) -> "SecuritySettings":
+        text = os.environ.get(KEYS_VARIABLE)
+        if text is not None:
+            _require_value(KEYS_VARIABLE, text)
+            try:
+                self._environment_keys = keys_of_variable(text)
+                KeyRing(self._environment_keys)
+            except ValueError as error:
+                raise ValueError(f"{KEYS_VARIABLE}: {error}") from None
+        return self
+
+
+def _require_value(variable: str, value: str) -> None:
+    """An empty variable is a failed substitution more often than a wish to serve everybody, so it is an error.
+
+    Raises:
+        ValueError: The value is empty.
+    """
+    if not value.strip():
+        raise ValueError(f"{variable} is set but empty; give it a value, or unset it to serve without its keys")

@@ -1,0 +1,71 @@
+"""Settings of fine-tuning: where jobs live, what a job may take, and what is used where a client says nothing.
+
+Annotations are evaluated at import, as in ``settings``: both are read through the app builder's parameter.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from serve_app.domain.request_limits import FineTuneLimits
+
+
+class TrainingSettings(BaseModel):
+    """Everything about fine-tuning that an operator can set.
+
+    Attributes:
+        jobs_dir: Folder of the job folders: data, checkpoints, logs. All nodes must share it, as they do
+            ``models_dir``; relative to the working directory of the service.
+        max_concurrent_jobs: Jobs that train at once; the others wait. Serving is never stopped for them, so give them
+            what serving leaves over.
+        max_waiting_jobs: Beyond this many jobs that have not ended the service answers 429.
+        num_workers: Ray Train workers of a job.
+        cpus_per_worker: CPUs reserved for each.
+        gpus_per_worker: GPUs reserved for each, at most one: more workers train on more GPUs. ``auto``: ``gpu_share``
+            if the cluster has GPUs, else none; several workers take a whole one each. Less than that is refused for
+            them where two could share a GPU: NCCL does not work there.
+        gpu_share: What ``auto`` takes. Serving must leave so much, or a job waits; a training uses what is free of its
+            GPU's time and memory, whatever the share.
+        device: ``auto`` is the GPU if the worker has one.
+        max_seq_length: Tokens of a text that are trained on and measured with, unless the client says another number.
+            Time grows with it; most queries and passages are shorter.
+        mini_batch_size: Texts of one forward. Bounds memory, does not change the result.
+        gradient_checkpointing: Less memory for about a third more time.
+        checkpoint_steps: Steps between two checkpoints, beside those of about every minute: what a crash costs at most.
+        seed: Of the split, the order and the adapters, unless the client says another.
+        env: Environment variables of the training processes.
+        limits: Bounds of what clients may ask for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    jobs_dir: Path = Field(default=Path("jobs"), validate_default=True)
+    max_concurrent_jobs: int = Field(default=1, ge=1)
+    max_waiting_jobs: int = Field(default=100, ge=1)
+    num_workers: int = Field(default=1, ge=1)
+    cpus_per_worker: float = Field(default=0.5, gt=0)
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = "auto"
+    gpu_share: float = Field(default=0.25, gt=0, le=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_seq_length: int = Field(default=256, ge=8)
+    mini_batch_size: int = Field(default=16, ge=1)
+    gradient_checkpointing: bool = False
+    checkpoint_steps: int = Field(default=50, ge=1)
+    seed: int = Field(default=42, ge=0)
+    env: dict[str, str] = {}
+    limits: FineTuneLimits = FineTuneLimits()
+
+    @model_validator(mode="after")
+    def _no_gpu_shared_by_two_workers(self) -> Self:
+        share = 0.0 if self.gpus_per_worker == "auto" or self.device == "cpu" else self.gpus_per_worker
+        if self.num_workers > 1 and 0 < share <= 0.5:
+            raise ValueError(
+                f"gpus_per_worker: {share:g} lets two of the workers share a GPU, where they can not talk; use 1"
+            )
+        return self
+
+    @field_validator("jobs_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()

@@ -1,0 +1,49 @@
+"""One call of a replica: what is sent again, and what is not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, ObjectLostError, OwnerDiedError
+
+from serve_app.deployments import replica_caller as module
+from serve_app.deployments.replica_caller import ReplicaCaller
+from serve_app.domain.errors import UnavailableError
+
+
+class FakeHandle:
+    """A deployment whose ``rank`` fails with each of these errors, then answers."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.rank = SimpleNamespace(remote=self._rank)
+
+    async def _rank(self, value: Any) -> Any:
+        if self.errors:
+            raise self.errors.pop(0)
+        return value
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once(_: float) -> None: ...
+
+    monkeypatch.setattr(module, "asyncio", SimpleNamespace(Event=module.asyncio.Event, sleep=at_once))
+
+
+LOST = (ActorDiedError(), ObjectLostError("ff", None, ""), OwnerDiedError("ff", None, ""))
+
+
+@pytest.mark.parametrize("error", LOST, ids=lambda error: type(error).__name__)
+async def test_a_call_whose_replica_or_answer_is_lost_is_sent_again(error: Exception) -> None:
+    caller = ReplicaCaller(FakeHandle(error, error))  # type: ignore[arg-type]
+    assert await caller.call("rank", 7) == 7
+
+
+async def test_a_call_that_is_lost_again_and_again_is_given_up() -> None:
+    handle = FakeHandle(*[OwnerDiedError("ff", None, "")] * 9)
+    with pytest.raises(UnavailableError, match="died under this request"):
+        await ReplicaCaller(handle).call("rank", 7)  # type: ignore[arg-type]
+    assert len(handle.errors) == 5

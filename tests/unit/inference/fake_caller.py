@@ -1,0 +1,36 @@
+"""A deployment that is not there: what it is asked is remembered, what it answers is said beforehand."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from serve_app.deployments.model_worker import ReplicaState
+from serve_app.deployments.replica_caller import ReplicaCaller
+from serve_app.domain.errors import UnavailableError
+
+
+class FakeCaller(ReplicaCaller):
+    """Answers with what ``answer`` makes of a method and its argument; ``calls`` has all of them."""
+
+    def __init__(self, answer: Callable[[str, Any], Any] = lambda *_: None) -> None:
+        super().__init__(None)  # type: ignore[arg-type]
+        self.state = ReplicaState("cpu", "float32", 1)
+        self.calls: list[tuple[str, Any]] = []
+        self._answer = answer
+
+    async def call(self, method: str, value: Any) -> Any:
+        self.calls.append((method, value))
+        answer = self._answer(method, value)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    def require_ready(self) -> None:
+        if self.state is None:
+            raise UnavailableError("nobody is there")
+
+
+async def never(*_: object) -> None:
+    """What a replica answers that hangs."""
+    await asyncio.Event().wait()

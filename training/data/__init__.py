@@ -1,0 +1,1 @@
+"""Training examples: reading, cleaning, splitting and batching them."""

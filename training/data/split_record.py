@@ -1,0 +1,33 @@
+"""How a job's examples were split at its first attempt: metrics of two different splits cannot be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from serve_app.domain.files import replace_file
+from training.data.splitting import Split
+
+FILE_NAME = "split.sha256"
+
+SPLIT_ANEW = (
+    "another version of this program split the examples when the job began; they are split anew and the base is "
+    "measured again; earlier attempts may have trained on queries that are held out now, so the result "
+    "may measure too well"
+)
+
+
+def record_split(job_dir: Path, parts: Split) -> bool:
+    """Notes in the job's folder how its examples are split.
+
+    Returns:
+        Whether an earlier attempt has noted the same split.
+    """
+    path = job_dir / FILE_NAME
+    queries = [[example.query for example in part] for part in (parts.train, parts.held_out)]
+    split = hashlib.sha256(json.dumps(queries).encode()).hexdigest()
+    if path.is_file() and path.read_text(encoding="utf-8").strip() == split:
+        return True
+    replace_file(path, f"{split}\n".encode())
+    return False

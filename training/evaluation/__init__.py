@@ -1,0 +1,1 @@
+"""Retrieval metrics on held-out examples, and checks that a training has not collapsed."""

@@ -1,0 +1,1 @@
+"""The trainer: model, adapters, steps, checkpoints, and workers on Ray Train."""

@@ -1,0 +1,170 @@
+"""A job on Ray Train: workers with their share of the cluster, started again when one is lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from torch import distributed
+
+from serve_app.domain.errors import ServiceError
+from serve_app.jobs.training_spec import TrainingSpec
+from serve_app.models.openmp import PASSIVE
+from training.ownership import Claim, Ownership
+from training.reporting import FILE_NAME, Reporter
+from training.trainer.heartbeat import heartbeat
+from training.training_errors import OwnershipLostError, TrainingError, reason_of
+
+logger = logging.getLogger(__name__)
+
+RESTARTS = 5
+"""How often the workers are started again, from the newest checkpoint. Enough for every halving of a mini-batch of 16
+that several workers need, who can not go on by themselves."""
+
+_PATIENCE_S = 24 * 3600
+"""How long workers wait for each other: the first one measures the base, which may take hours on a CPU. A worker that
+dies is noticed by Ray."""
+
+_NICENESS = 19  # the system's lowest priority; Ray's own for every process is 15
+
+_QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",  # else a warning
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # a print() that datasets captures would appear in the log
+}
+
+_GAVE_UP = "gave_up.txt"  # why one of several workers sees no sense in trying again
+
+
+def train_on_ray(spec: TrainingSpec, job_dir: Path, claim: Claim) -> Path:
+    """Trains on the workers that the job asks for and waits for the end.
+
+    Args:
+        spec: The job.
+        job_dir: Its folder, which every worker reaches under this path.
+        claim: In whose name it is trained.
+
+    Returns:
+        The published folder.
+
+    Raises:
+        TrainingError: The job can not succeed; or its workers were lost too often.
+        OwnershipLostError: Another service has the job trained.
+        RayError: Ray itself failed; see ``errors.is_cut_off``.
+    """
+    Ownership(job_dir, claim).check(at_once=True)  # connecting to Ray may have taken long
+    (job_dir / _GAVE_UP).unlink(missing_ok=True)
+    worker: Any = _worker  # mypy sees the interface of Ray Train's first version
+    run: dict[str, Any] = {"worker_runtime_env": {"env_vars": {**PASSIVE, **_QUIET}}}
+    trainer = TorchTrainer(
+        worker,
+        train_loop_config={"spec": spec.to_json(), "job_dir": str(job_dir), "claim": asdict(claim)},
+        torch_config=TorchConfig(backend="nccl" if spec.gpus_per_worker > 0 else "gloo", timeout_s=_PATIENCE_S),
+        scaling_config=ScalingConfig(
+            num_workers=spec.num_workers, use_gpu=spec.gpus_per_worker > 0, resources_per_worker=_resources(spec)
+        ),
+        run_config=RunConfig(
+            name="run",
+            storage_path=str(job_dir / "ray"),
+            failure_config=FailureConfig(max_failures=RESTARTS),
+            **run,
+        ),
+    )
+    try:
+        result: Any = trainer.fit()
+    except ray.train.ControllerError as error:
+        raise error.controller_failure from error
+    except ray.train.TrainingFailedError as error:
+        logger.exception("the workers failed")
+        raise TrainingError(f"the training workers failed {RESTARTS + 1} times: {_cause(error)}") from error
+    outcome = result.return_value
+    if "lost" in outcome:
+        raise OwnershipLostError(outcome["lost"])
+    if "failed" in outcome:
+        raise TrainingError(outcome["failed"])
+    return Path(outcome["folder"])
+
+
+def _resources(spec: TrainingSpec) -> dict[str, float]:
+    resources = {"CPU": spec.cpus_per_worker}
+    return resources | {"GPU": spec.gpus_per_worker} if spec.gpus_per_worker > 0 else resources
+
+
+def _worker(config: dict[str, Any]) -> dict[str, str]:
+    """Runs on every worker. What trying again can not cure is returned; only what it can is raised."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a package for kernels it warns, and works
+    os.umask(0o077)  # on nodes that were started without it, too
+    os.nice(_NICENESS)  # where serving and training share a core, serving goes first
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    job_dir = Path(config["job_dir"])
+    if world_size == 1:
+        _leave_group()
+    ownership = Ownership(job_dir, Claim(**config["claim"]))
+    try:
+        ownership.check(at_once=True)
+    except OwnershipLostError as error:
+        return {"lost": error.reason}
+    gave_up = job_dir / _GAVE_UP
+    if gave_up.is_file():
+        return {"failed": gave_up.read_text(encoding="utf-8")}
+    reporter = Reporter(job_dir / FILE_NAME if rank == 0 else None, ownership=ownership)
+    try:
+        with heartbeat(reporter):
+            from training.job_run import train  # takes seconds, in which the job is under way already
+
+            folder = train(
+                TrainingSpec.from_json(config["spec"]),
+                job_dir,
+                reporter,
+                rank=rank,
+                world_size=world_size,
+                gpu=get_device().index or 0,
+                on_checkpoint=lambda step, loss: ray.train.report({"step": step, "loss": loss}),
+            )
+    except Exception as error:
+        outcome = _outcome(error, job_dir, ownership, is_first=rank == 0)
+        if world_size == 1:
+            return outcome
+        # The others may wait for this worker, so all must be stopped; and where one is lost, they fail, too.
+        if "failed" in outcome and isinstance(error, ServiceError):
+            gave_up.write_text(outcome["failed"], encoding="utf-8")
+        raise
+    return {"folder": str(folder)}
+
+
+def _outcome(error: Exception, job_dir: Path, ownership: Ownership, *, is_first: bool) -> dict[str, str]:
+    """How a worker's training ended that raised; leaves a job alone that is no longer its own."""
+    try:
+        if isinstance(error, OwnershipLostError):
+            raise error
+        logger.error("the training failed", exc_info=error)
+        ownership.check(at_once=True)  # it may have failed of what the job's new owner has done
+    except OwnershipLostError as lost:
+        logger.warning("%s", lost)
+        return {"lost": lost.reason}
+    if is_first:
+        from training.trainer.checkpoints import remove_incomplete
+
+        remove_incomplete(job_dir / "checkpoints")  # a full disk needs the room to say what has happened
+    return {"failed": reason_of(error)}
+
+
+def _leave_group() -> None:
+    """Trains alone: in a group, of one worker too, every gradient has a second copy that is sent around."""
+    distributed.destroy_process_group()
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK"):
+        os.environ.pop(name, None)  # accelerate would make a new group
+
+
+def _cause(error: BaseException) -> str:
+    """The first worker's error in one line."""
+    failures: Any = getattr(error, "worker_failures", None) or {}
+    first = next(iter(failures.values()), error)
+    return reason_of(getattr(first, "cause", None) or first)
