@@ -113,7 +113,7 @@ def shared_application() -> tuple[FastAPI, Delegate, Delegate, Delegate]:
 
 
 @pytest.fixture
-async def door() -> AsyncIterator[Door]:
+async def door() -> AsyncIterator[DrainState]:
     app, *behind = shared_application()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
         door = DrainState(CountingGateway(), FakeLimiter(), KeyRing(KEYS), [], app, client)
