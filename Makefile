@@ -5,6 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODELS_DIR ?= models
 CONFIG ?= serve_config.yaml
+CLUSTER_TESTS := tests/contract tests/faults tests/integration
+UNIT_TESTS := tests $(CLUSTER_TESTS:%=--ignore=%)
+# A worker for each core, four at most. Tests that start clusters run one after the other: each needs the whole machine.
+IN_PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -39,13 +43,16 @@ serve: models ## run the service on port 8000 until Ctrl-C
 	@set -a; . configs/serve.env; set +a; exec $(BIN)/python -m serve_app $(CONFIG)
 
 test: $(VENV)/.dev models ## run all tests (minutes: they start real clusters)
-	$(BIN)/pytest tests
+	@failed=0; \
+	$(BIN)/pytest $(IN_PARALLEL) $(UNIT_TESTS) || failed=1; \
+	$(BIN)/pytest $(CLUSTER_TESTS) || failed=1; \
+	exit $$failed
 
 test-long: $(VENV)/.dev models ## kill everything that has to do with a fine-tune, one after the other, and more
 	$(BIN)/pytest tests -m long
 
 unit: $(VENV)/.dev ## run the unit tests only (two minutes)
-	$(BIN)/pytest tests/unit tests/test_architecture.py
+	$(BIN)/pytest $(IN_PARALLEL) $(UNIT_TESTS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

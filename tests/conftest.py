@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several on this machine; torch reads this when it is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import httpx
 import pytest
@@ -26,9 +30,10 @@ _ASKS_IN_A_ROW = 6  # connections are spread over the ingress replicas, and each
 
 
 def pytest_collection_finish() -> None:
-    """What the libraries made at import need not be searched in every collection of garbage: that takes seconds."""
+    """What the libraries made at import need not be searched for garbage, and not so often: that takes seconds."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, ViewportSize, expect
 
 from tests.browser import chromium
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "images" / "playground.png"
-_SIZE = {"width": 1120, "height": 600}
+_SIZE: ViewportSize = {"width": 1120, "height": 600}
 _QUERY = "rotate a log file"
 _CANDIDATES = (
     "cron runs jobs at fixed times.",

@@ -23,7 +23,7 @@ _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 class SecuritySettings(BaseModel):
-    """Everything about access that an operator can set. By default everybody who reaches the port may do everything.
+    """Everything about access that an operator can set. By default no API key is required.
 
     The environment variable ``RETRIEVAL_API_KEYS`` holds keys, ``name:key[:scope[:requests[:tokens]]]`` between commas.
     It is for a quick start: every process of the service can read it. ``RETRIEVAL_API_KEYS_FILE`` wins over
@@ -36,9 +36,9 @@ class SecuritySettings(BaseModel):
             is seen within five seconds, without a restart.
         cors_origins: Origins of web pages that may call the service from a browser, such as
             ``https://app.example.com``; ``*`` for any. None by default.
-        allowed_hosts: Names that the service may be asked for by, such as ``models.example.com``, where it listens on
-            this machine only and needs no key; ``*`` for any. By default only addresses and ``localhost``, since a web
-            page can have its own name lead to this machine. Elsewhere any name will do, whatever stands here.
+        allowed_hosts: Host names under which clients may call the service, such as ``models.example.com``; ``*`` for
+            any. Only a service that listens on this machine and requires no key checks them: it accepts addresses and
+            ``localhost`` by itself, and no other name, since a web page can make its own name lead to this machine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -44,16 +44,16 @@ class DeploymentSettings(_Frozen):
             target_ongoing_requests: 32}``.
         num_cpus: CPUs reserved for a replica. A reservation, not a cap: small numbers leave room for
             training on a small machine.
-        max_ongoing_requests: Calls that a replica has inside at once. The encoder orders and bounds its
+        max_ongoing_requests: Calls that a replica works on at once. The encoder orders and bounds its
             work itself, in tokens, so this should be far above the number of clients.
-        max_surge_percent: New replicas that a redeploy starts before it stops old ones, in percent of those that run,
-            rounded up. ``auto``: 100 for one or two replicas and 25 for more where a node has room for one replica
-            more, else 0: then each replica stops before the new one starts, and the start says so. A number is
-            taken as it is: without room the redeploy waits, and the old replicas serve on.
+        max_surge_percent: New replicas that a redeploy starts before it stops old ones, in percent of the running
+            ones, rounded up. ``auto``: if a node has room for one more replica, 100 for one or two replicas and 25
+            for more; else 0, so that each replica stops before the new one starts, which the start log says. A number
+            is taken as it is: without room the redeploy waits, and the old replicas serve on.
         max_replicas_per_node: Replicas that one node may hold, so that its death leaves the others. A replica that
-            finds no node waits for one. ``auto``: half of the replicas where at least two nodes can hold one, no
-            limit on a single machine; where the number of replicas is scaled, more if ``max_replicas`` need it. null:
-            no limit. During a redeploy old and new replicas are counted apart.
+            finds no node waits for one. ``auto``: half of the replicas if at least two nodes can hold one, no limit
+            on a single machine; with autoscaling more, if ``max_replicas`` needs it. null: no limit. During a
+            redeploy old and new replicas are counted separately.
     """
 
     num_replicas: int = Field(default=1, ge=1)
@@ -75,19 +75,19 @@ class DeploymentSettings(_Frozen):
 
 
 class BatchingSettings(_Frozen):
-    """Bounds of the encoder's micro-batches and backlog, in tokens; see ``models.scheduler``.
+    """Bounds of the encoder's micro-batches and backlog, in tokens.
 
     Attributes:
         max_batch_tokens: Padded tokens in one forward. ``auto``: 384 on a CPU, where small
             micro-batches are as fast and keep others from waiting; 16,384 on a GPU.
         max_padding_tokens: Padding that one text may add to a micro-batch. ``auto``: 16 on a CPU, 1,024
             on a GPU: about what a forward costs before its first token.
-        max_batch_seconds: How long a forward with several texts should take at most. At the speed that was measured,
-            micro-batches are made smaller than ``max_batch_tokens`` where they would take longer.
-        max_backlog_tokens: More waiting tokens than this and the service answers 429.
-        min_tokens_per_s: A forward that is slower than this, beyond its first two minutes, is taken for hung, and its
-            replica is replaced. ``auto``: 2 on a CPU, where one text of 8,192 tokens takes a large model minutes, and
-            more where it shares the cores; 100 on a GPU.
+        max_batch_seconds: Longest duration of a forward with several texts. Where a micro-batch of
+            ``max_batch_tokens`` would take longer at the measured speed, it is made smaller.
+        max_backlog_tokens: Waiting tokens of one replica beyond which the service answers 429.
+        min_tokens_per_s: A forward that has run for over two minutes and is slower than this counts as hung, and its
+            replica is replaced. ``auto``: 2 on a CPU, where a large model needs minutes for a text of 8,192 tokens,
+            and more on shared cores; 100 on a GPU.
     """
 
     max_batch_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
@@ -116,18 +116,18 @@ class ModelSettings(DeploymentSettings):
     Attributes:
         name: The folder ``models_dir/name`` if it exists, else that name on the model hub.
         aliases: Further names for the same model, such as one that clients have built in.
-        family: ``e5``, ``e5-instruct`` or ``bge-m3``, where the name and the manifest do not tell.
+        family: ``e5``, ``e5-instruct`` or ``bge-m3``, where neither the name nor the manifest says it.
         device: ``auto``, ``cpu`` or ``cuda``. A replica sees only the GPU that it has a share of.
         dtype: ``auto`` is bfloat16 where the hardware computes in it, else float32.
         num_gpus: GPUs of each replica, fractions allowed. ``auto``: ``gpu_share`` if the cluster has
-            GPUs when the application is built, else none. Give a number where GPU nodes join later. Without a share
+            GPUs when the application is built, else none. Set a number if GPU nodes join later. Without a share
             the device ``auto`` is the CPU.
-        gpu_share: What ``auto`` takes.
-        threads: Torch threads of each replica. ``auto``: from its CPUs.
+        gpu_share: GPUs of each replica with ``num_gpus: auto``.
+        threads: Torch threads of each replica. ``auto``: as its CPUs allow.
         batching: Bounds of micro-batches and backlog.
-        dense_only: Serve a BGE-M3 without its sparse and ColBERT heads.
+        dense_only: Serves a BGE-M3 without its sparse and ColBERT heads.
         max_fine_tunes_gib: Memory that a replica may use for fine-tunes beside its own model. Adapters take
-            megabytes, whole fine-tunes as much as the model; the least recently used ones go first.
+            megabytes, whole fine-tunes as much as the model; the least recently used ones are unloaded first.
     """
 
     name: str = "intfloat/multilingual-e5-large"
@@ -185,24 +185,25 @@ class IngressSettings(DeploymentSettings):
     """The HTTP replicas.
 
     Attributes:
-        max_ongoing_requests: Requests inside at once, those that are still being read included. Above the 4,096
-            connections of HAProxy: what waits outside is kept in memory without any of our bounds.
+        max_ongoing_requests: Requests that a replica works on at once, those that are still being read included. It
+            is above the 4,096 connections of HAProxy, because requests that wait in HAProxy use memory that none
+            of these settings bounds.
     """
 
     max_ongoing_requests: int = Field(default=5000, ge=1)
 
 
 class Settings(_Frozen):
-    """Everything that ``serve_app.app:build`` can be told.
+    """The arguments of the application ``serve_app.app:build``.
 
     Attributes:
         models_dir: Folder of model folders; relative to the working directory of the service.
-        models: What turns text into vectors; the first one that can is a request's default.
-        rerankers: What scores candidates for a query; the first one is the default. May be empty.
+        models: Embedding models; the first one with the requested representation is the default.
+        rerankers: Models that score candidates for a query; the first one is the default. May be empty.
         ingress: The HTTP replicas: they parse, tokenise and answer, and need no GPU.
         limits: Bounds of a request.
-        training: Fine-tuning; see ``training_settings``.
-        security: API keys and browsers; see ``security_settings``.
+        training: Fine-tuning.
+        security: API keys, and the web pages that may call the service.
     """
 
     models_dir: Path = Field(default=Path("models"), validate_default=True)

@@ -51,6 +51,15 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
     assert lost == []
 
 
+_PATHS = re.compile(r"`((?:serve_app|training|tests|tools|examples|benchmarks|configs|docs)/[\w./-]+)`")
+
+
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    named = [name for name in _PATHS.findall(page.read_text(encoding="utf-8")) if "/X/" not in name]
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_every_page_can_be_reached_from_the_readme() -> None:
     reached, waiting = {README}, [README]
     while waiting:

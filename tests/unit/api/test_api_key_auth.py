@@ -7,7 +7,8 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -17,13 +18,15 @@ from starlette.types import Message
 
 from serve_app.api.application import create_app
 from serve_app.api.middleware.api_key_auth import Access
-from serve_app.api.service import CallOptions, Embedded
+from serve_app.api.middleware.token_quota import Limiter
+from serve_app.api.service import CallOptions, Embedded, ServiceProtocol
 from serve_app.domain.profiles import TextRole
 from serve_app.domain.request_limits import FineTuneLimits
 from serve_app.domain.usage import add_tokens
 from serve_app.security.api_keys import ApiKey, KeyRing, Scope, sha256_of
 from serve_app.security.rate_limits import Admission, Rates
 from tests.unit.api.conftest import LIMITS
+from tests.unit.api.delegate import Delegate
 from tests.unit.api.fake_gateway import FakeGateway
 from tests.unit.api.fake_jobs import FakeJobs
 from tests.unit.api.test_body_limits import Connection
@@ -93,21 +96,29 @@ class DrainState:
         return await self.client.post("/vectorize", json={"text": text}, headers=headers)
 
 
-@pytest.fixture
-async def door() -> AsyncIterator[DrainState]:
-    door: DrainState
-    gateway, limiter, statuses = CountingGateway(), FakeLimiter(), list[tuple[str, int]]()
+@cache
+def shared_application() -> tuple[FastAPI, Delegate, Delegate, Delegate]:
+    """The application, and what passes calls on to the door, the gateway and the limiter of the running test."""
+    door, gateway, limiter = Delegate(), Delegate(), Delegate()
     app = create_app(
-        gateway,
+        cast(ServiceProtocol, gateway),
         FakeJobs(),
         LIMITS,
         FineTuneLimits(),
-        count_status=lambda path, status: statuses.append((path, status)),
-        access=Access(lambda: door.keys, limiter),
+        count_status=lambda path, status: door.statuses.append((path, status)),
+        access=Access(lambda: door.keys, cast(Limiter, limiter)),
         cors_origins=(PAGE,),
     )
+    return app, door, gateway, limiter
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[DrainState]:
+    app, *behind = shared_application()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
-        door = DrainState(gateway, limiter, KeyRing(KEYS), statuses, app, client)
+        door = DrainState(CountingGateway(), FakeLimiter(), KeyRing(KEYS), [], app, client)
+        for delegate, target in zip(behind, (door, door.gateway, door.limiter), strict=True):
+            delegate.target = target
         yield door
 
 

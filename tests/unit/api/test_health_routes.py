@@ -4,16 +4,12 @@ import asyncio
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
-from serve_app.api.application import create_app
 from serve_app.api.dialects.native import health_routes
 from serve_app.api.service import ModelReadiness
 from serve_app.domain.errors import DeadlineError, NonFiniteError, ServiceError, UnavailableError
-from serve_app.domain.request_limits import FineTuneLimits
-from tests.unit.api.conftest import LIMITS
+from tests.unit.api.conftest import Behind
 from tests.unit.api.fake_gateway import FakeGateway
-from tests.unit.api.fake_jobs import FakeJobs
 
 READY = {
     "status": "ok",
@@ -27,7 +23,7 @@ READY = {
 
 
 class Clock:
-    now = 1000.0
+    now = 0.0
 
     @classmethod
     def monotonic(cls) -> float:
@@ -37,13 +33,14 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
     monkeypatch.setattr(health_routes, "time", Clock)
+    Clock.now += 1000  # what the test before saw is long forgotten
     return Clock
 
 
-@pytest.fixture
-def app(gateway: FakeGateway) -> FastAPI:
-    """One of its own for each test: it remembers the last check."""
-    return create_app(gateway, FakeJobs(), LIMITS, FineTuneLimits())
+@pytest.fixture(scope="module")
+def behind() -> Behind:
+    """An application for this file, because it remembers the last check by this file's clock."""
+    return Behind()
 
 
 MODELS = [{"model": "my-e5", "serves": "embed", "state": "ready", "reason": None, "device": "cpu", "dtype": "float32"}]

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
+from typing import cast
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from serve_app.api.application import create_app
+from serve_app.api.jobs_service import JobsProtocol
+from serve_app.api.service import ServiceProtocol
 from serve_app.domain.errors import JobsReadOnlyError
 from serve_app.domain.request_limits import FineTuneLimits, Limits
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.training_spec import TrainingKind
+from tests.unit.api.delegate import Delegate
 from tests.unit.api.fake_gateway import FakeGateway
 from tests.unit.api.fake_jobs import FakeJobs
 
 DONE = JobRecord("old", "result", "laws", TrainingKind.FULL, 1000.0, status=JobStatus.COMPLETED)
 
 
+@cache
+def shared_application() -> tuple[FastAPI, Delegate, Delegate]:
+    """The application, and what passes calls on to gateway and jobs."""
+    gateway, jobs = Delegate(), Delegate()
+    return (
+        create_app(cast(ServiceProtocol, gateway), cast(JobsProtocol, jobs), Limits(), FineTuneLimits()),
+        gateway,
+        jobs,
+    )
+
+
+def application(gateway: FakeGateway, jobs: FakeJobs) -> FastAPI:
+    """The application, over these two until it is asked for again."""
+    app, *behind = shared_application()
+    behind[0].target, behind[1].target = gateway, jobs
+    return app
+
+
 async def deleted(gateway: FakeGateway, jobs: FakeJobs, name: str) -> httpx.Response:
-    app = create_app(gateway, jobs, Limits(), FineTuneLimits())
+    app = application(gateway, jobs)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
         return await client.delete(f"/models/{name}")
 
@@ -36,7 +60,7 @@ async def test_a_model_is_kept_while_a_job_that_has_not_ended_needs_it(gateway: 
 async def test_a_service_that_may_only_read_jobs_says_who_manages_them(gateway: FakeGateway) -> None:
     jobs = FakeJobs()
     jobs.error = JobsReadOnlyError("the fine-tuning jobs of this folder are managed by service A", retry_after_s=30.0)
-    app = create_app(gateway, jobs, Limits(), FineTuneLimits())
+    app = application(gateway, jobs)
     pairs = "".join(f"q{i}\tp{i}\n" for i in range(4))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
         reply = await client.post("/fine-tune", json={"text_content": pairs, "model_name": "mine"})
@@ -47,7 +71,7 @@ async def test_a_service_that_may_only_read_jobs_says_who_manages_them(gateway: 
 async def test_a_fine_tune_is_deleted_and_kept_by_the_names_that_find_it(gateway: FakeGateway) -> None:
     jobs = FakeJobs()
     jobs.records = {"a": replace(DONE, id="a", status=JobStatus.RUNNING)}
-    app = create_app(gateway, jobs, Limits(), FineTuneLimits())
+    app = application(gateway, jobs)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
         for prefix in ("", "openai/", "litellm_proxy/openai/"):
             assert (await client.delete(f"/v1/models/{prefix}laws")).status_code == 409

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from serve_app.api.application import create_app
+from serve_app.api.jobs_service import JobsProtocol
 from serve_app.domain.request_limits import FineTuneLimits, Limits
+from tests.unit.api.delegate import Delegate
 from tests.unit.api.fake_gateway import FakeGateway
 from tests.unit.api.fake_jobs import FakeJobs
 
@@ -18,12 +23,20 @@ OURS = "http://service:8000"
 UPLOAD = {"file": ("pairs.tsv", b"q\tp\n")}
 
 
+@cache
+def app_of(allowed: tuple[str, ...]) -> tuple[FastAPI, Delegate]:
+    """An application, and what passes calls on to the jobs."""
+    jobs = Delegate()
+    return create_app(FakeGateway(), cast(JobsProtocol, jobs), Limits(), FineTuneLimits(), cors_origins=allowed), jobs
+
+
 async def ask(
     folder: Path, headers: dict[str, str], allowed: tuple[str, ...] = (FRIEND,), method: str = "POST"
 ) -> tuple[int, int]:
     """Sends a form that a browser sends without asking for leave; the status, and how many files are kept."""
     jobs = FakeJobs(folder / "jobs")
-    app = create_app(FakeGateway(), jobs, Limits(), FineTuneLimits(), cors_origins=allowed)
+    app, behind = app_of(allowed)
+    behind.target = jobs
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=OURS) as client:
         if method == "POST":
             reply = await client.post("/v1/files", files=UPLOAD, data={"purpose": "fine-tune"}, headers=headers)
