@@ -35,7 +35,8 @@ from serve_app.inference.replica_caller import ReplicaCaller
 from serve_app.inference.reranking import RerankClient
 from serve_app.inference.served_model import ServedModel
 from serve_app.models.model_source import find_model
-from serve_app.settings.service_settings import ModelSettings, Settings
+from serve_app.settings.model_settings import ModelSettings
+from serve_app.settings.service_settings import Settings
 
 _WAIT_FOR_REPLICAS_S = 10.0
 
