@@ -12,11 +12,12 @@ import numpy as np
 from ray import serve
 
 from serve_app.deployments.first_forward import first_forward
-from serve_app.deployments.model_worker import Compute, ModelWorker, ReplicaState
+from serve_app.deployments.model_worker import Compute, ModelWorker
 from serve_app.deployments.operator_log import keep_log_fresh, log_startup_failure
 from serve_app.domain.embeddings import Encoded, EncodedBatch, TokenBatch
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.profiles import Capability
+from serve_app.inference.replica_caller import ReplicaState
 from serve_app.models.model_source import find_model
 from serve_app.models.openmp import threads_for
 from serve_app.settings.service_settings import ModelSettings

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Generic, TypeAlias, TypeVar
@@ -15,6 +15,7 @@ from typing import Generic, TypeAlias, TypeVar
 from serve_app.deployments.metrics import DeviceMetrics
 from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import InternalError, ServiceError
+from serve_app.inference.replica_caller import ReplicaState
 from serve_app.models.batching.isolation import observing_memory
 from serve_app.models.batching.scheduler import Scheduler
 from serve_app.settings.service_settings import ModelSettings
@@ -29,23 +30,6 @@ S = TypeVar("S")
 
 Compute: TypeAlias = Callable[[Sequence[T]], list[R | ServiceError]]
 """Computes one micro-batch, one result or error for each item; never raises."""
-
-
-@dataclass(frozen=True)
-class ReplicaState:
-    """What a replica says of itself.
-
-    Attributes:
-        device: Where it computes.
-        dtype: What it computes in.
-        threads: Of torch.
-        is_stuck: Its forward has been running for so long that it will not come back.
-    """
-
-    device: str
-    dtype: str
-    threads: int
-    is_stuck: bool = False
 
 
 class ModelWorker(Generic[T, R]):
