@@ -20,7 +20,7 @@ from serve_app.jobs.job_record import JobRecord
 from serve_app.jobs.tracker import TrackerConfig, ensure_tracker
 from serve_app.jobs.training_spec import TrainingSpec
 from serve_app.jobs.upload_store import UploadStore
-from serve_app.settings.service_settings import ModelSettings
+from serve_app.settings.model_settings import ModelSettings
 from serve_app.settings.training_settings import TrainingSettings
 
 logger = logging.getLogger(__name__)

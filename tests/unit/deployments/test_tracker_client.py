@@ -18,7 +18,7 @@ from serve_app.domain.errors import ConflictError, JobNotFoundError, StorageErro
 from serve_app.jobs.tracker import TrackerConfig
 from serve_app.jobs.training_pairs import Example
 from serve_app.jobs.training_spec import TrainingKind
-from serve_app.settings.service_settings import ModelSettings
+from serve_app.settings.model_settings import ModelSettings
 from serve_app.settings.training_settings import TrainingSettings
 
 
