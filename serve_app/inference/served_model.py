@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Generic, TypeVar
 
-from serve_app.api.service import CallOptions, ModelState, TokenTotal
+from serve_app.api.service_results import CallOptions, ModelState, TokenTotal
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.replica_caller import ReplicaCaller
 from serve_app.domain.embeddings import ModelVersion, TokenBatch

@@ -14,7 +14,7 @@ import orjson
 from fastapi.responses import Response, StreamingResponse
 from numpy.typing import NDArray
 
-from serve_app.api.service import HybridEmbedded
+from serve_app.api.service_results import HybridEmbedded
 from serve_app.domain.embeddings import Float32
 
 _JSON = "application/json"

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from serve_app.api.encoding.json_stream import hybrid_reply
-from serve_app.api.service import HybridEmbedded
+from serve_app.api.service_results import HybridEmbedded
 from tests.unit.api.fake_gateway import FakeGateway, vector_of
 
 

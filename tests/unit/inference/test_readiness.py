@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serve_app.api.service import Readiness
+from serve_app.api.service_results import Readiness
 from serve_app.deployments.model_worker import ReplicaState
 from serve_app.deployments.replica_caller import ReplicaCaller
 from serve_app.domain.embeddings import EncodedBatch, TokenBatch

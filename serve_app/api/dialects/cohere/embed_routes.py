@@ -22,7 +22,8 @@ from serve_app.api.encoding.json_stream import dumps, matrix_pieces, truncation_
 from serve_app.api.encoding.quantize import FORMS, require_normalized, shortened
 from serve_app.api.error_responses import OPENAI_ERRORS
 from serve_app.api.request_options import TimeoutHeader, tolerant_options, validate_dimensions
-from serve_app.api.service import Embedded, ServiceProtocol
+from serve_app.api.service import ServiceProtocol
+from serve_app.api.service_results import Embedded
 from serve_app.api.validated_texts import listed_texts, naming
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.request_limits import Limits

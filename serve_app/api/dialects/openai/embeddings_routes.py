@@ -29,7 +29,8 @@ from serve_app.api.jobs_service import JobsProtocol
 from serve_app.api.model_deletion import IN_USE, delete_model
 from serve_app.api.model_lookup import state_of
 from serve_app.api.request_options import TimeoutHeader, tolerant_options, validate_dimensions
-from serve_app.api.service import ModelState, ServiceProtocol
+from serve_app.api.service import ServiceProtocol
+from serve_app.api.service_results import ModelState
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.request_limits import Limits
