@@ -92,7 +92,7 @@ def test_yaml_is_a_configuration_that_fits_its_gpus(block: Any, monkeypatch: pyt
     settings = Settings(**(given["applications"][0]["args"] if "applications" in given else given))
     for flag in block.flags:
         gpus = float(flag.removeprefix("gpus="))
-        served = sum(model.most_replicas * float(model.num_gpus) for model in (*settings.models, *settings.rerankers))
+        served = sum(model.max_replicas * float(model.num_gpus) for model in (*settings.models, *settings.rerankers))
         trained = settings.training.num_workers * float(settings.training.gpus_per_worker)
         assert served + trained == pytest.approx(gpus)
 
