@@ -20,7 +20,7 @@ from serve_app.domain.profiles import Capability
 from serve_app.inference.replica_caller import ReplicaState
 from serve_app.models.model_source import find_model
 from serve_app.models.openmp import threads_for
-from serve_app.settings.service_settings import ModelSettings
+from serve_app.settings.model_settings import ModelSettings
 
 _Outcome: TypeAlias = "asyncio.Future[list[Encoded | ServiceError]]"
 
@@ -42,7 +42,7 @@ class Encoder:
         from serve_app.models.fine_tune_cache import FineTuneCache  # torch: seconds to import, and only here
         from serve_app.models.loader import load_model
 
-        auto = threads_for(settings.num_cpus, settings.most_replicas)
+        auto = threads_for(settings.num_cpus, settings.max_replicas)
         threads = auto if settings.threads == "auto" else settings.threads
         load = partial(
             load_model,

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from serve_app.api.application import create_app
 from serve_app.api.middleware.api_key_auth import Access
 from serve_app.api.middleware.drain import DrainState
-from serve_app.api.service import Capacity
+from serve_app.api.service_results import Capacity
 from serve_app.deployments import graceful_stop
 from serve_app.deployments.banner import announce
 from serve_app.deployments.encoder import Encoder
@@ -35,7 +35,8 @@ from serve_app.inference.replica_caller import ReplicaCaller
 from serve_app.inference.reranking import RerankClient
 from serve_app.inference.served_model import ServedModel
 from serve_app.models.model_source import find_model
-from serve_app.settings.service_settings import ModelSettings, Settings
+from serve_app.settings.model_settings import ModelSettings
+from serve_app.settings.service_settings import Settings
 
 _WAIT_FOR_REPLICAS_S = 10.0
 

@@ -18,7 +18,7 @@ from serve_app.domain.errors import InternalError, ServiceError
 from serve_app.inference.replica_caller import ReplicaState
 from serve_app.models.batching.isolation import observing_memory
 from serve_app.models.batching.scheduler import Scheduler
-from serve_app.settings.service_settings import ModelSettings
+from serve_app.settings.model_settings import ModelSettings
 
 _GRACE_S = 120.0  # no forward is called hung before that, however few tokens it has
 _LONG_S = 10.0  # a probe would wait behind such a forward, and Serve waits half a minute for the answer
@@ -45,7 +45,7 @@ class ModelWorker(Generic[T, R]):
             state: Where it computes.
         """
         self._state = state
-        self._slowest = settings.batching.slowest_for_device(state.device)
+        self._min_speed = settings.batching.min_speed_for_device(state.device)
         self._prober = partial(compute, [probe])
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="forward")
         max_batch_tokens, max_padding_tokens = settings.batching.for_device(state.device)
@@ -128,7 +128,7 @@ class ModelWorker(Generic[T, R]):
     @property
     def _is_stuck(self) -> bool:
         forward = self._scheduler.under_way
-        return forward is not None and self._forward_s > _GRACE_S + forward.padded_tokens / self._slowest
+        return forward is not None and self._forward_s > _GRACE_S + forward.padded_tokens / self._min_speed
 
     @property
     def _forward_s(self) -> float:

@@ -24,7 +24,7 @@ from serve_app.jobs.training_spec import NARROWEST_IN_FOUR_BITS, TrainingKind, T
 from serve_app.models.fine_tunes import find_fine_tune
 from serve_app.models.head_files import HEAD_FILES
 from serve_app.models.model_source import ModelSource, describe, find_model
-from serve_app.settings.service_settings import ModelSettings
+from serve_app.settings.model_settings import ModelSettings
 from serve_app.settings.training_settings import TrainingSettings
 
 logger = logging.getLogger(__name__)

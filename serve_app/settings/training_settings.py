@@ -1,17 +1,15 @@
-"""Settings of fine-tuning: where jobs live, what a job may take, and what is used where a client says nothing.
-
-Annotations are evaluated at import, as in ``settings``: both are read through the app builder's parameter.
-"""
+"""Settings of fine-tuning: the folder of jobs, their resources, and defaults of hyper-parameters."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from serve_app.domain.request_limits import FineTuneLimits
+from serve_app.settings.frozen_settings import Auto, FrozenSettings
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(FrozenSettings):
     """Everything about fine-tuning that an operator can set.
 
     Attributes:
@@ -39,14 +37,12 @@ class TrainingSettings(BaseModel):
         limits: Bounds of a request for a fine-tune.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     jobs_dir: Path = Field(default=Path("jobs"), validate_default=True)
     max_concurrent_jobs: int = Field(default=1, ge=1)
     max_waiting_jobs: int = Field(default=100, ge=1)
     num_workers: int = Field(default=1, ge=1)
     cpus_per_worker: float = Field(default=0.5, gt=0)
-    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = "auto"
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] | Auto = "auto"
     gpu_share: float = Field(default=0.25, gt=0, le=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_seq_length: int = Field(default=256, ge=8)
@@ -54,15 +50,15 @@ class TrainingSettings(BaseModel):
     gradient_checkpointing: bool = False
     checkpoint_steps: int = Field(default=50, ge=1)
     seed: int = Field(default=42, ge=0)
-    env: dict[str, str] = {}
+    env: dict[str, str] = Field(default={})
     limits: FineTuneLimits = FineTuneLimits()
 
     @model_validator(mode="after")
-    def _no_gpu_shared_by_two_workers(self) -> Self:
+    def _require_gpu_for_each_worker(self) -> Self:
         share = 0.0 if self.gpus_per_worker == "auto" or self.device == "cpu" else self.gpus_per_worker
         if self.num_workers > 1 and 0 < share <= 0.5:
             raise ValueError(
-                f"gpus_per_worker: {share:g} lets two of the workers share a GPU, where they can not talk; use 1"
+                f"gpus_per_worker: {share:g} lets two workers share a GPU, where NCCL does not work; use 1"
             )
         return self
 

@@ -23,7 +23,8 @@ from serve_app.domain.rank_request import QUERY, RankRequest
 from serve_app.inference.replica_caller import ReplicaState
 from serve_app.models import loader as loader_module
 from serve_app.models.batching.scheduler import MicroBatchReport
-from serve_app.settings.service_settings import BatchingSettings, ModelSettings, RerankerSettings
+from serve_app.settings.batching_settings import BatchingSettings
+from serve_app.settings.model_settings import ModelSettings, RerankerSettings
 
 BAD = 666
 BATCHING = BatchingSettings(max_batch_tokens=12, max_padding_tokens=4, max_backlog_tokens=60)
