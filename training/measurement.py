@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from training.data.split_record import SPLIT_ANEW, record_split
-from training.evaluation.collapse import check_collapse, describe_standing_loss, sample_passages
+from training.data.split_record import SPLIT_CHANGED, record_split
+from training.evaluation.collapse import check_collapse, describe_stalled_loss, sample_passages
 from training.evaluation.held_out import Encode, evaluate
 from training.job import Job
 from training.reporting import Reporter, read_lines
@@ -24,7 +24,7 @@ def measure_base(job: Job, reporter: Reporter) -> dict[str, float]:
         if line.get("type") == "metrics" and line.get("when") == "before":
             if is_same_split:
                 return {name: value for name, value in line.items() if name not in ("time", "type", "when")}
-            reporter.lasting_warning(SPLIT_ANEW)
+            reporter.lasting_warning(SPLIT_CHANGED)
             break
     reporter.event("info", "measuring the base")
     return _measure(job, load_base(job.spec, job.source, job.compute, reporter.moves), "before", reporter)
@@ -60,7 +60,7 @@ def find_warnings(job: Job, encode: Encode, chance_loss: float, reporter: Report
     passages = sample_passages(job.split.train, job.profile, seed=job.spec.seed)
     found = [
         check_collapse(encode, passages, measured=job.task is not None),
-        describe_standing_loss(read_lines(job.folder), chance_loss),
+        describe_stalled_loss(read_lines(job.folder), chance_loss),
     ]
     warnings = [warning for warning in found if warning is not None]
     for warning in warnings:

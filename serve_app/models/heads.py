@@ -25,7 +25,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class EncoderOutput:
-    """What one forward computed.
+    """The token states of one forward.
 
     Attributes:
         states: ``[n, longest, hidden]`` on the device, in the model's dtype.
@@ -39,7 +39,7 @@ class EncoderOutput:
 
 
 def pooled(hidden: EncoderOutput, pooling: Pooling, *, normalize: bool = True) -> torch.Tensor:
-    """Dense vectors, float32 ``[n, hidden]`` on the device, L2-normalised if wanted."""
+    """Dense vectors, float32 ``[n, hidden]`` on the device, L2-normalised if ``normalize``."""
     states, mask = hidden.states, hidden.mask
     if pooling is Pooling.CLS:
         vectors = states[:, 0].float()
@@ -74,7 +74,7 @@ class TokenHeads:
         return cls(sparse, colbert)
 
     def token_weights(self, hidden: EncoderOutput) -> torch.Tensor:
-        """Sparse weight of every token, float32 ``[n, longest]`` on the device, 0 or more; pads have any."""
+        """Sparse weight of every token, float32 ``[n, longest]`` on the device, >= 0; values at pads are arbitrary."""
         return functional.relu(self.sparse(hidden.states.float())).squeeze(-1)
 
     def token_vectors(self, hidden: EncoderOutput, row: int) -> torch.Tensor:
@@ -91,7 +91,7 @@ def max_weight_per_token(ids: Int32, weights: Float32) -> tuple[Int32, Float32]:
         weights: float32 ``[length]``.
     """
     distinct, place = np.unique(ids, return_inverse=True)
-    heaviest_of = np.zeros(len(distinct), np.float32)
-    np.maximum.at(heaviest_of, place, weights)
-    kept = heaviest_of > 0
-    return distinct[kept].astype(np.int32), heaviest_of[kept]
+    largest = np.zeros(len(distinct), np.float32)
+    np.maximum.at(largest, place, weights)
+    kept = largest > 0
+    return distinct[kept].astype(np.int32), largest[kept]

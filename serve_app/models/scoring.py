@@ -1,4 +1,4 @@
-"""MaxSim: how well the tokens of a candidate answer the tokens of a query.
+"""MaxSim: the late-interaction score of a candidate for a query.
 
 ``score = sum over query tokens of the max over candidate tokens of query . candidate``, from ColBERT
 (Khattab and Zaharia, 2020). BGE-M3's ``colbert_score`` is the same divided by the number of query
@@ -28,7 +28,7 @@ def max_sim(
 
     Args:
         query_vectors: ``[q, d]``, any float type, at least one token.
-        candidate_vectors: ``[n, t, d]``, any float type; what stands at a padding token does not matter.
+        candidate_vectors: ``[n, t, d]``, any float type; values at padding tokens are ignored.
         mask: bool ``[n, t]``, true where a token is real.
         max_similarities: Bound of the block ``[rows, tokens, q]`` that is in memory at a time; where one
             candidate token alone has more similarities (``q`` of them), the block holds these.
@@ -69,7 +69,7 @@ def _best(query: torch.Tensor, candidates: torch.Tensor, mask: torch.Tensor, tok
 def best_matches(
     query_vectors: torch.Tensor, candidate_vectors: torch.Tensor, *, max_similarities: int = MAX_SIMILARITIES
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The candidate token that answers each query token best: what a score of ``max_sim`` is made of.
+    """The best candidate token for each query token: the terms of a score of ``max_sim``.
 
     Args:
         query_vectors: ``[q, d]``, any float type.

@@ -1,4 +1,4 @@
-"""How a job's examples were split at its first attempt: metrics of two different splits cannot be compared."""
+"""The record of a job's split at its first attempt: metrics of two different splits cannot be compared."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from training.data.splitting import Split
 
 FILE_NAME = "split.sha256"
 
-SPLIT_ANEW = (
-    "another version of this program split the examples when the job began; they are split anew and the base is "
-    "measured again; earlier attempts may have trained on queries that are held out now, so the result "
-    "may measure too well"
+SPLIT_CHANGED = (
+    "another version of this program split the examples when the job began; they are split and the base is measured "
+    "again; earlier attempts may have trained on queries that are held out now, so the metrics of the result may be "
+    "too high"
 )
 
 
 def record_split(job_dir: Path, parts: Split) -> bool:
-    """Notes in the job's folder how its examples are split.
+    """Records in the job's folder how its examples are split.
 
     Returns:
-        Whether an earlier attempt has noted the same split.
+        Whether an earlier attempt has recorded the same split.
     """
     path = job_dir / FILE_NAME
     queries = [[example.query for example in part] for part in (parts.train, parts.held_out)]

@@ -224,16 +224,16 @@ def configured(**changes: object) -> Damage:
 
 
 BROKEN: dict[str, tuple[Damage, str]] = {
-    "no weights": (without_weights, "can not be loaded"),
-    "no configuration": (without_configuration, "can not be loaded"),
-    "half a configuration": (with_half_a_configuration, "can not be loaded"),
-    "half a file": (cut_short, "can not be loaded"),
+    "no weights": (without_weights, "cannot be loaded"),
+    "no configuration": (without_configuration, "cannot be loaded"),
+    "half a configuration": (with_half_a_configuration, "cannot be loaded"),
+    "half a file": (cut_short, "cannot be loaded"),
     "a tensor is missing": (without_a_tensor, r"does not fit its base: 1 tensors .*layer\.0\..*query\.lora_B"),
     "layers that the base lacks": (of_a_deeper_model, r"does not fit its base: 12 tensors .*layer\.2\."),
-    "another rank": (configured(r=5), "can not be loaded"),
-    "layers of other names": (configured(target_modules=["nothing"]), "can not be loaded"),
+    "another rank": (configured(r=5), "cannot be loaded"),
+    "layers of other names": (configured(target_modules=["nothing"]), "cannot be loaded"),
     "more layers than tensors": (configured(target_modules=["query", "word_embeddings"]), "does not fit its base"),
-    "no such kind": (configured(peft_type="NONE"), "can not be loaded"),
+    "no such kind": (configured(peft_type="NONE"), "cannot be loaded"),
 }
 
 

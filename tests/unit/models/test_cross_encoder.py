@@ -201,8 +201,8 @@ def of_bert(folder: Path) -> None:
     [
         (without_the_head, r"lack 2 tensors, among them 'classifier\.out_proj\.bias'"),
         (of_an_encoder, r"lack 4 tensors, among them 'classifier\.dense\.bias'"),
-        (without_weights, "can not be loaded"),
-        (of_another_width, "can not be loaded"),
+        (without_weights, "cannot be loaded"),
+        (of_another_width, "cannot be loaded"),
         (of_three_labels, "has 3 labels; a reranker has 1"),
         (of_bert, "is a cross-encoder of type 'bert'; served are: xlm-roberta, roberta"),
     ],

@@ -161,7 +161,7 @@ async def outcome_of(workshop: Workshop, variant: ModelVersion) -> ServiceError 
 @pytest.mark.parametrize(
     ("failure", "says"),
     [
-        (ModelLoadError("the weights are cut short"), "'laws' can not be loaded: the weights are cut short"),
+        (ModelLoadError("the weights are cut short"), "'laws' cannot be loaded: the weights are cut short"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), "too little memory .* 'laws'"),
     ],
 )
@@ -285,7 +285,7 @@ async def test_memory_full_of_models_at_work_is_an_error_and_passes(tmp_path: Pa
     for name in "abc":
         workshop.full(name, 100)
     async with using(workshop, "a", "b") as models:
-        with pytest.raises(UnavailableError, match="full of models at work") as caught:
+        with pytest.raises(UnavailableError, match="full of models in use") as caught:
             await use(workshop, "c")
         assert caught.value.retry_after_s is not None
         async with using(workshop, "a", "b") as still:
@@ -301,7 +301,7 @@ async def test_a_model_over_the_bound_is_refused_with_the_name_of_the_setting(tm
     await use(workshop, "small")
     with pytest.raises(UnavailableError, match="max_fine_tunes_gib"):
         await use(workshop, "large")
-    assert workshop.in_memory == ["small"], "nothing leaves for what can not come"
+    assert workshop.in_memory == ["small"], "nothing leaves for what cannot come"
     assert workshop.loads == ["small"]
 
 

@@ -122,7 +122,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "another order": (modules("Transformer", "Normalize", "Pooling"), "modules.json: the sequence"),
     "no modules": (write("modules.json", []), "modules.json: a model without Normalize"),
-    "modules that are none": (write("modules.json", {"Transformer": ""}), "modules.json can not be read"),
+    "modules that are none": (write("modules.json", {"Transformer": ""}), "modules.json cannot be read"),
     "a transformer elsewhere": (
         modules("Transformer", "Pooling", "Normalize", paths={"Transformer": "0_Transformer"}),
         "modules.json: a transformer in the subfolder '0_Transformer'",
@@ -154,7 +154,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "config_sentence_transformers.json: the prompt 'search_query: ' .*\"query: \"",
     ),
     "half of the prompts": (edit(SETTINGS, prompts={"query": "query: ", "passage": "passage: "}), "'' for documents"),
-    "prompts that are none": (edit(SETTINGS, prompts={"query": 3}), "prompts must be an object of texts"),
+    "prompts that are none": (edit(SETTINGS, prompts={"query": 3}), "prompts must be an object of strings"),
     "no such prompt": (edit(SETTINGS, default_prompt_name="sts"), "default_prompt_name 'sts' is none of the prompts"),
     "shortened vectors": (edit(SETTINGS, truncate_dim=16), "config_sentence_transformers.json: truncate_dim 16"),
     "a distance": (edit(SETTINGS, similarity_fn_name="manhattan"), "similarity_fn_name 'manhattan' is not served"),
@@ -163,13 +163,13 @@ REFUSED: dict[str, tuple[Change, str]] = {
         edit(TRANSFORMER, max_seq_length=-1),
         "sentence_bert_config.json: max_seq_length -1 is no le",
     ),
-    "a length of zero": (edit(TRANSFORMER, max_seq_length=0), "max_seq_length 0 is no length"),
-    "no room for text": (edit(TRANSFORMER, max_seq_length=2), "max_seq_length 2 is no length"),
-    "half a token": (edit(TRANSFORMER, max_seq_length=12.5), "max_seq_length 12.5 is no length"),
-    "a word as length": (edit(TRANSFORMER, max_seq_length="512"), "max_seq_length '512' is no length"),
+    "a length of zero": (edit(TRANSFORMER, max_seq_length=0), "max_seq_length 0 is not a text length"),
+    "no room for text": (edit(TRANSFORMER, max_seq_length=2), "max_seq_length 2 is not a text length"),
+    "half a token": (edit(TRANSFORMER, max_seq_length=12.5), "max_seq_length 12.5 is not a text length"),
+    "a word as length": (edit(TRANSFORMER, max_seq_length="512"), "max_seq_length '512' is not a text length"),
     "a tokenizer's length": (
         lambda folder: [edit(TRANSFORMER, max_seq_length=None)(folder), edit(TOKENIZER, model_max_length=-1)(folder)],
-        "tokenizer_config.json: model_max_length -1 is no length",
+        "tokenizer_config.json: model_max_length -1 is not a text length",
     ),
     "lower case or not": (edit(TRANSFORMER, do_lower_case="no"), "do_lower_case 'no' is not served"),
     "another output": (edit(TRANSFORMER, module_output_name="pooler_output"), "module_output_name 'pooler_output' is"),
@@ -179,13 +179,13 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "cut at the start": (edit(TOKENIZER, truncation_side="left"), "tokenizer_config.json: truncation_side 'left'"),
     "two cases": (
         cases.with_a_bert_tokenizer(lower_case=False, file_lower_case=True),
-        "tokenizer.json and what transformers makes of it with tokenizer_config.json disagree: .* 'How do I ROTATE",
+        "tokenizer.json and tokenizer_config.json, .* disagree: .* 'How do I ROTATE",
     ),
     "another architecture": (
         edit("config.json", model_type="modernbert"),
         "config.json: the architecture 'modernbert' is not served; served are: bert, roberta, xlm-roberta",
     ),
-    "no architecture": (edit("config.json", model_type=None), "config.json says no model_type; served are: bert"),
+    "no architecture": (edit("config.json", model_type=None), "config.json has no model_type; served are: bert"),
     "quantised weights": (edit("config.json", quantization_config={"bits": 4}), "quantised weights"),
     "an adapter beside": (
         write("adapter_config.json", {}),
@@ -215,7 +215,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_can_not_be_honoured_is_refused_with_the_file_and_the_reason(
+def test_what_cannot_be_honoured_is_refused_with_the_file_and_the_reason(
     e5_tiny: Path, tmp_path: Path, case: str
 ) -> None:
     change, reason = REFUSED[case]
@@ -245,7 +245,7 @@ def start(name: str, folder: Path, family: str | None = None) -> None:
         (remove("colbert_linear.pt"), "colbert_linear.pt is missing: copy"),
     ],
 )
-def test_heads_that_can_not_be_honoured_are_refused_by_their_file(
+def test_heads_that_cannot_be_honoured_are_refused_by_their_file(
     bge_m3_tiny: Path, tmp_path: Path, change: Change, reason: str
 ) -> None:
     folder = copy_of(bge_m3_tiny, tmp_path / "bge-m3", change)
@@ -283,7 +283,7 @@ def test_a_reranker_that_is_configured_as_an_encoder_is_told_what_it_is(reranker
         ("e5", Capability.COLBERT, "which has no colbert; these have: bge-m3"),
     ],
 )
-def test_a_family_that_can_not_do_what_is_configured_is_told_where_it_belongs(
+def test_a_family_that_cannot_do_what_is_configured_is_told_where_it_belongs(
     family: str, needs: Capability, says: str
 ) -> None:
     source = ModelSource("mine", Path("mine"), PROFILES[family], Pooling.MEAN, dimension=32, max_tokens=512)

@@ -145,12 +145,12 @@ def test_broken_json_is_refused_and_named(tmp_path: Path, name: str, content: st
     folder = write_model(tmp_path / "my-e5", **{"config": BERT, name: content})
     with pytest.raises(ModelLoadError) as caught:
         describe("my-e5", folder)
-    assert f"{folder / name.replace('__', '/')}.json can not be read" in caught.value.message
+    assert f"{folder / name.replace('__', '/')}.json cannot be read" in caught.value.message
 
 
 @pytest.mark.parametrize("config", [{}, {"model_type": "bert"}, {"hidden_size": None}, {"hidden_size": "wide"}])
 def test_a_configuration_without_a_width_is_refused_and_named(tmp_path: Path, config: dict[str, Any]) -> None:
-    with pytest.raises(ModelLoadError, match=r"config\.json says no hidden_size"):
+    with pytest.raises(ModelLoadError, match=r"config\.json has no hidden_size"):
         described(tmp_path, config=config)
 
 
@@ -241,7 +241,7 @@ def test_an_unreachable_hub_tells_where_to_put_the_folder(tmp_path: Path, hub: H
     with pytest.raises(ModelLoadError) as caught:
         find_model("intfloat/multilingual-e5-large", tmp_path)
     message = caught.value.message
-    assert "can not be reached" in message
+    assert "cannot be reached" in message
     assert str(tmp_path / "intfloat" / "multilingual-e5-large") in message
     assert "MODELS_DIR" in message
     assert type(error).__name__ in message

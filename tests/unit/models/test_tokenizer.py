@@ -120,7 +120,7 @@ def test_several_threads_get_the_same_ids(e5_tiny: Path) -> None:
         assert all(out.ids.tolist() == expected for out in threads.map(tokenizer, [ODD] * 40))
 
 
-# ------------------------------------------------------------------ folders that can not be read
+# ------------------------------------------------------------------ folders that cannot be read
 
 
 def copied(folder: Path, tmp_path: Path) -> Path:

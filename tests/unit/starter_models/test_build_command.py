@@ -105,7 +105,7 @@ def test_bge_m3_without_its_heads_is_refused(tmp_path: Path, wheel: Path, capsys
 def test_existing_complete_folder_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = complete_folder(tmp_path)
     assert main([NAME, "--models-dir", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"starter model: {folder} is there\n"
+    assert capsys.readouterr().out == f"starter model: {folder} exists\n"
     assert {path.read_text() for path in folder.iterdir()} == {"theirs"}
     assert names(tmp_path) == [NAME]
 

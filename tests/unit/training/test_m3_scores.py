@@ -213,7 +213,7 @@ def test_the_loss_equals_the_formulas_of_the_paper(self_distill: bool) -> None:
     assert loss.item() == pytest.approx(looped_loss(*lists, targets, self_distill=self_distill), rel=1e-5)
 
 
-def test_the_ensemble_teaches_but_does_not_learn_from_its_pupils() -> None:
+def test_the_ensemble_teaches_the_heads_and_gets_no_gradient_from_them() -> None:
     """What self-distillation adds to a head's gradient is that of its own cross entropy with fixed labels."""
     targets = torch.tensor([2, 0, 6])
     gradients = {}

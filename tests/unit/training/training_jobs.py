@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from serve_app.jobs.training_pairs import Example
 from serve_app.jobs.training_spec import LoraSettings, TrainingKind, TrainingSpec, default_learning_rate
 from tests.tiny_models import stdlib_docstrings
-from training.data.examples import Example
 
 Line = dict[str, Any]
 

@@ -157,7 +157,7 @@ async def test_when_the_loop_fails_everybody_is_answered_at_once_and_the_check_s
             assert "no micro-batches are formed any more: KeyError('a bug')" in str(errors[0])
         with pytest.raises(BackgroundTaskError, match="'micro-batches' failed: KeyError"):
             scheduler.check()
-        with pytest.raises(UnavailableError, match=r"does not work any more \(KeyError"):
+        with pytest.raises(UnavailableError, match=r"has failed \(KeyError"):
             submit(scheduler, texts("late", [10]))
 
 
