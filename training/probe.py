@@ -47,7 +47,8 @@ def probe_of(model: SentenceTransformer, heads: Heads | None, source: ModelSourc
     vectors = represent(output, heads, special_ids_of(model).to(model.device))
     kept = vectors.mask[0]
     ids, weights = (values[0][kept].cpu().numpy() for values in (vectors.ids, vectors.weights))
-    return Encoded(dense, max_weight_per_token(ids.astype(np.int32), weights), vectors.colbert[0][kept].cpu().numpy())
+    sparse = max_weight_per_token(ids.astype(np.int32), weights, np.array([len(ids)]))
+    return Encoded(dense, (sparse[0].values, sparse[1].values), vectors.colbert[0][kept].cpu().numpy())
 
 
 def agreement(trained: Encoded, served: Encoded) -> dict[str, float]:
