@@ -66,7 +66,7 @@ def measure(plan: Plan) -> dict[str, Any]:
     source = find_model(model.name, settings.models_dir)
     tokenizer = TextTokenizer.of(source)
     texts = {kind: counted_texts(kind, tokenizer) for kind in KINDS}
-    threads = threads_for(model.num_cpus, model.most_replicas) if model.threads == "auto" else model.threads
+    threads = threads_for(model.num_cpus, model.max_replicas) if model.threads == "auto" else model.threads
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         bench = Bench(plan, texts, Path(scratch) / "reference.npz", _say)
         run = Run(bench, _ROOT, source.folder, threads)

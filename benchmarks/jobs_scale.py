@@ -23,11 +23,11 @@ from typing import Any
 from benchmarks import machine
 from serve_app.api.dialects.native.jobs_routes import job_body
 from serve_app.api.encoding.json_stream import dumps
-from serve_app.jobs.job_reconciler import Rules
+from serve_app.jobs.job_reconciler import JobPolicy
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.job_service import JobService
 from serve_app.jobs.lease import Lease, LeaseHolder
-from serve_app.jobs.ray_jobs import Submission
+from serve_app.jobs.ray_jobs import RayJobState
 from serve_app.jobs.training_spec import TrainingSpec
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -38,12 +38,12 @@ _PAGE = 20  # of GET /jobs; one more is read to know whether there is another pa
 
 
 class IdleCluster:
-    """Implements ``jobs.submit.JobLauncherProtocol``: nothing runs."""
+    """Implements ``jobs.submit.RayJobs``: nothing runs."""
 
     async def submit(self, submission_id: str, folder: Path) -> None:
         """Starts nothing."""
 
-    async def states(self) -> Mapping[str, Submission]:
+    async def states(self) -> Mapping[str, RayJobState]:
         """Knows no Ray Job."""
         return {}
 
@@ -89,8 +89,8 @@ async def measure(count: int) -> dict[str, float]:
             took, blocked = await _watched(jobs.keep_lease)
             found |= {which: took, f"{which}: the loop blocked at most": blocked}
         while _unclean(jobs):
-            await jobs.look()  # the first ones after an upgrade remove old checkpoints
-        found |= await _medians("look", jobs.look)
+            await jobs.reconcile()  # the first ones after an upgrade remove old checkpoints
+        found |= await _medians("look", jobs.reconcile)
         last: str | None = None
 
         async def page() -> None:
@@ -136,11 +136,11 @@ def job_id(number: int) -> str:
 
 
 def _jobs(root: Path) -> JobService:
-    return JobService(root, IdleCluster(), Rules(), Lease(root, LeaseHolder("benchmark", "the benchmark")))
+    return JobService(root, IdleCluster(), JobPolicy(), Lease(root, LeaseHolder("benchmark", "the benchmark")))
 
 
 def _unclean(jobs: JobService) -> bool:
-    return jobs._ledger is not None and bool(jobs._ledger._unclean)
+    return jobs._repository is not None and bool(jobs._repository._unclean)
 
 
 async def _watched(call: Callable[[], Awaitable[object]]) -> tuple[float, float]:

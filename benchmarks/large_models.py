@@ -13,7 +13,9 @@ import shutil
 from pathlib import Path
 
 from serve_app.domain.profiles import BGE_M3, E5, Pooling, Profile
-from serve_app.starter_models.starter_folder import prompts_of, write_manifest, write_sentence_transformers
+from serve_app.models.folder_writer import prompts_of, write_sentence_transformers
+from serve_app.models.head_files import write_heads
+from serve_app.models.manifest import Manifest
 
 _SIZES = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 _FIRST_POSITION = 2  # of a text's first token, in XLM-RoBERTa
@@ -62,12 +64,15 @@ def build(folder: Path, tokenizer: Path, profile: Profile, pooling: Pooling) -> 
     (folder / "model.safetensors").chmod(0o644)
     hidden = _SIZES["hidden_size"]
     if profile.family == BGE_M3.family:
-        for head, width in (("colbert_linear", hidden), ("sparse_linear", 1)):
-            torch.save(torch.nn.Linear(hidden, width).state_dict(), folder / f"{head}.pt")
+        sparse, colbert = torch.nn.Linear(hidden, 1), torch.nn.Linear(hidden, hidden)
+        write_heads(folder, sparse=sparse.state_dict(), colbert=colbert.state_dict())
     write_sentence_transformers(
         folder, hidden=hidden, pooling=pooling, max_length=profile.max_tokens, prompts=prompts_of(profile)
     )
-    write_manifest(folder, name=f"random/{folder.name}", family=profile.family, source=_SOURCE, license="MIT")
+    manifest = Manifest(
+        name=f"random/{folder.name}", family=profile.family, kind="starter", source=_SOURCE, license="MIT"
+    )
+    manifest.write(folder)
 
 
 if __name__ == "__main__":

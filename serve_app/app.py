@@ -17,7 +17,8 @@ from serve_app.deployments.ingress import Ingress
 from serve_app.deployments.operator_log import say
 from serve_app.deployments.reranker import Reranker
 from serve_app.deployments.rollout import Part, alive_nodes, plan_rollout
-from serve_app.settings.service_settings import ModelSettings, Settings
+from serve_app.settings.model_settings import ModelSettings
+from serve_app.settings.service_settings import Settings
 
 
 def build(settings: Settings) -> Application:

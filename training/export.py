@@ -10,14 +10,16 @@ from sentence_transformers import SentenceTransformer
 
 from serve_app.domain.files import remove
 from serve_app.jobs.training_spec import TrainingKind, TrainingSpec, staging_folder
+from serve_app.models.folder_json import write_json
+from serve_app.models.folder_writer import prompts_of, write_sentence_transformers
+from serve_app.models.manifest import MANIFEST_FILE
 from serve_app.models.model_source import ModelSource
 from serve_app.models.sentence_settings import lowers_case
-from serve_app.starter_models.starter_folder import prompts_of, write_json, write_sentence_transformers
-from training.losses.contrastive import Heads
+from training.losses.objective import Heads
 from training.trainer.trainable_model import encoder_of
 
 _TEXT_FILES = ("*.json", "*.model", "*.txt")  # tokenizer and configuration, whatever its kind; weights are written anew
-_NOT_COPIED = {"manifest.json", "config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"}
+_NOT_COPIED = {MANIFEST_FILE, "config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"}
 
 
 def stage(model: SentenceTransformer, heads: Heads | None, spec: TrainingSpec, source: ModelSource) -> Path:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from serve_app.domain.errors import ModelLoadError
 from serve_app.domain.files import remove
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.training_spec import TrainingKind, TrainingSpec, cleanup_dirs
-from serve_app.starter_models.starter_folder import write_json
+from serve_app.models.manifest import Manifest
 from training.fsync import flush
 from training.training_errors import TrainingError
 
@@ -42,7 +41,7 @@ def publish(
     Raises:
         TrainingError: The name was taken meanwhile, or the job has ended without this training.
     """
-    write_json(staged / "manifest.json", manifest(spec, metrics, data, warnings))
+    manifest(spec, metrics, data, warnings).write(staged)
     for path in staged.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes its files 0600
     flush(staged)
@@ -89,10 +88,9 @@ def published_by(spec: TrainingSpec) -> Path | None:
 def _job_of(folder: Path) -> str | None:
     """The job that made a model, if one did."""
     try:
-        job_id: str | None = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("job_id")
-    except (OSError, ValueError, AttributeError):
+        return Manifest.read(folder).job_id
+    except ModelLoadError:
         return None
-    return job_id
 
 
 def manifest(
@@ -100,23 +98,22 @@ def manifest(
     metrics: Mapping[str, Mapping[str, float]],
     data: Mapping[str, int],
     warnings: Sequence[str] = (),
-) -> dict[str, Any]:
-    """What the result says of itself, so that nothing has to be guessed from its name."""
+) -> Manifest:
+    """The description of a result; the client's own metadata and folders of the training machine are left out."""
     described = {"job_id", "model_name", "base_model", "base_folder", "models_dir", "family", "kind", "origin"}
-    settings = {name: value for name, value in asdict(spec).items() if name not in described}
-    return {
-        "name": spec.model_name,
-        "family": spec.family,
-        "base": spec.base_model,
-        "kind": spec.kind.value,
-        "adapter": spec.kind is not TrainingKind.FULL,
-        "job_id": spec.job_id,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "metrics": {when: dict(values) for when, values in metrics.items()},
-        "data": dict(data),
-        "warnings": list(warnings),
-        "settings": settings,
-    }
+    return Manifest(
+        name=spec.model_name,
+        family=spec.family,
+        base=spec.base_model,
+        kind=spec.kind.value,
+        adapter=spec.kind is not TrainingKind.FULL,
+        job_id=spec.job_id,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        metrics={when: dict(values) for when, values in metrics.items()},
+        data=dict(data),
+        warnings=list(warnings),
+        settings={name: value for name, value in asdict(spec).items() if name not in described},
+    )
 
 
 def cleanup(spec: TrainingSpec, job_dir: Path) -> None:

@@ -32,7 +32,7 @@ class ParsedFineTune:
         eval_fraction: 0 to 0.5.
         seed: Of the split, the order and the adapters.
         origin: What a client of OpenAI's routes said, for its replies.
-        is_name_made_up: The client said no name, so any will do.
+        has_generated_name: The client said no name, so any will do.
     """
 
     model_name: str
@@ -49,7 +49,7 @@ class ParsedFineTune:
     eval_fraction: float = 0.1
     seed: int | None = None
     origin: ClientMetadata | None = None
-    is_name_made_up: bool = False
+    has_generated_name: bool = False
 
 
 class Uploads(Protocol):
@@ -140,7 +140,7 @@ class JobsProtocol(Protocol):
         """
         ...
 
-    async def notes(self, job_id: str, *, after: int) -> Sequence[JobEvent]:
+    async def events(self, job_id: str, *, after: int) -> Sequence[JobEvent]:
         """The job's diary behind the entry ``after``."""
         ...
 

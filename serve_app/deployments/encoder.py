@@ -12,14 +12,15 @@ import numpy as np
 from ray import serve
 
 from serve_app.deployments.first_forward import first_forward
-from serve_app.deployments.model_worker import Compute, ModelWorker, ReplicaState
+from serve_app.deployments.model_worker import Compute, ModelWorker
 from serve_app.deployments.operator_log import keep_log_fresh, log_startup_failure
 from serve_app.domain.embeddings import Encoded, EncodedBatch, TokenBatch
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.profiles import Capability
+from serve_app.inference.replica_caller import ReplicaState
 from serve_app.models.model_source import find_model
 from serve_app.models.openmp import threads_for
-from serve_app.settings.service_settings import ModelSettings
+from serve_app.settings.model_settings import ModelSettings
 
 _Outcome: TypeAlias = "asyncio.Future[list[Encoded | ServiceError]]"
 
@@ -41,7 +42,7 @@ class Encoder:
         from serve_app.models.fine_tune_cache import FineTuneCache  # torch: seconds to import, and only here
         from serve_app.models.loader import load_model
 
-        auto = threads_for(settings.num_cpus, settings.most_replicas)
+        auto = threads_for(settings.num_cpus, settings.max_replicas)
         threads = auto if settings.threads == "auto" else settings.threads
         load = partial(
             load_model,

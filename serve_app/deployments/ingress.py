@@ -13,28 +13,30 @@ from starlette.types import ASGIApp
 from serve_app.api.application import create_app
 from serve_app.api.middleware.api_key_auth import Access
 from serve_app.api.middleware.drain import DrainState
-from serve_app.api.service import Capacity
-from serve_app.deployments import graceful_stop
+from serve_app.api.service_results import Capacity
 from serve_app.deployments.banner import announce
 from serve_app.deployments.encoder import Encoder
-from serve_app.deployments.encoder_client import EncoderClient
+from serve_app.deployments.graceful_stop import drain_on_stop
 from serve_app.deployments.http_address import host, is_loopback
 from serve_app.deployments.key_watcher import KeyWatcher
 from serve_app.deployments.metrics import IngressMetrics
 from serve_app.deployments.operator_log import keep_log_fresh, log_startup_failure
-from serve_app.deployments.replica_caller import ReplicaCaller
 from serve_app.deployments.reranker import Reranker
+from serve_app.deployments.serve_handle import ServeHandle, coalesce_small
 from serve_app.deployments.shared_rates import SharedRates
 from serve_app.deployments.tracker_client import TrackerClient
 from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.embeddings import DENSE
 from serve_app.domain.executors import LIST_THREADS, run_io
+from serve_app.inference.encoder_client import EncoderClient
 from serve_app.inference.inference_service import InferenceService
 from serve_app.inference.model_registry import ModelRegistry, require_free_aliases
+from serve_app.inference.replica_caller import ReplicaCaller
 from serve_app.inference.reranking import RerankClient
 from serve_app.inference.served_model import ServedModel
 from serve_app.models.model_source import find_model
-from serve_app.settings.service_settings import ModelSettings, Settings
+from serve_app.settings.model_settings import ModelSettings
+from serve_app.settings.service_settings import Settings
 
 _WAIT_FOR_REPLICAS_S = 10.0
 
@@ -66,12 +68,13 @@ class Ingress:
         with log_startup_failure("the ingress", is_last=True):
             self._keys = KeyWatcher(settings.security) if settings.security.wants_keys else None
             require_free_aliases(settings.aliases, settings.models_dir)
-            models = {m.name: self._served(m, EncoderClient(encoders[m.name])) for m in settings.models}
-            scorers = {m.name: self._served(m, ReplicaCaller(rerankers[m.name])) for m in settings.rerankers}
-        callers: list[ReplicaCaller] = [served.caller for served in models.values()]
-        callers += [served.caller for served in scorers.values()]
+            clients = {name: EncoderClient(ServeHandle(handle), coalesce_small) for name, handle in encoders.items()}
+            callers = {name: ReplicaCaller(ServeHandle(handle)) for name, handle in rerankers.items()}
+            models = {model.name: self._served(model, clients[model.name]) for model in settings.models}
+            scorers = {model.name: self._served(model, callers[model.name]) for model in settings.rerankers}
         self._tasks = tasks = BackgroundTasks()
-        await asyncio.gather(*(caller.start(tasks, wait_s=_WAIT_FOR_REPLICAS_S) for caller in callers))
+        every: list[ReplicaCaller] = [*clients.values(), *callers.values()]
+        await asyncio.gather(*(caller.start(tasks, wait_s=_WAIT_FOR_REPLICAS_S) for caller in every))
         self._metrics = IngressMetrics()
         self._metrics.start(tasks)
         embedders = ModelRegistry(models, settings.models_dir, settings.aliases)
@@ -94,8 +97,8 @@ class Ingress:
         )
         self._is_private = self._keys is None and is_loopback(await run_io(host))
         tasks.start("connection to the job tracker", self._jobs.start(), may_end=True)
-        self._door = DrainState()
-        tasks.start("watch for a stop of the service", graceful_stop.watch(self._door), may_end=True)
+        self._drain = DrainState()
+        tasks.start("watch for a stop of the service", drain_on_stop(self._drain), may_end=True)
         keep_log_fresh(tasks)
         if self._keys is not None:
             self._keys.watch(tasks)
@@ -128,7 +131,7 @@ class Ingress:
             access=self._access(),
             cors_origins=self._settings.security.cors_origins,
             hosts=self._settings.security.allowed_hosts if self._is_private else None,
-            door=self._door,
+            door=self._drain,
         )
 
     def _access(self) -> Access | None:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Generic, TypeAlias, TypeVar
@@ -15,9 +15,10 @@ from typing import Generic, TypeAlias, TypeVar
 from serve_app.deployments.metrics import DeviceMetrics
 from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import InternalError, ServiceError
+from serve_app.inference.replica_caller import ReplicaState
 from serve_app.models.batching.isolation import observing_memory
 from serve_app.models.batching.scheduler import Scheduler
-from serve_app.settings.service_settings import ModelSettings
+from serve_app.settings.model_settings import ModelSettings
 
 _GRACE_S = 120.0  # no forward is called hung before that, however few tokens it has
 _LONG_S = 10.0  # a probe would wait behind such a forward, and Serve waits half a minute for the answer
@@ -29,23 +30,6 @@ S = TypeVar("S")
 
 Compute: TypeAlias = Callable[[Sequence[T]], list[R | ServiceError]]
 """Computes one micro-batch, one result or error for each item; never raises."""
-
-
-@dataclass(frozen=True)
-class ReplicaState:
-    """What a replica says of itself.
-
-    Attributes:
-        device: Where it computes.
-        dtype: What it computes in.
-        threads: Of torch.
-        is_stuck: Its forward has been running for so long that it will not come back.
-    """
-
-    device: str
-    dtype: str
-    threads: int
-    is_stuck: bool = False
 
 
 class ModelWorker(Generic[T, R]):
@@ -61,7 +45,7 @@ class ModelWorker(Generic[T, R]):
             state: Where it computes.
         """
         self._state = state
-        self._slowest = settings.batching.slowest_for_device(state.device)
+        self._min_speed = settings.batching.min_speed_for_device(state.device)
         self._prober = partial(compute, [probe])
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="forward")
         max_batch_tokens, max_padding_tokens = settings.batching.for_device(state.device)
@@ -144,7 +128,7 @@ class ModelWorker(Generic[T, R]):
     @property
     def _is_stuck(self) -> bool:
         forward = self._scheduler.under_way
-        return forward is not None and self._forward_s > _GRACE_S + forward.padded_tokens / self._slowest
+        return forward is not None and self._forward_s > _GRACE_S + forward.padded_tokens / self._min_speed
 
     @property
     def _forward_s(self) -> float:

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from serve_app.deployments.first_forward import first_forward
-from serve_app.deployments.model_worker import ModelWorker, ReplicaState
+from serve_app.deployments.model_worker import ModelWorker
 from serve_app.deployments.operator_log import keep_log_fresh, log_startup_failure
 from serve_app.domain.embeddings import ItemFailure
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.profiles import Capability
 from serve_app.domain.rank_request import QUERY, RankRequest, Scores, TokenMatches
 from serve_app.inference.chunking import CHUNK_TOKENS, gather_chunks
+from serve_app.inference.replica_caller import ReplicaState
 from serve_app.models.model_source import find_model
 from serve_app.models.openmp import threads_for
-from serve_app.settings.service_settings import RerankerSettings
+from serve_app.settings.model_settings import RerankerSettings
 
 
 class Reranker:
@@ -36,7 +37,7 @@ class Reranker:
         from serve_app.models.late_interaction import CandidateText, LateInteractionModel, QueryText
         from serve_app.models.loader import load_cross_encoder, load_model
 
-        auto = threads_for(settings.num_cpus, settings.most_replicas)
+        auto = threads_for(settings.num_cpus, settings.max_replicas)
         threads = auto if settings.threads == "auto" else settings.threads
         self._reads_pairs = settings.kind == "cross-encoder"
         self._query, self._candidate = QueryText, CandidateText
@@ -86,7 +87,7 @@ class Reranker:
         return Scores(np.array(values, np.float32), tuple(failures))
 
     async def explain(self, request: RankRequest) -> TokenMatches:
-        """Where the score of the request's only candidate comes from; for late interaction alone.
+        """The token matches behind the score of the request's only candidate; late interaction only.
 
         Raises:
             ServiceError: A text failed, or there was no room for the request.
@@ -96,7 +97,8 @@ class Reranker:
             (result,) = await self._compute(request, model.explain, items, request.candidates.lengths.tolist(), 1)
         if isinstance(result, ServiceError):
             raise result
-        return TokenMatches(result.positions, result.similarities)
+        matches: TokenMatches = result
+        return matches
 
     async def state(self) -> ReplicaState:
         """Answers at once, whatever the device is doing; proves that a replica is there."""

@@ -17,7 +17,8 @@ import ray
 from ray._raylet import IMPLICIT_RESOURCE_PREFIX  # type: ignore[attr-defined]  # no public way exists in Ray 2.60
 
 from serve_app.domain.placement import Demand, Node, capacity, spread, surge_percent, without_room
-from serve_app.settings.service_settings import DeploymentSettings, Settings
+from serve_app.settings.deployment_settings import DeploymentSettings
+from serve_app.settings.service_settings import Settings
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Part:
     def demand(self, nodes: Sequence[Node]) -> Demand:
         """What it asks of the cluster."""
         asked = self.settings
-        free = Demand(self.name, asked.least_replicas, asked.most_replicas, asked.num_cpus, self.gpus)
+        free = Demand(self.name, asked.min_replicas, asked.max_replicas, asked.num_cpus, self.gpus)
         limit = asked.max_replicas_per_node
         return free.limited(spread(free, nodes) if limit == "auto" else limit)
 

@@ -15,12 +15,12 @@ from serve_app.api.jobs_service import ParsedFineTune
 from serve_app.domain.errors import ConflictError, ServiceError, UnavailableError
 from serve_app.inference.training_spec_resolver import BaseModels, check_feasible, data_of, spec_of
 from serve_app.jobs.job_events import JobEvent
-from serve_app.jobs.job_reconciler import Rules
+from serve_app.jobs.job_reconciler import JobPolicy
 from serve_app.jobs.job_record import JobRecord
 from serve_app.jobs.tracker import TrackerConfig, ensure_tracker
 from serve_app.jobs.training_spec import TrainingSpec
 from serve_app.jobs.upload_store import UploadStore
-from serve_app.settings.service_settings import ModelSettings
+from serve_app.settings.model_settings import ModelSettings
 from serve_app.settings.training_settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ class TrackerClient:
         self._bases = BaseModels(models, models_dir, rerankers, aliases)
         self._aliases = aliases or {}
         self._models_dir = models_dir
-        rules = Rules(settings.max_concurrent_jobs, settings.max_waiting_jobs)
-        self._config = TrackerConfig(settings.jobs_dir, rules, env=settings.env)
+        policy = JobPolicy(settings.max_concurrent_jobs, settings.max_waiting_jobs)
+        self._config = TrackerConfig(settings.jobs_dir, policy, env=settings.env)
         self._connect = connect
         self._tracker: Any = None
 
@@ -94,7 +94,7 @@ class TrackerClient:
             data,
             accepted=len(order.examples) + len(order.held_out),
             ignored=order.ignored,
-            any_name=order.is_name_made_up,
+            has_generated_name=order.has_generated_name,
         )
         return record
 
@@ -127,10 +127,10 @@ class TrackerClient:
         """See ``JobsProtocol.delete``."""
         await self._ask("delete", job_id)
 
-    async def notes(self, job_id: str, *, after: int) -> Sequence[JobEvent]:
-        """See ``JobsProtocol.notes``."""
-        notes: Sequence[JobEvent] = await self._ask("notes", job_id, after=after)
-        return notes
+    async def events(self, job_id: str, *, after: int) -> Sequence[JobEvent]:
+        """See ``JobsProtocol.events``."""
+        events: Sequence[JobEvent] = await self._ask("events", job_id, after=after)
+        return events
 
     async def logs(self, job_id: str) -> str:
         """See ``JobsProtocol.logs``."""

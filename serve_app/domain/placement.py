@@ -32,7 +32,7 @@ class Demand:
     Attributes:
         name: The deployment's name.
         replicas: How many there always are.
-        most_replicas: How many there may be.
+        max_replicas: How many there may be.
         cpus: CPUs that a replica reserves.
         gpus: GPUs that a replica reserves; a fraction is a share of one GPU.
         max_per_node: Replicas that one node may hold; None for any number.
@@ -40,7 +40,7 @@ class Demand:
 
     name: str
     replicas: int
-    most_replicas: int
+    max_replicas: int
     cpus: float
     gpus: float = 0.0
     max_per_node: int | None = None
@@ -58,14 +58,14 @@ def spread(demand: Demand, nodes: Iterable[Node]) -> int | None:
     fitting = sum(_Room(node).takes(demand) for node in nodes)
     if fitting < 2 or demand.replicas < 2:
         return None
-    half, even = math.ceil(demand.replicas / 2), math.ceil(demand.most_replicas / fitting)
-    return half if demand.most_replicas == demand.replicas else max(half, even)
+    half, even = math.ceil(demand.replicas / 2), math.ceil(demand.max_replicas / fitting)
+    return half if demand.max_replicas == demand.replicas else max(half, even)
 
 
 def capacity(demand: Demand, nodes: Iterable[Node]) -> int:
     """Replicas that the nodes would hold if nothing else ran on them, up to as many as there may be."""
     return sum(
-        min(demand.most_replicas, demand.max_per_node or demand.most_replicas, _Room(n).fits(demand)) for n in nodes
+        min(demand.max_replicas, demand.max_per_node or demand.max_replicas, _Room(n).fits(demand)) for n in nodes
     )
 
 
@@ -106,7 +106,7 @@ class _Room:
 
     def fits(self, demand: Demand) -> int:
         """How many of them the empty node holds, if ``max_per_node`` is left aside."""
-        by_cpu = int(self._cpus / demand.cpus + _ROUNDING) if demand.cpus else demand.most_replicas
+        by_cpu = int(self._cpus / demand.cpus + _ROUNDING) if demand.cpus else demand.max_replicas
         if not demand.gpus:
             return by_cpu
         each = (

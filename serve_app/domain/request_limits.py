@@ -15,13 +15,13 @@ class Limits:
 
     Attributes:
         max_body_bytes: Size of a request body. 32 MiB holds 2,048 long texts with room to spare.
-        max_bodies_bytes: Bytes of the bodies of all requests that one HTTP replica has inside at once; beyond that 429.
+        max_bodies_bytes: Bytes of the bodies of all requests that one HTTP replica works on at once; beyond that 429.
             As Python objects a body takes three to six times its size, so the default is about a gigabyte of memory.
         body_timeout_s: Seconds that a body may take to arrive, beside those that its bytes take at 16 KiB a second;
-            then the request is answered 408. A client that sends a byte now and then would hold its place for ever.
-        max_items: Texts in one request, at most ``MOST_TEXTS``. OpenAI's clients send up to 2,048.
+            then the request is answered 408. Without it a client that sends a byte now and then would never end.
+        max_items: Texts in one request, at most 10,000. OpenAI's clients send up to 2,048.
         max_text_chars: Characters of one text, before tokenising. 8,192 tokens are about 40,000
-            characters; what is beyond the token limit is only tokenised to be thrown away.
+            characters; what is beyond the token limit is tokenised only to be cut.
         max_request_tokens: Tokens of all texts of a request together, after each was cut to its model's limit; token
             ids that a client sends are counted before that. The default is 2,048 texts of 2,048 tokens, which take
             minutes on most devices.
@@ -55,7 +55,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class FineTuneLimits:
-    """Bounds of a fine-tune, checked before anything is stored; the size of the body is ``Limits``'s.
+    """Bounds of a fine-tune, checked before anything is stored; ``limits.max_body_bytes`` bounds its body.
 
     Attributes:
         max_examples: Lines of ``text_content``, or entries of ``examples``.
@@ -65,8 +65,8 @@ class FineTuneLimits:
         max_batch_size: Pairs of one contrastive batch. Activations in memory do not grow with it; its vectors and the
             similarity matrix do, and of BGE-M3 the vectors of every token: 4 KB each with 1,024 dimensions.
         max_seq_length: Tokens; the base model's own limit holds as well.
-        max_rank: Of LoRA; beyond the hidden size it adds nothing.
-        max_files: Uploaded files that are kept at once; nobody but their clients deletes them.
+        max_rank: Rank of LoRA; beyond the hidden size it adds nothing.
+        max_files: Uploaded files that are kept at once; only clients delete them.
         max_files_bytes: Size of all of them together, 16 GiB by default.
     """
 

@@ -6,9 +6,9 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from serve_app.deployments.replica_caller import ATTEMPTS, PAUSE_S, ReplicaCaller, ReplicaLostError
 from serve_app.domain.embeddings import EncodedBatch, TokenBatch
 from serve_app.domain.errors import UnavailableError
+from serve_app.inference.replica_caller import ATTEMPTS, PAUSE_S, ReplicaCaller, ReplicaLostError
 
 _AT_ONCE = 4  # calls of one ``BatchedCall`` under way; a text on which a replica crashes takes all of them along
 _LEAST_ATTEMPTS_ALONE = 2

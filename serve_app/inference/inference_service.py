@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from serve_app.api.service import (
+from serve_app.api.service_results import (
     CallOptions,
     Capacity,
     Embedded,
@@ -21,8 +21,6 @@ from serve_app.api.service import (
     TokenEmbedded,
     Use,
 )
-from serve_app.deployments.encoder_client import EncoderClient
-from serve_app.deployments.metrics import IngressMetrics
 from serve_app.domain.embeddings import DENSE, EncodedBatch, Float32
 from serve_app.domain.errors import ConflictError, DeadlineError, InvalidInputError, QueueFullError
 from serve_app.domain.executors import LIST_THREADS, run_io
@@ -30,10 +28,12 @@ from serve_app.domain.profiles import Capability, TextRole
 from serve_app.domain.request_limits import Limits
 from serve_app.domain.tokens import Token
 from serve_app.inference.deadline import within
+from serve_app.inference.encoder_client import EncoderClient
 from serve_app.inference.model_registry import ModelRegistry
 from serve_app.inference.readiness import STATE_S, reason_not_ready, state_of
+from serve_app.inference.request_tokens import RequestMetrics, count, require_few_tokens, require_short
 from serve_app.inference.reranking import RerankClient
-from serve_app.inference.served_model import ServedModel, count, require_few_tokens, require_short
+from serve_app.inference.served_model import ServedModel
 from serve_app.models.fine_tunes import delete_fine_tune
 from serve_app.models.tokenizer import Tokenised
 
@@ -55,7 +55,7 @@ class InferenceService:
         rerankers: RerankClient,
         models_dir: Path,
         limits: Limits,
-        metrics: IngressMetrics,
+        metrics: RequestMetrics,
         capacity: Capacity = _CAPACITY,
     ) -> None:
         """Takes the served models, the default one first."""

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from serve_app.deployments.replica_caller import ReplicaCaller
 from serve_app.domain.errors import (
     CapabilityError,
     ConfigurationError,
@@ -21,6 +20,7 @@ from serve_app.domain.errors import (
 from serve_app.domain.executors import run_io
 from serve_app.domain.model_names import shown, spellings
 from serve_app.domain.profiles import Capability
+from serve_app.inference.replica_caller import ReplicaCaller
 from serve_app.inference.served_model import ServedModel
 from serve_app.models.fine_tunes import FineTune, find_fine_tune, fine_tunes
 from serve_app.models.model_source import describe

@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from serve_app.api.service import CallOptions, Explained, Ranked
-from serve_app.deployments.metrics import IngressMetrics
-from serve_app.deployments.replica_caller import ReplicaCaller, next_key
+from serve_app.api.service_results import CallOptions, Explained, Ranked
 from serve_app.domain.embeddings import Float32, Int32, TokenBatch
 from serve_app.domain.errors import InvalidInputError, ServiceError
 from serve_app.domain.profiles import Capability, TextRole
 from serve_app.domain.rank_request import QUERY, RankRequest, Scores, TokenMatches
 from serve_app.inference.deadline import within
 from serve_app.inference.model_registry import ModelRegistry
-from serve_app.inference.served_model import ServedModel, count, require_few_tokens, require_short
+from serve_app.inference.replica_caller import ReplicaCaller, next_key
+from serve_app.inference.request_tokens import RequestMetrics, count, require_few_tokens, require_short
+from serve_app.inference.served_model import ServedModel
 from serve_app.models.tokenizer import Tokenised
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class RerankClient:
         models: ModelRegistry[ReplicaCaller],
         others: ModelRegistry[Any],
         max_request_tokens: int,
-        metrics: IngressMetrics,
+        metrics: RequestMetrics,
     ) -> None:
         """Takes the served rerankers, the models that embed, and how many tokens a request may have."""
         self.models = models
@@ -114,12 +114,11 @@ class RerankClient:
         count(self._metrics, [tokens])
         matches: TokenMatches = await self._call(served, "explain", request, options)
         vocabulary = served.tokenizer.vocabulary
-        pairs = zip((matches.positions - 1).tolist(), matches.similarities, strict=True)
         return Explained(
             served.source.name,
             vocabulary.pieces(asked[1:].tolist()),
             vocabulary.pieces(answer[1:].tolist()),
-            list(pairs),
+            matches,
             cut,
         )
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Generic, TypeVar
 
-from serve_app.api.service import CallOptions, ModelState, TokenTotal
-from serve_app.deployments.metrics import IngressMetrics
-from serve_app.deployments.replica_caller import ReplicaCaller
+from serve_app.api.service_results import CallOptions, ModelState
 from serve_app.domain.embeddings import ModelVersion, TokenBatch
-from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.executors import run_chunked
 from serve_app.domain.profiles import Capability, TextRole
 from serve_app.domain.tokens import Token
 from serve_app.domain.usage import add_tokens
+from serve_app.inference.replica_caller import ReplicaCaller
 from serve_app.models.fine_tunes import FineTune
 from serve_app.models.model_source import ModelSource
 from serve_app.models.tokenizer import TextTokenizer, Tokenised
@@ -80,8 +78,8 @@ class ServedModel(Generic[C]):
             capabilities=[c.value for c in Capability if c in self.capabilities],
             base=told.base if told else None,
             kind=told.kind if told else None,
-            created=told.manifest.get("created") if told else None,
-            metrics=told.manifest.get("metrics") if told else None,
+            created=told.manifest.created if told else None,
+            metrics=told.manifest.metrics if told else None,
             pooling=self.source.pooling.value,
             max_backlog_tokens=self.max_backlog_tokens,
             max_batch_tokens=self.batch_tokens(replica.device) if self.batch_tokens and replica else None,
@@ -157,51 +155,4 @@ class ServedModel(Generic[C]):
 async def _count_usage(tokens: Tokenised) -> Tokenised:
     """Charges the request for its tokens; that its texts may yet be refused does not matter."""
     await add_tokens(len(tokens.ids))
-    return tokens
-
-
-def require_short(tokens: Tokenised, options: CallOptions, *, first: int = 0) -> list[int]:
-    """Indices of the texts that were cut, for the reply.
-
-    Args:
-        tokens: Of all texts.
-        options: Whether cutting is allowed.
-        first: The index of the first text.
-
-    Raises:
-        InvalidInputError: A text was cut and the client wants none to be.
-    """
-    cut = tokens.truncated
-    if cut and not options.truncate:
-        limit = "the model's limit" if options.max_tokens is None else "the limit"
-        raise InvalidInputError(
-            f"{tokens.full_lengths[cut[0]]} tokens, {limit} is {tokens.lengths[cut[0]]}; "
-            f"shorten the text, or send truncate: true to have it cut",
-            item=cut[0] + first,
-        )
-    return [i + first for i in cut]
-
-
-def require_few_tokens(parts: Iterable[Tokenised], most: int, total: TokenTotal | None = None) -> None:
-    """Raises ``InvalidInputError`` if the texts of a request have more tokens together than it may have.
-
-    Args:
-        parts: The texts of this call.
-        most: Tokens of a request.
-        total: Tokens of the request's calls so far; those of this one are added.
-    """
-    total = total or TokenTotal()
-    total.tokens += sum(len(part.ids) for part in parts)
-    if total.tokens > most:
-        raise InvalidInputError(f"{total.tokens} tokens together, the limit is {most}; send several requests")
-
-
-def count(metrics: IngressMetrics, parts: Iterable[Tokenised]) -> int:
-    """Adds texts, tokens and cuts to the metrics; the number of tokens."""
-    tokens = 0
-    for part in parts:
-        metrics.texts += len(part.lengths)
-        metrics.truncated += len(part.truncated)
-        tokens += len(part.ids)
-    metrics.tokens += tokens
     return tokens

@@ -22,10 +22,10 @@ from serve_app.jobs.job_folders import TrainingData
 from serve_app.jobs.training_pairs import Example
 from serve_app.jobs.training_spec import NARROWEST_IN_FOUR_BITS, TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.models.fine_tunes import find_fine_tune
+from serve_app.models.head_files import HEAD_FILES
 from serve_app.models.model_source import ModelSource, describe, find_model
-from serve_app.settings.service_settings import ModelSettings
+from serve_app.settings.model_settings import ModelSettings
 from serve_app.settings.training_settings import TrainingSettings
-from serve_app.starter_models.starter_registry import HEAD_FILES
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ _START_OF_A_LINE = b'{"'  # of JSON lines
 
 
 @contextmanager
-def naming_the_fault() -> Iterator[None]:
+def storage_errors() -> Iterator[None]:
     """Turns an ``OSError`` into a ``StorageError`` that an operator understands."""
     try:
         yield

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from serve_app.domain.files import replace_file
-from serve_app.jobs.durable_files import naming_the_fault, read_json_lines
+from serve_app.jobs.durable_files import read_json_lines, storage_errors
 from serve_app.jobs.job_record import JobRecord
 
 FILE_NAME = ".ended.jsonl"  # in the jobs folder; a name with a dot is no job's
@@ -56,7 +56,7 @@ class EndedIndex:
         offset, end = 0, -1
         while offset != end:
             end = offset
-            with naming_the_fault():
+            with storage_errors():
                 lines, offset = read_json_lines(self._path, offset)
             for line in lines:
                 job_id, created, ended = line.get("id"), line.get("created_at"), line.get("ended_at")
@@ -71,7 +71,7 @@ class EndedIndex:
             StorageError: The disk is full or not writable.
         """
         if text := _lines(jobs):
-            with naming_the_fault(), self._path.open("ab") as file:
+            with storage_errors(), self._path.open("ab") as file:
                 file.write(text)
 
     def rewrite(self, jobs: Iterable[EndedJob]) -> None:
@@ -80,7 +80,7 @@ class EndedIndex:
         Raises:
             StorageError: The disk is full or not writable; the old entries are still there.
         """
-        with naming_the_fault():
+        with storage_errors():
             replace_file(self._path, _lines(jobs), durable=False)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from serve_app.jobs.job_record import JobRecord
-from serve_app.jobs.job_updates import EventType, JobUpdate
+from serve_app.jobs.job_updates import JobUpdate, UpdateType
 from serve_app.jobs.retrieval_metrics import changes
 
 _LEVELS = frozenset({"info", "warning", "error"})
@@ -37,13 +37,13 @@ def event_of(event: JobUpdate, record: JobRecord) -> JobEvent | None:
         event: What happened.
         record: The job after it, its ``events`` not counted up yet.
     """
-    if event.type is EventType.PROGRESS or (event.type is EventType.NOTE and not event.text("message")):
+    if event.type is UpdateType.PROGRESS or (event.type is UpdateType.NOTE and not event.text("message")):
         return None
-    level, message = _WORDS.get(event.type, _as_recorded)(event, record)
+    level, message = _RENDERERS.get(event.type, _as_recorded)(event, record)
     return JobEvent(record.events + 1, event.time, level, message)
 
 
-Words = Callable[[JobUpdate, JobRecord], tuple[str, str]]
+Renderer = Callable[[JobUpdate, JobRecord], tuple[str, str]]
 
 
 def _as_recorded(event: JobUpdate, record: JobRecord) -> tuple[str, str]:
@@ -77,15 +77,15 @@ def _note(event: JobUpdate, record: JobRecord) -> tuple[str, str]:
     return level if level in _LEVELS else "info", event.text("message") or ""
 
 
-_WORDS: Mapping[EventType, Words] = MappingProxyType(
+_RENDERERS: Mapping[UpdateType, Renderer] = MappingProxyType(
     {
-        EventType.STOPPING: _lost,
-        EventType.LOST: _lost,
-        EventType.INTERRUPTED: _lost,
-        EventType.FAILED: _failed,
-        EventType.DONE: _done,
-        EventType.CHECKPOINT: _checkpoint,
-        EventType.METRICS: _metrics,
-        EventType.NOTE: _note,
+        UpdateType.STOPPING: _lost,
+        UpdateType.LOST: _lost,
+        UpdateType.INTERRUPTED: _lost,
+        UpdateType.FAILED: _failed,
+        UpdateType.DONE: _done,
+        UpdateType.CHECKPOINT: _checkpoint,
+        UpdateType.METRICS: _metrics,
+        UpdateType.NOTE: _note,
     }
 )

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.files import PRIVATE_FOLDER, make_private_folder, remove
-from serve_app.jobs.durable_files import naming_the_fault, read_json_lines, replace, sync_folder, write
+from serve_app.jobs.durable_files import read_json_lines, replace, storage_errors, sync_folder, write
 from serve_app.jobs.ended_index import EndedIndex, EndedJob
 from serve_app.jobs.job_events import JobEvent
 from serve_app.jobs.job_record import JobRecord, JobStatus
@@ -79,7 +79,7 @@ class JobFolders:
         self.ended = EndedIndex(root)
         self._check_writable = check_writable
         if creates_root:
-            with naming_the_fault():
+            with storage_errors():
                 make_private_folder(root)
 
     def remove_unfinished(self) -> None:
@@ -90,7 +90,7 @@ class JobFolders:
             StorageError: The folder can not be read.
         """
         self._check_writable()
-        with naming_the_fault():
+        with storage_errors():
             for rest in self.root.glob(f"{_UNFINISHED}*"):
                 remove(rest)
 
@@ -107,7 +107,7 @@ class JobFolders:
         """
         unfinished = self.root / f"{_UNFINISHED}{spec.job_id}"
         self._check_writable()
-        with naming_the_fault():
+        with storage_errors():
             try:
                 make_private_folder(unfinished)
                 (unfinished / "logs").mkdir(mode=PRIVATE_FOLDER)
@@ -130,7 +130,7 @@ class JobFolders:
             StorageError: It can not be read.
         """
         folder = self.folder(job_id)
-        with naming_the_fault():
+        with storage_errors():
             held_out = folder / "eval.jsonl"
             return TrainingData(
                 (folder / "pairs.jsonl").read_bytes(), held_out.read_bytes() if held_out.exists() else None
@@ -142,7 +142,7 @@ class JobFolders:
         Raises:
             StorageError: The folder of the job folders can not be read.
         """
-        with naming_the_fault(), os.scandir(self.root) as entries:
+        with storage_errors(), os.scandir(self.root) as entries:
             return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
 
     def read(self, job_id: str) -> StoredJob | None:
@@ -204,7 +204,7 @@ class JobFolders:
             StorageError: The disk is full or not writable; the old record is still there.
         """
         self._check_writable()
-        with naming_the_fault():
+        with storage_errors():
             replace(self.folder(record.id) / "job.json", record.to_json().encode())
 
     def delete(self, job_id: str) -> None:
@@ -216,11 +216,11 @@ class JobFolders:
         """
         self._check_writable()
         gone = self.root / f"{_UNFINISHED}gone-{job_id}"
-        with naming_the_fault():
+        with storage_errors():
             self.folder(job_id).rename(gone)
         remove(gone)
 
-    def append_notes(self, job_id: str, notes: Sequence[JobEvent]) -> None:
+    def append_events(self, job_id: str, events: Sequence[JobEvent]) -> None:
         """Appends to ``events.jsonl``.
 
         Raises:
@@ -228,11 +228,11 @@ class JobFolders:
             StorageError: The disk is full or not writable.
         """
         self._check_writable()
-        text = "".join(json.dumps(asdict(note)) + "\n" for note in notes)
-        with naming_the_fault(), (self.folder(job_id) / "events.jsonl").open("ab") as file:
+        text = "".join(json.dumps(asdict(event)) + "\n" for event in events)
+        with storage_errors(), (self.folder(job_id) / "events.jsonl").open("ab") as file:
             file.write(text.encode())
 
-    def notes(self, job_id: str, *, after: int = 0) -> list[JobEvent]:
+    def events(self, job_id: str, *, after: int = 0) -> list[JobEvent]:
         """The entries of ``events.jsonl`` whose id is above ``after``, in order.
 
         Entries are appended before the record counts them, so after a crash between the two some are written again
@@ -242,7 +242,7 @@ class JobFolders:
         offset, end = 0, -1
         while offset != end:
             end = offset
-            with naming_the_fault():
+            with storage_errors():
                 lines, offset = read_json_lines(self.folder(job_id) / "events.jsonl", offset)
             for line in lines:
                 if isinstance(number := line.get("id"), int) and number > (found[-1].id if found else after):
@@ -257,7 +257,7 @@ class JobFolders:
         Raises:
             StorageError: The file is there and can not be read.
         """
-        with naming_the_fault():
+        with storage_errors():
             return read_json_lines(self.folder(job_id) / "training.jsonl", offset)
 
     def save_log(self, job_id: str, name: str, text: str) -> None:
@@ -272,7 +272,7 @@ class JobFolders:
     def logs(self, job_id: str) -> dict[str, str]:
         """The last megabyte of each file in ``logs/``, by name."""
         told = {}
-        with naming_the_fault():
+        with storage_errors():
             for path in sorted((self.folder(job_id) / "logs").glob("*.log")):
                 with path.open("rb") as file:
                     file.seek(max(0, path.stat().st_size - _LOG_BYTES))
@@ -282,7 +282,7 @@ class JobFolders:
     def loss_curve(self, job_id: str) -> str | None:
         """``loss.svg``, if the training has drawn it."""
         path = self.folder(job_id) / "loss.svg"
-        with naming_the_fault():
+        with storage_errors():
             return path.read_text(encoding="utf-8") if path.is_file() else None
 
 

@@ -22,27 +22,27 @@ from dataclasses import dataclass, field
 
 from serve_app.domain.errors import ServiceError, UnavailableError
 from serve_app.jobs.heartbeat_ages import HeartbeatAges
-from serve_app.jobs.job_launcher import Starter, next_submission
+from serve_app.jobs.job_launcher import JobLauncher, next_submission
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.job_repository import JobRepository
-from serve_app.jobs.job_updates import EventType
-from serve_app.jobs.ray_jobs import JobLauncherProtocol, Submission
+from serve_app.jobs.job_updates import UpdateType
+from serve_app.jobs.ray_jobs import RayJobs, RayJobState
 from serve_app.jobs.resource_pool import ResourcePool
-from serve_app.jobs.retry_policy import RetryPolicy, why_given_up
+from serve_app.jobs.retry_policy import RetryPolicy, final_failure
 
 logger = logging.getLogger(__name__)
 
-_MAY_WAIT = "has not begun yet; it may wait for "
+_POSSIBLY_WAITING = "not started yet; possibly waiting for "
 
 
 @dataclass(frozen=True)
-class Rules:
+class JobPolicy:
     """How jobs are treated.
 
     Attributes:
         max_concurrent_jobs: Jobs that have a Ray Job at once; the others wait for their turn.
         max_waiting_jobs: With more than this the service answers 429.
-        patience: So much may be lost before a job is given up.
+        retry_policy: So much may be lost before a job is given up.
         max_silence_s: A training that runs, or could, and says nothing for so long is taken for dead.
         stop_s: So long a cancellation waits for the Ray Job to end; Ray itself kills after three seconds. Together with
             ``log_s`` it stays below the ten seconds in which a cancellation is answered.
@@ -53,7 +53,7 @@ class Rules:
 
     max_concurrent_jobs: int = 1
     max_waiting_jobs: int = 100
-    patience: RetryPolicy = field(default_factory=RetryPolicy)
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     max_silence_s: float = 3600.0
     stop_s: float = 7.0
     log_s: float = 1.5
@@ -66,37 +66,37 @@ class JobReconciler:
 
     def __init__(
         self,
-        ledger: JobRepository,
-        submitter: JobLauncherProtocol,
-        rules: Rules,
+        repository: JobRepository,
+        ray_jobs: RayJobs,
+        policy: JobPolicy,
         resources: Callable[[], Mapping[str, float]],
         uptime: Callable[[], float],
     ) -> None:
         """Takes what it watches over.
 
         Args:
-            ledger: The records.
-            submitter: The cluster.
-            rules: How jobs are treated.
+            repository: The records.
+            ray_jobs: The cluster.
+            policy: How jobs are treated.
             resources: CPUs and GPUs that nobody has reserved, in Ray's words; may block.
             uptime: Seconds on a clock that is never set.
         """
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # whoever changes a job across a pause
-        self._ledger = ledger
-        self._submitter = submitter
-        self._rules = rules
+        self._repository = repository
+        self._ray_jobs = ray_jobs
+        self._policy = policy
         self._resources = resources
-        self._may_have_strays = True  # whoever was here before may have died while it stopped one
-        self._starter = Starter(ledger, submitter, self.locks, rules.max_concurrent_jobs)
+        self._may_have_orphans = True  # whoever was here before may have died while it stopped one
+        self._launcher = JobLauncher(repository, ray_jobs, self.locks, policy.max_concurrent_jobs)
         self._free: ResourcePool | None = None  # asked for once in a look, if somebody wants to know
-        self._silences = HeartbeatAges(uptime)
+        self._heartbeat_ages = HeartbeatAges(uptime)
 
-    async def look(self) -> None:
+    async def reconcile(self) -> None:
         """Brings everything up to date; what goes wrong with one job stays with that job."""
         self._free = None
         states = await self._states()
-        live = self._ledger.live()
-        self._silences.keep_only({record.id for record in live})
+        live = self._repository.live()
+        self._heartbeat_ages.keep_only({record.id for record in live})
         for record in live:
             if self.locks[record.id].locked():
                 continue  # it is being cancelled
@@ -107,13 +107,13 @@ class JobReconciler:
                     logger.warning("job %s: %s", record.id, error.message)
                 except Exception:
                     logger.exception("job %s could not be looked after", record.id)
-        await self._starter.start_waiting(self._resources_left)
-        for record in self._ledger.live():
-            self._silences.seconds(record)  # those that were started just now begin to count
+        await self._launcher.start_waiting(self._resources_left)
+        for record in self._repository.live():
+            self._heartbeat_ages.seconds(record)  # those that were started just now begin to count
 
     def interrupt_start(self, job_id: str) -> None:
         """Gives up to start a job, if that is being done at this moment: it may take longer than a client waits."""
-        self._starter.interrupt(job_id)
+        self._launcher.interrupt(job_id)
 
     async def stop(self, submission_id: str) -> bool:
         """Stops a Ray Job and waits until it has ended, but not for ever; then later looks see to it.
@@ -122,15 +122,15 @@ class JobReconciler:
             Whether it has ended.
         """
         try:
-            async with asyncio.timeout(self._rules.stop_s):
-                await self._submitter.stop(submission_id)
+            async with asyncio.timeout(self._policy.stop_s):
+                await self._ray_jobs.stop(submission_id)
                 while True:
-                    if (await self._submitter.states()).get(submission_id) is not Submission.LIVE:
+                    if (await self._ray_jobs.states()).get(submission_id) is not RayJobState.LIVE:
                         return True
-                    await asyncio.sleep(self._rules.poll_s)
+                    await asyncio.sleep(self._policy.poll_s)
         except (TimeoutError, UnavailableError) as error:
             logger.warning("the Ray Job %s has not ended yet: %s", submission_id, error or "it takes its time")
-            self._may_have_strays = True
+            self._may_have_orphans = True
             return False
 
     async def keep_log(self, record: JobRecord) -> None:
@@ -138,34 +138,34 @@ class JobReconciler:
         if record.submission_id is None:
             return
         try:
-            async with asyncio.timeout(self._rules.log_s):
-                text = await self._submitter.logs(record.submission_id)
+            async with asyncio.timeout(self._policy.log_s):
+                text = await self._ray_jobs.logs(record.submission_id)
         except (TimeoutError, UnavailableError):
             return
         if text:
-            self._ledger.store.save_log(record.id, f"ray-{record.attempts}", text)
+            self._repository.store.save_log(record.id, f"ray-{record.attempts}", text)
 
     # ------------------------------------------------------------------ what there is
 
-    async def _states(self) -> Mapping[str, Submission] | None:
+    async def _states(self) -> Mapping[str, RayJobState] | None:
         """Our Ray Jobs, strays stopped; None if nobody needs to know or Ray does not answer."""
-        live = self._ledger.live()
-        if not live and not self._may_have_strays and not self._starter.may_appear():
+        live = self._repository.live()
+        if not live and not self._may_have_orphans and not self._launcher.may_appear():
             return None
         written = {record.submission_id for record in live}
         unwritten = {next_submission(record) for record in live if record.submission_id is None}
-        self._may_have_strays = False
+        self._may_have_orphans = False
         try:
-            states = await self._submitter.states()
-            unknown = {name for name, state in states.items() if state is Submission.LIVE} - written
-            for stray in unknown - unwritten:
-                logger.info("the Ray Job %s belongs to no job that goes on; it is stopped", stray)
-                await self._submitter.stop(stray)
+            states = await self._ray_jobs.states()
+            unknown = {name for name, state in states.items() if state is RayJobState.LIVE} - written
+            for orphan in unknown - unwritten:
+                logger.info("the Ray Job %s belongs to no job that goes on; it is stopped", orphan)
+                await self._ray_jobs.stop(orphan)
         except UnavailableError:
-            self._may_have_strays = True
+            self._may_have_orphans = True
             return None
-        self._may_have_strays |= bool(unknown)  # one that is to be written down is a stray if its job ends before
-        self._starter.seen(states)
+        self._may_have_orphans |= bool(unknown)  # one that is to be written down is a orphan if its job ends before
+        self._launcher.seen(states)
         return states
 
     async def _resources_left(self) -> ResourcePool:
@@ -175,76 +175,78 @@ class JobReconciler:
 
     # ------------------------------------------------------------------ one job
 
-    async def _check(self, job_id: str, states: Mapping[str, Submission] | None) -> None:
-        self._adopt_orphan(self._ledger.get(job_id), states)
-        record = self._ledger.fold(job_id)
+    async def _check(self, job_id: str, states: Mapping[str, RayJobState] | None) -> None:
+        self._adopt_orphan(self._repository.get(job_id), states)
+        record = self._repository.fold(job_id)
         if record.status.is_terminal:
             await self.keep_log(record)
         elif record.submission_id is not None and states is not None:
             state = states.get(record.submission_id)
-            if state is Submission.LIVE:
+            if state is RayJobState.LIVE:
                 await self._check_live(record)
             else:
                 await self._handle_exit(record, state)
 
-    def _adopt_orphan(self, record: JobRecord, states: Mapping[str, Submission] | None) -> None:
+    def _adopt_orphan(self, record: JobRecord, states: Mapping[str, RayJobState] | None) -> None:
         """Writes down the Ray Job of a job that has none, as far as its record knows."""
         if states is None or record.status.is_terminal or record.submission_id is not None:
             return
         if (submission_id := next_submission(record)) in states:
-            self._ledger.apply(record.id, EventType.SUBMITTED, submission_id=submission_id)
+            self._repository.apply(record.id, UpdateType.SUBMITTED, submission_id=submission_id)
 
     async def _check_live(self, record: JobRecord) -> None:
         if record.status is JobStatus.PENDING:
-            record = await self._check_place(record)
-        if record.submission_id and self._is_silent(record):
+            record = await self._check_resources(record)
+        if record.submission_id and self._is_unresponsive(record):
             if record.stopping is None:  # written down first, so that the next tracker knows who stopped it
-                record = self._ledger.apply(record.id, EventType.STOPPING, reason=self._of_silence(record))
+                record = self._repository.apply(record.id, UpdateType.STOPPING, reason=self._timeout_reason(record))
             if await self.stop(record.submission_id or ""):
-                self._lose(record, record.stopping or "")
+                self._record_loss(record, record.stopping or "")
 
-    async def _check_place(self, record: JobRecord) -> JobRecord:
+    async def _check_resources(self, record: JobRecord) -> JobRecord:
         """Says what a job lacks that has a Ray Job and does not train yet.
 
         Where it is slow to start, this is a guess: what is lacking may be what its own workers have reserved.
         """
         reason = record.pending_reason
-        if reason is None and self._silent_s(record) < self._rules.slow_start_s:
+        if reason is None and self._silent_s(record) < self._policy.slow_start_s:
             return record
-        lacking = (await self._resources_left()).lacking(self._ledger.spec(record.id))
-        is_guess = reason is None or reason.startswith(_MAY_WAIT)
-        self._ledger.wait(record, lacking and (_MAY_WAIT if is_guess else "waits for ") + lacking)
-        return self._ledger.get(record.id)
+        lacking = (await self._resources_left()).lacking(self._repository.spec(record.id))
+        is_guess = reason is None or reason.startswith(_POSSIBLY_WAITING)
+        self._repository.wait(record, lacking and (_POSSIBLY_WAITING if is_guess else "waiting for ") + lacking)
+        return self._repository.get(record.id)
 
     def _silent_s(self, record: JobRecord) -> float:
-        return self._silences.seconds(record)
+        return self._heartbeat_ages.seconds(record)
 
-    def _is_silent(self, record: JobRecord) -> bool:
-        return record.pending_reason is None and self._silent_s(record) > self._rules.max_silence_s
+    def _is_unresponsive(self, record: JobRecord) -> bool:
+        return record.pending_reason is None and self._silent_s(record) > self._policy.max_silence_s
 
-    def _of_silence(self, record: JobRecord) -> str:
+    def _timeout_reason(self, record: JobRecord) -> str:
         what = "was silent" if record.status is JobStatus.RUNNING else "lacked nothing and did not begin"
         return f"the training {what} for {self._silent_s(record):.0f} s and was stopped"
 
-    async def _handle_exit(self, record: JobRecord, state: Submission | None) -> None:
+    async def _handle_exit(self, record: JobRecord, state: RayJobState | None) -> None:
         """Its Ray Job has ended and its last words, folded already, were not about its end."""
         await self.keep_log(record)
-        if self._ledger.is_published(record.id):
-            self._ledger.complete(record.id)
-        elif state is Submission.STOPPED and record.stopping is not None:
-            self._lose(record, record.stopping)  # by us, and it took its time
-        elif state is Submission.STOPPED:
-            self._ledger.apply(record.id, EventType.CANCELLED, reason="cancelled: its Ray Job was stopped from outside")
-        elif state is Submission.ENDED:
-            self._lose(record, "the training process died")
+        if self._repository.is_published(record.id):
+            self._repository.complete(record.id)
+        elif state is RayJobState.STOPPED and record.stopping is not None:
+            self._record_loss(record, record.stopping)  # by us, and it took its time
+        elif state is RayJobState.STOPPED:
+            self._repository.apply(
+                record.id, UpdateType.CANCELLED, reason="cancelled: its Ray Job was stopped from outside"
+            )
+        elif state is RayJobState.ENDED:
+            self._record_loss(record, "the training process died")
         else:
-            self._lose(record, "the cluster was restarted", loss=EventType.INTERRUPTED)
+            self._record_loss(record, "the cluster was restarted", loss=UpdateType.INTERRUPTED)
 
-    def _lose(self, record: JobRecord, reason: str, *, loss: EventType = EventType.LOST) -> None:
-        why = why_given_up(record, loss, self._rules.patience)
+    def _record_loss(self, record: JobRecord, reason: str, *, loss: UpdateType = UpdateType.LOST) -> None:
+        why = final_failure(record, loss, self._policy.retry_policy)
         if why is None:
-            self._ledger.apply(record.id, loss, reason=reason)
+            self._repository.apply(record.id, loss, reason=reason)
         else:
-            self._ledger.apply(
-                record.id, EventType.FAILED, reason=f"{reason}, {why}; /jobs/{record.id}/logs tells more"
+            self._repository.apply(
+                record.id, UpdateType.FAILED, reason=f"{reason}, {why}; /jobs/{record.id}/logs tells more"
             )

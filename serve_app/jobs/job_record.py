@@ -31,6 +31,7 @@ class JobStatus(StrEnum):
 
 
 Metrics = Mapping[str, float]
+_KEYS = {"failed_attempts": "fruitless", "last_heartbeat_at": "heard_at"}  # fields with another key in ``job.json``
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class JobRecord:
         stopping: Why the tracker has had its Ray Job stopped, while that has not ended yet.
         submission_id: Id of the Ray Job that works on it now; None while none does.
         attempts: Ray Jobs started so far, this one included.
-        fruitless: Attempts in a row that were lost without reaching a new checkpoint; see ``domain.job_losses``.
+        failed_attempts: Attempts in a row that were lost without reaching a new checkpoint; see ``domain.job_losses``.
         interruptions: The same for those that were under way when the whole cluster was restarted.
         checkpoint: Last step that can be resumed from.
         checkpoint_at: When it was there.
@@ -73,7 +74,7 @@ class JobRecord:
         published: Whether the result is there, under ``model_name``.
         started_at: When training first started.
         ended_at: When the status became terminal.
-        heard_at: When the training last said something, by its own clock, or when it could begin to.
+        last_heartbeat_at: When the training last said something, by its own clock, or when it could begin to.
         read_bytes: How far ``training.jsonl`` is folded into this record.
         events: Number of entries in ``events.jsonl``.
     """
@@ -87,13 +88,13 @@ class JobRecord:
     ignored: int = 0
     status: JobStatus = JobStatus.PENDING
     progress: float = 0.0
-    message: str = "waits to be started"
+    message: str = "queued"
     error: str | None = None
     pending_reason: str | None = None
     stopping: str | None = None
     submission_id: str | None = None
     attempts: int = 0
-    fruitless: int = 0
+    failed_attempts: int = 0
     interruptions: int = 0
     checkpoint: int = 0
     checkpoint_at: float | None = None
@@ -113,7 +114,7 @@ class JobRecord:
     published: bool = False
     started_at: float | None = None
     ended_at: float | None = None
-    heard_at: float | None = None
+    last_heartbeat_at: float | None = None
     read_bytes: int = 0
     events: int = 0
 
@@ -131,7 +132,8 @@ class JobRecord:
 
     def to_json(self) -> str:
         """The text of ``job.json``."""
-        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+        values = {_KEYS.get(name, name): value for name, value in asdict(self).items()}
+        return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> JobRecord:
@@ -145,8 +147,8 @@ class JobRecord:
             raise ValueError("a job record is a JSON object")
         known = {}
         for field in fields(cls):
-            if field.name in values:
-                known[field.name] = _checked(field.name, str(field.type), values[field.name])
+            if (key := _KEYS.get(field.name, field.name)) in values:
+                known[field.name] = _checked(key, str(field.type), values[key])
             elif field.default is MISSING:
                 raise ValueError(f"the field {field.name!r} is missing")
         return cls(**known)

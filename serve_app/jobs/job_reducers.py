@@ -7,9 +7,9 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from serve_app.jobs.job_record import JobRecord
-from serve_app.jobs.job_updates import EventType, JobUpdate
+from serve_app.jobs.job_updates import JobUpdate, UpdateType
 from serve_app.jobs.retrieval_metrics import changes
-from serve_app.jobs.retry_policy import count_loss, forgive_losses
+from serve_app.jobs.retry_policy import count_loss, reset_losses
 
 _TRAINING_PERCENT = 99.0  # the last percent is measuring, verifying and publishing
 
@@ -19,16 +19,16 @@ def _submitted(record: JobRecord, event: JobUpdate) -> JobRecord:
         record,
         submission_id=event.text("submission_id"),
         attempts=record.attempts + 1,
-        heard_at=event.time,
+        last_heartbeat_at=event.time,
         pending_reason=None,
-        message="starts" if not record.attempts else f"starts again, attempt {record.attempts + 1}",
+        message="starting" if not record.attempts else f"restarting (attempt {record.attempts + 1})",
     )
 
 
 def _waiting(record: JobRecord, event: JobUpdate) -> JobRecord:
     reason = event.text("reason")
-    heard_at = record.heard_at if reason else event.time  # silence tells something from now on
-    return replace(record, pending_reason=reason, message=reason or "starts", heard_at=heard_at)
+    last_heartbeat_at = record.last_heartbeat_at if reason else event.time  # silence tells something from now on
+    return replace(record, pending_reason=reason, message=reason or "starting", last_heartbeat_at=last_heartbeat_at)
 
 
 def _stopping(record: JobRecord, event: JobUpdate) -> JobRecord:
@@ -44,8 +44,8 @@ def _lost(record: JobRecord, event: JobUpdate) -> JobRecord:
         submission_id=None,
         stopping=None,
         seconds_left=None,
-        pending_reason="waits to be started again",
-        message=f"{reason}; it will go on from {resumed}",
+        pending_reason="queued",
+        message=f"{reason}; training will resume from {resumed}",
     )
 
 
@@ -93,7 +93,7 @@ def _checkpoint(record: JobRecord, event: JobUpdate) -> JobRecord:
     step = event.count("step") or 0
     if step <= record.checkpoint:
         return record
-    return replace(forgive_losses(record), checkpoint=step, checkpoint_at=event.time)
+    return replace(reset_losses(record), checkpoint=step, checkpoint_at=event.time)
 
 
 def _metrics(record: JobRecord, event: JobUpdate) -> JobRecord:
@@ -128,22 +128,22 @@ def _done(record: JobRecord, event: JobUpdate) -> JobRecord:
     )
 
 
-EFFECTS: Mapping[EventType, Callable[[JobRecord, JobUpdate], JobRecord]] = MappingProxyType(
+REDUCERS: Mapping[UpdateType, Callable[[JobRecord, JobUpdate], JobRecord]] = MappingProxyType(
     {
-        EventType.SUBMITTED: _submitted,
-        EventType.WAITING: _waiting,
-        EventType.STOPPING: _stopping,
-        EventType.LOST: _lost,
-        EventType.INTERRUPTED: _lost,
-        EventType.CANCELLED: _cancelled,
-        EventType.STARTED: _started,
-        EventType.PROGRESS: _progress,
-        EventType.CHECKPOINT: _checkpoint,
-        EventType.METRICS: _metrics,
-        EventType.NOTE: _note,
-        EventType.PUBLISHED: _published,
-        EventType.FAILED: _failed,
-        EventType.DONE: _done,
+        UpdateType.SUBMITTED: _submitted,
+        UpdateType.WAITING: _waiting,
+        UpdateType.STOPPING: _stopping,
+        UpdateType.LOST: _lost,
+        UpdateType.INTERRUPTED: _lost,
+        UpdateType.CANCELLED: _cancelled,
+        UpdateType.STARTED: _started,
+        UpdateType.PROGRESS: _progress,
+        UpdateType.CHECKPOINT: _checkpoint,
+        UpdateType.METRICS: _metrics,
+        UpdateType.NOTE: _note,
+        UpdateType.PUBLISHED: _published,
+        UpdateType.FAILED: _failed,
+        UpdateType.DONE: _done,
     }
 )
 

@@ -19,7 +19,7 @@ from serve_app.jobs.job_events import JobEvent, event_of
 from serve_app.jobs.job_folders import JobFolders, StoredJob, TrainingData
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.job_states import advance
-from serve_app.jobs.job_updates import EventType, JobUpdate
+from serve_app.jobs.job_updates import JobUpdate, UpdateType
 from serve_app.jobs.training_spec import TrainingSpec, cleanup_dirs, staging_folder
 
 logger = logging.getLogger(__name__)
@@ -208,7 +208,7 @@ class JobRepository:
             jobs.pop(job_id, None)
         self._ended.pop(job_id, None)
 
-    def apply(self, job_id: str, type_: EventType, **data: object) -> JobRecord:
+    def apply(self, job_id: str, type_: UpdateType, **data: object) -> JobRecord:
         """Something happened to a job, now.
 
         Raises:
@@ -220,14 +220,14 @@ class JobRepository:
     def wait(self, record: JobRecord, reason: str | None) -> None:
         """Notes what a job waits for, if that has changed; None if for nothing any more."""
         if reason != record.pending_reason:
-            self.apply(record.id, EventType.WAITING, reason=reason)
+            self.apply(record.id, UpdateType.WAITING, reason=reason)
 
-    def fold(self, job_id: str, *, deaf_to: Collection[EventType] = ()) -> JobRecord:
+    def fold(self, job_id: str, *, ignoring: Collection[UpdateType] = ()) -> JobRecord:
         """Takes in what the training has said since the last time.
 
         Args:
             job_id: The job.
-            deaf_to: Words that do not count now.
+            ignoring: Types of updates that do not count now.
 
         Raises:
             StorageError: It could not be read or written; the next call starts at the same place.
@@ -240,7 +240,7 @@ class JobRepository:
             now = self.clock()
             said = [event for line in lines if (event := JobUpdate.of_line(line, now=now)) is not None]
             record = self._advance(
-                replace(record, read_bytes=offset), [event for event in said if event.type not in deaf_to]
+                replace(record, read_bytes=offset), [event for event in said if event.type not in ignoring]
             )
         return record
 
@@ -260,7 +260,7 @@ class JobRepository:
         Raises:
             StorageError: It could not be written, so it has not happened.
         """
-        record = self.apply(job_id, EventType.DONE)
+        record = self.apply(job_id, UpdateType.DONE)
         self._unneeded += cleanup_dirs(self.spec(job_id), self.store.folder(job_id))
         return record
 
@@ -277,16 +277,16 @@ class JobRepository:
         taken, self._unneeded = self._unneeded, []
         return taken
 
-    def _advance(self, record: JobRecord, events: Sequence[JobUpdate]) -> JobRecord:
-        notes: list[JobEvent] = []
-        for event in events:
-            record = advance(record, event)
-            if (note := event_of(event, record)) is not None:
-                notes.append(note)
-                record = replace(record, events=note.id)
+    def _advance(self, record: JobRecord, updates: Sequence[JobUpdate]) -> JobRecord:
+        events: list[JobEvent] = []
+        for update in updates:
+            record = advance(record, update)
+            if (event := event_of(update, record)) is not None:
+                events.append(event)
+                record = replace(record, events=event.id)
             if record.status.is_terminal:
                 break  # the end is the end, whatever stands behind it in the file
-        self.store.append_notes(record.id, notes)
+        self.store.append_events(record.id, events)
         self.store.write(record)
         self._kept[record.id] = StoredJob(self._job(record.id).spec, record)
         if record.status.is_terminal:

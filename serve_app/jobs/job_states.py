@@ -8,41 +8,41 @@ from types import MappingProxyType
 
 from serve_app.domain.errors import IllegalTransitionError
 from serve_app.jobs.job_record import JobRecord, JobStatus
-from serve_app.jobs.job_reducers import EFFECTS
-from serve_app.jobs.job_updates import OF_THE_TRAINING, EventType, JobUpdate
+from serve_app.jobs.job_reducers import REDUCERS
+from serve_app.jobs.job_updates import TRAINING_UPDATES, JobUpdate, UpdateType
 
-_SIGNS_OF_LIFE = dict.fromkeys(
+_ACTIVITY = dict.fromkeys(
     (
-        EventType.STARTED,
-        EventType.PROGRESS,
-        EventType.CHECKPOINT,
-        EventType.METRICS,
-        EventType.NOTE,
-        EventType.PUBLISHED,
+        UpdateType.STARTED,
+        UpdateType.PROGRESS,
+        UpdateType.CHECKPOINT,
+        UpdateType.METRICS,
+        UpdateType.NOTE,
+        UpdateType.PUBLISHED,
     ),
     JobStatus.RUNNING,
 )
 _ENDS = {
-    EventType.FAILED: JobStatus.FAILED,
-    EventType.CANCELLED: JobStatus.CANCELLED,
-    EventType.DONE: JobStatus.COMPLETED,  # from pending, too: a resumed job may find its result published already
+    UpdateType.FAILED: JobStatus.FAILED,
+    UpdateType.CANCELLED: JobStatus.CANCELLED,
+    UpdateType.DONE: JobStatus.COMPLETED,  # from pending, too: a resumed job may find its result published already
 }
-TRANSITIONS: Mapping[JobStatus, Mapping[EventType, JobStatus]] = MappingProxyType(
+TRANSITIONS: Mapping[JobStatus, Mapping[UpdateType, JobStatus]] = MappingProxyType(
     {
         JobStatus.PENDING: {
-            EventType.SUBMITTED: JobStatus.PENDING,
-            EventType.WAITING: JobStatus.PENDING,
-            EventType.STOPPING: JobStatus.PENDING,
-            EventType.LOST: JobStatus.PENDING,
-            EventType.INTERRUPTED: JobStatus.PENDING,
-            **_SIGNS_OF_LIFE,
+            UpdateType.SUBMITTED: JobStatus.PENDING,
+            UpdateType.WAITING: JobStatus.PENDING,
+            UpdateType.STOPPING: JobStatus.PENDING,
+            UpdateType.LOST: JobStatus.PENDING,
+            UpdateType.INTERRUPTED: JobStatus.PENDING,
+            **_ACTIVITY,
             **_ENDS,
         },
         JobStatus.RUNNING: {
-            EventType.STOPPING: JobStatus.RUNNING,
-            EventType.LOST: JobStatus.PENDING,
-            EventType.INTERRUPTED: JobStatus.PENDING,
-            **_SIGNS_OF_LIFE,
+            UpdateType.STOPPING: JobStatus.RUNNING,
+            UpdateType.LOST: JobStatus.PENDING,
+            UpdateType.INTERRUPTED: JobStatus.PENDING,
+            **_ACTIVITY,
             **_ENDS,
         },
         JobStatus.COMPLETED: {},
@@ -63,10 +63,10 @@ def advance(record: JobRecord, event: JobUpdate) -> JobRecord:
         raise IllegalTransitionError(f"the job is {record.status}; {event.type.value!r} is not possible any more")
     if status is JobStatus.RUNNING and record.submission_id is None:
         status = JobStatus.PENDING  # the last words of an attempt that is lost already: nothing runs
-    changed = EFFECTS[event.type](record, event)
+    changed = REDUCERS[event.type](record, event)
     changed = replace(changed, status=status, progress=max(record.progress, changed.progress))
-    if event.type in OF_THE_TRAINING:
-        changed = replace(changed, heard_at=event.time)
+    if event.type in TRAINING_UPDATES:
+        changed = replace(changed, last_heartbeat_at=event.time)
     if status is JobStatus.RUNNING:
         changed = replace(changed, pending_reason=None, started_at=changed.started_at or event.time)
     if status.is_terminal:

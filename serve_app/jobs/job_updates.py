@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 
-class EventType(StrEnum):
+class UpdateType(StrEnum):
     """What happened. The words of the training are those of ``training.jsonl``."""
 
     SUBMITTED = "submitted"  # a Ray Job was started for it: submission_id
@@ -28,17 +28,17 @@ class EventType(StrEnum):
 
 
 _LARGEST = 2**53  # of what a JSON reader must keep exactly
-OF_THE_TRACKER = frozenset(
+TRACKER_UPDATES = frozenset(
     {
-        EventType.SUBMITTED,
-        EventType.WAITING,
-        EventType.STOPPING,
-        EventType.LOST,
-        EventType.INTERRUPTED,
-        EventType.CANCELLED,
+        UpdateType.SUBMITTED,
+        UpdateType.WAITING,
+        UpdateType.STOPPING,
+        UpdateType.LOST,
+        UpdateType.INTERRUPTED,
+        UpdateType.CANCELLED,
     }
 )
-OF_THE_TRAINING = frozenset(EventType) - OF_THE_TRACKER
+TRAINING_UPDATES = frozenset(UpdateType) - TRACKER_UPDATES
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class JobUpdate:
             through the methods, which answer None then.
     """
 
-    type: EventType
+    type: UpdateType
     time: float
     data: Mapping[str, Any] = field(default_factory=dict)
 
@@ -60,10 +60,10 @@ class JobUpdate:
     def of_line(cls, line: Mapping[str, Any], *, now: float) -> JobUpdate | None:
         """A line of ``training.jsonl`` as an event; None if the training has no such word."""
         word = line.get("type")
-        if not isinstance(word, str) or word not in OF_THE_TRAINING:
+        if not isinstance(word, str) or word not in TRAINING_UPDATES:
             return None
         time = _finite(line.get("time"))
-        return cls(EventType(word), now if time is None else time, line)
+        return cls(UpdateType(word), now if time is None else time, line)
 
     def text(self, name: str) -> str | None:
         """A text that is not empty."""

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from serve_app.domain.errors import JobsReadOnlyError, StorageError
 from serve_app.domain.files import PRIVATE_FILE, make_private_folder
-from serve_app.jobs.durable_files import naming_the_fault, sync_folder
+from serve_app.jobs.durable_files import storage_errors, sync_folder
 from serve_app.jobs.process_identity import has_ended
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ class Lease:
             JobsReadOnlyError: It does not, or not any more.
             StorageError: The folder cannot be read, or the lease could not be renewed for ``silence_s``.
         """
-        with self._lock, naming_the_fault():
+        with self._lock, storage_errors():
             if self._number == number:
                 if self._clock() - self._renewed_at > _RENEWAL_S:
                     self._renew_or_check()
@@ -193,7 +193,7 @@ class Lease:
 
     def release(self) -> None:
         """Gives the lease up for good, so that a successor need not wait; later polls do not take it again."""
-        with self._lock, naming_the_fault():
+        with self._lock, storage_errors():
             self._has_resigned = True
             if self._number is None:
                 return

@@ -34,7 +34,7 @@ _OF_RAY_TRAIN = {
 Result = TypeVar("Result")
 
 
-class Submission(StrEnum):
+class RayJobState(StrEnum):
     """What has become of a Ray Job. One that Ray has never heard of has no state at all."""
 
     LIVE = "live"
@@ -42,23 +42,23 @@ class Submission(StrEnum):
     ENDED = "ended"
 
 
-_STATES: Mapping[str, Submission] = {
-    JobStatus.PENDING: Submission.LIVE,
-    JobStatus.RUNNING: Submission.LIVE,
-    JobStatus.STOPPED: Submission.STOPPED,
-    JobStatus.SUCCEEDED: Submission.ENDED,
-    JobStatus.FAILED: Submission.ENDED,
+_STATES: Mapping[str, RayJobState] = {
+    JobStatus.PENDING: RayJobState.LIVE,
+    JobStatus.RUNNING: RayJobState.LIVE,
+    JobStatus.STOPPED: RayJobState.STOPPED,
+    JobStatus.SUCCEEDED: RayJobState.ENDED,
+    JobStatus.FAILED: RayJobState.ENDED,
 }
 
 
-class JobLauncherProtocol(Protocol):
+class RayJobs(Protocol):
     """What the jobs need of a cluster; every method may raise ``UnavailableError``."""
 
     async def submit(self, submission_id: str, folder: Path) -> None:
         """Starts the training of a job folder; nothing happens if this very submission was started before."""
         ...
 
-    async def states(self) -> Mapping[str, Submission]:
+    async def states(self) -> Mapping[str, RayJobState]:
         """All our Ray Jobs that the cluster remembers, by submission id."""
         ...
 
@@ -71,8 +71,8 @@ class JobLauncherProtocol(Protocol):
         ...
 
 
-class RayJobLauncher:
-    """Implements ``JobLauncherProtocol`` on the Ray Jobs API; its blocking HTTP calls run in threads."""
+class RayJobsClient:
+    """Implements ``RayJobs`` on the Ray Jobs API; its blocking HTTP calls run in threads."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class RayJobLauncher:
         self._threads = _new_threads()  # its own: a client that hangs must not hold up whatever else uses threads
 
     async def submit(self, submission_id: str, folder: Path) -> None:
-        """See ``JobLauncherProtocol.submit``."""
+        """See ``RayJobs.submit``."""
         if submission_id in await self.states():
             return
         entrypoint = shlex.join([*self._command, str(folder)])
@@ -110,8 +110,8 @@ class RayJobLauncher:
             )
         )
 
-    async def states(self) -> Mapping[str, Submission]:
-        """See ``JobLauncherProtocol.states``."""
+    async def states(self) -> Mapping[str, RayJobState]:
+        """See ``RayJobs.states``."""
         jobs: list[JobDetails] = await self._ask(lambda client: client.list_jobs())
         return {
             job.submission_id: _STATES[job.status]
@@ -120,12 +120,12 @@ class RayJobLauncher:
         }
 
     async def stop(self, submission_id: str) -> None:
-        """See ``JobLauncherProtocol.stop``."""
-        if (await self.states()).get(submission_id) is Submission.LIVE:
+        """See ``RayJobs.stop``."""
+        if (await self.states()).get(submission_id) is RayJobState.LIVE:
             await self._ask(lambda client: client.stop_job(submission_id))
 
     async def logs(self, submission_id: str) -> str:
-        """See ``JobLauncherProtocol.logs``."""
+        """See ``RayJobs.logs``."""
         if submission_id not in await self.states():
             return ""
         return str(await self._ask(lambda client: client.get_job_logs(submission_id)))

@@ -23,12 +23,12 @@ from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import UnavailableError
 from serve_app.jobs.job_events import JobEvent
 from serve_app.jobs.job_folders import TrainingData
-from serve_app.jobs.job_reconciler import Rules
+from serve_app.jobs.job_reconciler import JobPolicy
 from serve_app.jobs.job_record import JobRecord
 from serve_app.jobs.job_service import JobService
 from serve_app.jobs.lease import Lease, LeaseHolder
 from serve_app.jobs.process_identity import raylet_process
-from serve_app.jobs.ray_jobs import TRAINING, RayJobLauncher
+from serve_app.jobs.ray_jobs import TRAINING, RayJobsClient
 from serve_app.jobs.training_spec import CLUSTER_VARIABLE, LEASE_VARIABLE, TrainingSpec
 
 logger = logging.getLogger(__name__)
@@ -47,14 +47,14 @@ class TrackerConfig:
 
     Attributes:
         jobs_dir: Folder of the job folders, on a disk that all nodes share.
-        rules: How jobs are treated.
+        policy: How jobs are treated.
         command: Program that trains the job folder which is its last argument.
         env: Environment variables of the training.
         version: Of the code; a tracker of another version is replaced.
     """
 
     jobs_dir: Path
-    rules: Rules = field(default_factory=Rules)
+    policy: JobPolicy = field(default_factory=JobPolicy)
     command: Sequence[str] = tuple(TRAINING)
     env: Mapping[str, str] = field(default_factory=dict)
     version: str = __version__
@@ -73,24 +73,26 @@ class JobTracker:
         context = ray.get_runtime_context()
         cluster = context.get_session_name()
         env = {**config.env, CLUSTER_VARIABLE: context.gcs_address, LEASE_VARIABLE: cluster}
-        submitter = RayJobLauncher(command=config.command, env=env)
+        ray_jobs = RayJobsClient(command=config.command, env=env)
         name = f"the service on {socket.gethostname()} (Ray cluster {context.gcs_address}, {cluster})"
         lease = Lease(config.jobs_dir, LeaseHolder(cluster, name, raylet_process()))
-        self._jobs = JobService(config.jobs_dir, submitter, config.rules, lease, resources=_available)
+        self._jobs = JobService(config.jobs_dir, ray_jobs, config.policy, lease, resources=_available)
         await self._jobs.keep_lease()
         self._tasks = BackgroundTasks()
         self._tasks.every("lease of the jobs", _RENEWAL_S, self._jobs.keep_lease)  # a look may wait for Ray
-        self._tasks.every("look at the jobs", _LOOK_S, self._jobs.look)
+        self._tasks.every("look at the jobs", _LOOK_S, self._jobs.reconcile)
 
     async def config(self) -> TrackerConfig:
         """What it was told at its creation."""
         return self._config
 
     async def submit(
-        self, spec: TrainingSpec, data: TrainingData, *, accepted: int, ignored: int, any_name: bool = False
+        self, spec: TrainingSpec, data: TrainingData, *, accepted: int, ignored: int, has_generated_name: bool = False
     ) -> JobRecord:
         """See ``JobService.submit``."""
-        return await self._jobs.submit(spec, data, accepted=accepted, ignored=ignored, any_name=any_name)
+        return await self._jobs.submit(
+            spec, data, accepted=accepted, ignored=ignored, has_generated_name=has_generated_name
+        )
 
     async def get(self, job_id: str) -> JobRecord:
         """See ``JobService.get``."""
@@ -116,9 +118,9 @@ class JobTracker:
         """See ``JobService.delete``."""
         await self._jobs.delete(job_id)
 
-    async def notes(self, job_id: str, *, after: int = 0) -> Sequence[JobEvent]:
-        """See ``JobService.notes``."""
-        return await self._jobs.notes(job_id, after=after)
+    async def events(self, job_id: str, *, after: int = 0) -> Sequence[JobEvent]:
+        """See ``JobService.events``."""
+        return await self._jobs.events(job_id, after=after)
 
     async def logs(self, job_id: str) -> str:
         """See ``JobService.logs``."""

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from serve_app.domain.errors import PayloadTooLargeError, UploadNotFoundError
 from serve_app.domain.files import PRIVATE_FOLDER, make_private_folder, remove
 from serve_app.domain.request_limits import FineTuneLimits
-from serve_app.jobs.durable_files import naming_the_fault, sync_folder, write
+from serve_app.jobs.durable_files import storage_errors, sync_folder, write
 from serve_app.jobs.upload_record import Upload, is_upload_id, new_upload_id
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class UploadStore:
         self._check_limits(source)
         file_id = new_upload_id()
         unfinished = self._root / f"{_UNFINISHED}{file_id}"
-        with naming_the_fault():
+        with storage_errors():
             make_private_folder(self._root)
             try:
                 unfinished.mkdir(mode=PRIVATE_FOLDER)
@@ -88,7 +88,7 @@ class UploadStore:
             UploadNotFoundError: There is none with this id.
             StorageError: It can not be read.
         """
-        with naming_the_fault():
+        with storage_errors():
             try:
                 return Upload.from_json((self._folder(file_id) / _CARD).read_text(encoding="utf-8"))
             except FileNotFoundError:
@@ -125,7 +125,7 @@ class UploadStore:
             UploadNotFoundError: There is none with this id.
             StorageError: It can not be read.
         """
-        with naming_the_fault():
+        with storage_errors():
             try:
                 return (self._folder(file_id) / _DATA).open("rb")
             except FileNotFoundError:
@@ -139,7 +139,7 @@ class UploadStore:
             StorageError: The disk is not writable.
         """
         gone = self._root / f"{_UNFINISHED}gone-{new_upload_id()}"
-        with naming_the_fault():
+        with storage_errors():
             try:
                 self._folder(file_id).rename(gone)
             except FileNotFoundError:
@@ -147,7 +147,7 @@ class UploadStore:
         remove(gone)
 
     def _all(self) -> list[Upload]:
-        with naming_the_fault():
+        with storage_errors():
             names = os.listdir(self._root) if self._root.is_dir() else []
         files = []
         for name in filter(is_upload_id, names):

@@ -6,18 +6,16 @@ finished folder, so whoever sees it sees all of it.
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from serve_app.domain.embeddings import ModelVersion
-from serve_app.domain.errors import ConflictError, ModelNotFoundError
+from serve_app.domain.errors import ConflictError, ModelLoadError, ModelNotFoundError
 from serve_app.domain.files import PRIVATE_FOLDER, remove
 from serve_app.domain.model_names import shown
+from serve_app.models.manifest import Manifest
 from serve_app.models.model_source import is_model_name
 
 _TRASH = ".trash"
@@ -34,7 +32,7 @@ class FineTune:
         kind: ``full``, ``lora`` or ``qlora``.
         adapter: Whether the folder holds an adapter for the base instead of a whole model.
         folder: Where it is.
-        manifest: All that it says of itself.
+        manifest: The whole description.
     """
 
     variant: ModelVersion
@@ -43,7 +41,7 @@ class FineTune:
     kind: str
     adapter: bool
     folder: Path
-    manifest: Mapping[str, Any] = field(compare=False)
+    manifest: Manifest = field(compare=False)
 
     @property
     def name(self) -> str:
@@ -57,19 +55,20 @@ def find_fine_tune(name: str, models_dir: Path) -> FineTune | None:
     if not is_model_name(name):
         return None
     try:
-        text = (folder / "manifest.json").read_text(encoding="utf-8")
-        manifest = json.loads(text)
-        return FineTune(
-            variant=ModelVersion(name, str(manifest["job_id"])),
-            base=str(manifest["base"]),
-            family=str(manifest["family"]),
-            kind=str(manifest["kind"]),
-            adapter=bool(manifest["adapter"]),
-            folder=folder,
-            manifest=manifest,
-        )
-    except (OSError, ValueError, KeyError, TypeError):  # a starter's or somebody else's folder is no fine-tune
+        manifest = Manifest.read(folder)
+    except ModelLoadError:
         return None
+    if not (manifest.job_id and manifest.base and manifest.family and manifest.kind) or manifest.adapter is None:
+        return None  # a starter model, or a folder from elsewhere
+    return FineTune(
+        variant=ModelVersion(name, str(manifest.job_id)),
+        base=str(manifest.base),
+        family=manifest.family,
+        kind=str(manifest.kind),
+        adapter=bool(manifest.adapter),
+        folder=folder,
+        manifest=manifest,
+    )
 
 
 def fine_tunes(models_dir: Path) -> list[FineTune]:

@@ -33,6 +33,11 @@ def read_json(path: Path, default: Any = None) -> Any:
         raise ModelLoadError(f"{path} can not be read: {error}") from error
 
 
+def write_json(path: Path, value: object) -> None:
+    """Writes indented UTF-8 JSON with a newline at the end."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def not_served(path: Path, what: str, instead: str) -> NoReturn:
     """Raises ``ModelLoadError``: a folder that asks for something else is refused, never served without it."""
     raise ModelLoadError(f"{path}: {what} is not served; {instead}")

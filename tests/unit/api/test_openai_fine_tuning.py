@@ -32,7 +32,7 @@ PAIRS = [Example("q1", ("p1",)), Example("q2", ("p2",))]
 NOBODYS = "file-00000000-0000-0000-0000-000000000000"
 NATIVE = JobRecord("n", "mine", "e5", TrainingKind.FULL, 1000.7, accepted=9, ignored=1)
 RUNNING = replace(
-    NATIVE, status=JobStatus.RUNNING, steps=7, loss=0.5, seconds_left=60.0, heard_at=1100.0, checkpoint=5,
+    NATIVE, status=JobStatus.RUNNING, steps=7, loss=0.5, seconds_left=60.0, last_heartbeat_at=1100.0, checkpoint=5,
     checkpoint_at=1090.0,
 )  # fmt: skip
 DONE = replace(
@@ -80,7 +80,7 @@ async def test_the_smallest_request_is_a_fine_tune_with_our_defaults(
         PAIRS,
         base_model="me/My e5",
         origin=ClientMetadata(training_file),
-        is_name_made_up=True,
+        has_generated_name=True,
     )
     assert NewFineTuningJob.model_validate(told).model_dump(exclude_unset=True) == told
     assert told == {

@@ -12,7 +12,7 @@ from serve_app.deployments.encoder import Encoder
 from serve_app.deployments.first_forward import first_forward
 from serve_app.domain.errors import InternalError, ModelLoadError, NonFiniteError, OutOfMemoryError, ServiceError
 from serve_app.models.model_source import describe
-from serve_app.settings.service_settings import ModelSettings
+from serve_app.settings.model_settings import ModelSettings
 from tests.unit.models.folder_cases import copy_of
 
 

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from serve_app.deployments import model_worker as device_module
-from serve_app.deployments.model_worker import ModelWorker, ReplicaState
+from serve_app.deployments.model_worker import ModelWorker
 from serve_app.domain.errors import InternalError, NonFiniteError, OutOfMemoryError, QueueFullError, ServiceError
+from serve_app.inference.replica_caller import ReplicaState
 from serve_app.models.batching import scheduler as scheduler_module
 from serve_app.models.batching.isolation import run_isolated
-from serve_app.settings.service_settings import BatchingSettings, ModelSettings
+from serve_app.settings.batching_settings import BatchingSettings
+from serve_app.settings.model_settings import ModelSettings
 
 PATIENCE_S = 10.0
 PROBE = "probe"

@@ -13,7 +13,6 @@ import pytest
 
 from serve_app.deployments import encoder as encoder_module
 from serve_app.deployments import metrics as metrics_module
-from serve_app.deployments import model_worker as device_module
 from serve_app.deployments import reranker as reranker_module
 from serve_app.deployments.encoder import Encoder
 from serve_app.deployments.metrics import DeviceMetrics
@@ -21,9 +20,11 @@ from serve_app.deployments.reranker import Reranker
 from serve_app.domain.embeddings import Encoded, ModelVersion, RequestShare, TokenBatch
 from serve_app.domain.errors import DeadlineError, ModelLoadError, NonFiniteError, ServiceError
 from serve_app.domain.rank_request import QUERY, RankRequest
+from serve_app.inference.replica_caller import ReplicaState
 from serve_app.models import loader as loader_module
 from serve_app.models.batching.scheduler import MicroBatchReport
-from serve_app.settings.service_settings import BatchingSettings, ModelSettings, RerankerSettings
+from serve_app.settings.batching_settings import BatchingSettings
+from serve_app.settings.model_settings import ModelSettings, RerankerSettings
 
 BAD = 666
 BATCHING = BatchingSettings(max_batch_tokens=12, max_padding_tokens=4, max_backlog_tokens=60)
@@ -235,4 +236,4 @@ async def test_a_deadline_is_an_answer_about_the_candidates(reranker: Any) -> No
     assert [failure.code for failure in scores.failures] == [DeadlineError.code]
     assert QUERY not in [failure.index for failure in scores.failures]
     await reranker.check_health()
-    assert device_module.ReplicaState("cpu", "float32", (await reranker.state()).threads) == await reranker.state()
+    assert ReplicaState("cpu", "float32", (await reranker.state()).threads) == await reranker.state()

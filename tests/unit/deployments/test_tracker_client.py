@@ -18,7 +18,7 @@ from serve_app.domain.errors import ConflictError, JobNotFoundError, StorageErro
 from serve_app.jobs.tracker import TrackerConfig
 from serve_app.jobs.training_pairs import Example
 from serve_app.jobs.training_spec import TrainingKind
-from serve_app.settings.service_settings import ModelSettings
+from serve_app.settings.model_settings import ModelSettings
 from serve_app.settings.training_settings import TrainingSettings
 
 
@@ -67,7 +67,7 @@ async def test_the_tracker_is_told_the_settings_and_connected_to_once() -> None:
     jobs = jobs_of(trackers)
     assert [await jobs.get("a"), await jobs.get("a")] == ["record", "record"]
     (config,) = trackers.configs
-    assert (config.jobs_dir, config.rules.max_concurrent_jobs, config.env) == (Path("/jobs"), 3, {"COLOUR": "red"})
+    assert (config.jobs_dir, config.policy.max_concurrent_jobs, config.env) == (Path("/jobs"), 3, {"COLOUR": "red"})
 
 
 async def test_no_result_can_have_the_name_of_an_alias() -> None:

@@ -1,4 +1,4 @@
-"""A deployment that is not there: what it is asked is remembered, what it answers is said beforehand."""
+"""Fake deployments: they record their calls and give scripted answers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from serve_app.deployments.model_worker import ReplicaState
-from serve_app.deployments.replica_caller import ReplicaCaller
 from serve_app.domain.errors import UnavailableError
+from serve_app.inference.replica_caller import ReplicaCaller, ReplicaState
+
+
+class FakeDeployment:
+    """A deployment with one replica whose methods are functions."""
+
+    def __init__(self, **methods: Callable[..., Any]) -> None:
+        self._methods = methods
+
+    async def call(self, method: str, *args: Any) -> Any:
+        return await self._methods[method](*args)
 
 
 class FakeCaller(ReplicaCaller):
     """Answers with what ``answer`` makes of a method and its argument; ``calls`` has all of them."""
 
     def __init__(self, answer: Callable[[str, Any], Any] = lambda *_: None) -> None:
-        super().__init__(None)  # type: ignore[arg-type]
+        super().__init__(FakeDeployment())
         self.state = ReplicaState("cpu", "float32", 1)
         self.calls: list[tuple[str, Any]] = []
         self._answer = answer

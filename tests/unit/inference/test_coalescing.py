@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-from ray.exceptions import ActorDiedError
 
-from serve_app.deployments.replica_caller import ReplicaCaller
 from serve_app.domain.embeddings import EncodedBatch, RequestShare, TokenBatch
 from serve_app.domain.errors import QueueFullError, UnavailableError
 from serve_app.inference import coalescing as module
 from serve_app.inference.coalescing import BatchedCall
+from serve_app.inference.replica_caller import ReplicaCaller, ReplicaLostError
+from tests.unit.inference.fake_caller import FakeDeployment
 
 DEADLY = 666
 
@@ -59,15 +57,14 @@ class Replicas:
         finally:
             self._under_way.discard(number)
         if number in self._lost or number <= self._lose:
-            raise ActorDiedError
+            raise ReplicaLostError("the replicas died under this request")
         if self._error is not None:
             raise self._error
         return EncodedBatch(np.array([[each] for each in first], np.float32))
 
 
 def send(replicas: Replicas, *requests: list[int]) -> BatchedCall:
-    handle: Any = SimpleNamespace(encode=SimpleNamespace(remote=replicas.encode))
-    return BatchedCall(ReplicaCaller(handle), [
+    return BatchedCall(ReplicaCaller(FakeDeployment(encode=replicas.encode)), [
         TokenBatch.of_rows([np.array([i, 5], np.int32) for i in ids], (RequestShare(key, len(ids), 10.0),))
         for key, ids in enumerate(requests)
     ])  # fmt: skip

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serve_app.api.service import Readiness
-from serve_app.deployments.model_worker import ReplicaState
-from serve_app.deployments.replica_caller import ReplicaCaller
+from serve_app.api.service_results import Readiness
 from serve_app.domain.embeddings import EncodedBatch, TokenBatch
 from serve_app.domain.errors import DeadlineError, NonFiniteError, QueueFullError, ServiceError, UnavailableError
 from serve_app.domain.request_limits import Limits
 from serve_app.inference.inference_service import InferenceService
 from serve_app.inference.model_registry import ModelRegistry
+from serve_app.inference.replica_caller import ReplicaCaller, ReplicaState
 from serve_app.inference.served_model import ServedModel
 from serve_app.models.model_source import describe
+from tests.unit.inference.fake_caller import FakeDeployment
 
 WORKS = ReplicaState("cpu", "float32", 1)
 HANGS = ReplicaState("cpu", "float32", 1, is_stuck=True)
@@ -36,8 +36,7 @@ class Caller(ReplicaCaller):
                 raise RuntimeError("nobody is there")
             return now
 
-        handle: Any = SimpleNamespace(state=SimpleNamespace(remote=ask))
-        super().__init__(handle)
+        super().__init__(FakeDeployment(state=ask))
         self.state = state
         self._failed = failed
         if answered:

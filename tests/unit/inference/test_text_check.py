@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError
 
-from serve_app.deployments.model_worker import ReplicaState
-from serve_app.deployments.replica_caller import ReplicaCaller
 from serve_app.domain.embeddings import EncodedBatch, ItemFailure, TokenBatch
 from serve_app.domain.errors import DeadlineError, NonFiniteError, QueueFullError, ServiceError, UnavailableError
 from serve_app.domain.request_limits import Limits
 from serve_app.inference import inference_service as gateway_module
 from serve_app.inference.inference_service import InferenceService
 from serve_app.inference.model_registry import ModelRegistry
+from serve_app.inference.replica_caller import ReplicaCaller, ReplicaState
 from serve_app.inference.served_model import ServedModel
 from serve_app.models.model_source import describe
+from tests.unit.inference.fake_caller import FakeDeployment
 
 BUSY = ReplicaState("cpu", "float32", 1)
 HANGS = ReplicaState("cpu", "float32", 1, is_stuck=True)
@@ -32,8 +32,7 @@ class Caller(ReplicaCaller):
     """Its forward ends with ``outcome``; asked for its state, a replica gives ``state``."""
 
     def __init__(self, outcome: ServiceError | None, state: Callable[[], Awaitable[ReplicaState]]) -> None:
-        handle: Any = SimpleNamespace(state=SimpleNamespace(remote=state))
-        super().__init__(handle)
+        super().__init__(FakeDeployment(state=state))
         self.outcome = outcome
         self.timeout_s = 0.0
 

@@ -17,7 +17,7 @@ from serve_app.inference.training_spec_resolver import BaseModels, check_feasibl
 from serve_app.jobs.training_pairs import Example
 from serve_app.jobs.training_spec import ClientMetadata, LoraSettings, TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.models.model_source import describe
-from serve_app.settings.service_settings import ModelSettings
+from serve_app.settings.model_settings import ModelSettings
 from serve_app.settings.training_settings import TrainingSettings
 
 EXAMPLES = [Example("q1", ("p1",)), Example("ü", ("p2", "p3"), ("n",))]

@@ -10,18 +10,18 @@ from typing import Any
 
 from serve_app.domain.errors import UnavailableError
 from serve_app.jobs.job_folders import TrainingData
-from serve_app.jobs.job_reconciler import Rules
+from serve_app.jobs.job_reconciler import JobPolicy
 from serve_app.jobs.job_record import JobRecord
 from serve_app.jobs.job_service import JobService
 from serve_app.jobs.lease import Lease, LeaseHolder
-from serve_app.jobs.ray_jobs import Submission
+from serve_app.jobs.ray_jobs import RayJobState
 from tests.unit.jobs.job_examples import spec
 
 DATA = TrainingData(b'{"query": "q", "pos": ["p"], "neg": []}\n')
 
 
 class FakeCluster:
-    """Implements ``jobs.submit.JobLauncherProtocol``.
+    """Implements ``jobs.submit.RayJobs``.
 
     Attributes:
         jobs: Its Ray Jobs.
@@ -36,7 +36,7 @@ class FakeCluster:
     """
 
     def __init__(self) -> None:
-        self.jobs: dict[str, Submission] = {}
+        self.jobs: dict[str, RayJobState] = {}
         self.folders: dict[str, Path] = {}
         self.started: list[str] = []
         self.is_down = False
@@ -66,18 +66,18 @@ class FakeCluster:
 
     def _start(self, submission_id: str, folder: Path) -> None:
         self.started.append(submission_id)
-        self.jobs[submission_id] = Submission.LIVE
+        self.jobs[submission_id] = RayJobState.LIVE
         self.folders[submission_id] = folder
 
-    async def states(self) -> Mapping[str, Submission]:
+    async def states(self) -> Mapping[str, RayJobState]:
         self._answer()
         return dict(self.jobs)
 
     async def stop(self, submission_id: str) -> None:
         self._answer()
-        if self.jobs.get(submission_id) is Submission.LIVE and not self.is_stubborn:
-            say(self.folders[submission_id], *self.last_words)
-            self.jobs[submission_id] = Submission.STOPPED
+        if self.jobs.get(submission_id) is RayJobState.LIVE and not self.is_stubborn:
+            report(self.folders[submission_id], *self.last_words)
+            self.jobs[submission_id] = RayJobState.STOPPED
 
     async def logs(self, submission_id: str) -> str:
         self._answer()
@@ -85,11 +85,11 @@ class FakeCluster:
 
     @property
     def live(self) -> list[str]:
-        return [name for name, state in self.jobs.items() if state is Submission.LIVE]
+        return [name for name, state in self.jobs.items() if state is RayJobState.LIVE]
 
     def kill(self, submission_id: str) -> None:
-        assert self.jobs[submission_id] is Submission.LIVE
-        self.jobs[submission_id] = Submission.ENDED
+        assert self.jobs[submission_id] is RayJobState.LIVE
+        self.jobs[submission_id] = RayJobState.ENDED
 
     def restart(self) -> None:
         """The whole cluster, head included: it remembers nothing."""
@@ -100,7 +100,7 @@ class FakeCluster:
             raise UnavailableError("the Ray Jobs API does not answer: connection refused")
 
 
-def say(folder: Path, *lines: dict[str, Any] | str) -> None:
+def report(folder: Path, *lines: dict[str, Any] | str) -> None:
     """Appends to the job's ``training.jsonl``; a text is written as it is."""
     with (folder / "training.jsonl").open("a") as file:
         for line in lines:
@@ -132,7 +132,7 @@ class World:
         self.wall_clock_is_ahead_s = 0.0
         self.available: dict[str, float] = {}
         self.questions = 0  # after what is available
-        self.rules = Rules(max_concurrent_jobs=1, stop_s=0.05, poll_s=0.001)
+        self.policy = JobPolicy(max_concurrent_jobs=1, stop_s=0.05, poll_s=0.001)
         self.restart_tracker()
 
     def restart_tracker(self) -> None:
@@ -142,7 +142,7 @@ class World:
         self.jobs = JobService(
             self.root,
             self.cluster,
-            self.rules,
+            self.policy,
             self.lease,
             resources=self._resources,
             clock=lambda: self.now + self.wall_clock_is_ahead_s,
@@ -159,29 +159,29 @@ class World:
         model_name: str | None = None,
         *,
         data: TrainingData = DATA,
-        any_name: bool = False,
+        has_generated_name: bool = False,
         **more: Any,
     ) -> JobRecord:
         wanted = spec(job_id, model_name or f"my-{job_id}", str(self.models_dir), **more)
         self.now += 1
-        return await self.jobs.submit(wanted, data, accepted=40, ignored=2, any_name=any_name)
+        return await self.jobs.submit(wanted, data, accepted=40, ignored=2, has_generated_name=has_generated_name)
 
     async def running(self, job_id: str = "a", **more: Any) -> JobRecord:
         """A job whose training has started."""
         await self.submit(job_id, **more)
-        await self.look()
-        self.say(STARTED, job_id=job_id)
-        return await self.look(job_id)
+        await self.reconcile()
+        self.report(STARTED, job_id=job_id)
+        return await self.reconcile(job_id)
 
-    async def look(self, job_id: str = "a") -> JobRecord:
+    async def reconcile(self, job_id: str = "a") -> JobRecord:
         """One second of a tracker's life, and the record after it."""
         self.now += 1
         await self.jobs.keep_lease()
-        await self.jobs.look()
+        await self.jobs.reconcile()
         return await self.jobs.get(job_id)
 
-    def say(self, *lines: dict[str, Any] | str, job_id: str = "a") -> None:
-        say(self.root / job_id, *lines)
+    def report(self, *lines: dict[str, Any] | str, job_id: str = "a") -> None:
+        report(self.root / job_id, *lines)
 
     def stage(self, job_id: str = "a") -> Path:
         """What a training has written of its result."""

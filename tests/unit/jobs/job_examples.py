@@ -6,7 +6,7 @@ from typing import Any
 
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.job_states import advance
-from serve_app.jobs.job_updates import EventType, JobUpdate
+from serve_app.jobs.job_updates import JobUpdate, UpdateType
 from serve_app.jobs.training_spec import TrainingKind, TrainingSpec
 
 NEW = JobRecord("a-job", "my-e5", "multilingual-e5-small", TrainingKind.FULL, created_at=100.0, accepted=40, ignored=2)
@@ -16,16 +16,16 @@ def spec(job_id: str = "a-job", model_name: str = "my-e5", models_dir: str = "/m
     return TrainingSpec(job_id, model_name, "multilingual-e5-small", "/models/base", models_dir, "e5", **more)
 
 
-def event(type: EventType, time: float = 200.0, **data: Any) -> JobUpdate:
+def event(type: UpdateType, time: float = 200.0, **data: Any) -> JobUpdate:
     return JobUpdate(type, time, data)
 
 
-SUBMITTED = event(EventType.SUBMITTED, 110.0, submission_id="a-job-1")
-STARTED = event(EventType.STARTED, 120.0, total_steps=100, train_pairs=36, eval_pairs=4, device="cpu")
+SUBMITTED = event(UpdateType.SUBMITTED, 110.0, submission_id="a-job-1")
+STARTED = event(UpdateType.STARTED, 120.0, total_steps=100, train_pairs=36, eval_pairs=4, device="cpu")
 ENDS = {
-    JobStatus.COMPLETED: event(EventType.DONE),
-    JobStatus.FAILED: event(EventType.FAILED, reason="the loss is not finite"),
-    JobStatus.CANCELLED: event(EventType.CANCELLED),
+    JobStatus.COMPLETED: event(UpdateType.DONE),
+    JobStatus.FAILED: event(UpdateType.FAILED, reason="the loss is not finite"),
+    JobStatus.CANCELLED: event(UpdateType.CANCELLED),
 }
 
 

@@ -18,8 +18,8 @@ from tests.unit.jobs.full_disk import fail_overwriting, fill_disk
 
 async def ended(world: World) -> None:
     await world.running()
-    world.say(DONE)
-    await world.look()
+    world.report(DONE)
+    await world.reconcile()
 
 
 @pytest.mark.parametrize("copies_on_write", [False, True])
@@ -32,7 +32,7 @@ async def test_a_job_can_be_deleted_from_a_full_disk(
     if copies_on_write:
         fail_overwriting(monkeypatch)
     for _ in range(5):
-        await world.look()
+        await world.reconcile()
     world.now += SILENCE_S / 2
     await world.jobs.delete("a")
     assert [path.name for path in world.root.iterdir() if path.is_dir()] == [".lease"]
@@ -47,7 +47,7 @@ async def test_a_service_that_starts_on_a_full_disk_takes_the_file_of_the_lease_
         await world.jobs.release_lease()
     world.restart_tracker()
     fill_disk(monkeypatch)
-    await world.look()
+    await world.reconcile()
     assert [path.name for path in (world.root / ".lease").iterdir()] == [f"{2:012d}"]
     await world.jobs.delete("a")
     assert await world.jobs.page(limit=9) == []
@@ -63,14 +63,14 @@ async def test_a_tracker_that_starts_without_room_for_a_lease_reads_until_there_
         fill_disk(patch)
         fail_overwriting(patch)
         for _ in range(3):
-            assert (await world.look()).status == "completed"
+            assert (await world.reconcile()).status == "completed"
         assert [record.id for record in await world.jobs.page(limit=9)] == ["c", "a"]
         assert world.cluster.live == ["c-1"], "no other service has it trained"
         for refused in (world.submit("b"), world.jobs.delete("a")):
             with pytest.raises(StorageError, match="only be read: make room on the disk"):
                 await refused
         assert len([record for record in caplog.records if "make room" in record.message]) == 1
-    await world.look()
+    await world.reconcile()
     await world.jobs.delete("a")
 
 
@@ -104,7 +104,7 @@ async def test_the_lease_is_renewed_while_a_deleted_job_is_removed(
         is_renewed.set()
 
     monkeypatch.setattr(JobFolders, "remove_unfinished", remove_slowly)
-    await world.look()
+    await world.reconcile()
     assert is_renewed.is_set()
 
 
@@ -123,7 +123,7 @@ async def test_the_event_loop_goes_on_while_the_checkpoints_of_a_completed_job_a
         remove(*args, **options)
 
     monkeypatch.setattr(shutil, "rmtree", note_thread)
-    assert (await world.look()).status == "completed"
+    assert (await world.reconcile()).status == "completed"
     assert not (world.root / "a" / "checkpoints").exists()
     assert removed_on
     assert threading.main_thread() not in removed_on

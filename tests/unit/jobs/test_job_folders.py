@@ -196,21 +196,21 @@ def note(number: int, message: str = "x") -> JobEvent:
 
 
 def test_notes_are_read_after_a_cursor(store: JobFolders, folder: Path) -> None:
-    assert store.notes("a-job") == []
-    store.append_notes("a-job", [note(1), note(2, "zwei \u2028 \ud83d")])
-    store.append_notes("a-job", [note(3)])
-    assert [found.id for found in store.notes("a-job")] == [1, 2, 3]
-    assert store.notes("a-job", after=1) == [note(2, "zwei \u2028 \ud83d"), note(3)]
-    assert store.notes("a-job", after=3) == []
+    assert store.events("a-job") == []
+    store.append_events("a-job", [note(1), note(2, "zwei \u2028 \ud83d")])
+    store.append_events("a-job", [note(3)])
+    assert [found.id for found in store.events("a-job")] == [1, 2, 3]
+    assert store.events("a-job", after=1) == [note(2, "zwei \u2028 \ud83d"), note(3)]
+    assert store.events("a-job", after=3) == []
 
 
 def test_notes_that_were_written_again_after_a_crash_count_once(store: JobFolders, folder: Path) -> None:
-    store.append_notes("a-job", [note(1), note(2, "first")])
+    store.append_events("a-job", [note(1), note(2, "first")])
     with (folder / "events.jsonl").open("a") as file:
         file.write('{"id": 3, "ti')  # killed while it wrote
-    store.append_notes("a-job", [note(2, "again"), note(3), note(4)])
-    assert [found.message for found in store.notes("a-job")[:2]] == ["x", "first"]
-    assert [found.id for found in store.notes("a-job")] == [1, 2, 3, 4]
+    store.append_events("a-job", [note(2, "again"), note(3), note(4)])
+    assert [found.message for found in store.events("a-job")[:2]] == ["x", "first"]
+    assert [found.id for found in store.events("a-job")] == [1, 2, 3, 4]
 
 
 def test_logs_are_read_by_name_and_only_their_end(store: JobFolders, folder: Path) -> None:

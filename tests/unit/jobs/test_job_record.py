@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from serve_app.jobs.job_record import JobRecord, JobStatus
-from serve_app.jobs.job_updates import EventType
+from serve_app.jobs.job_updates import UpdateType
 from serve_app.jobs.training_spec import TrainingKind
 from tests.unit.jobs.job_examples import IN_EVERY_STATE, NEW, RUNNING, event, folded, spec
 
@@ -19,7 +19,7 @@ def test_a_record_is_the_same_after_its_way_through_a_file(record: JobRecord) ->
 
 
 def test_metrics_survive_the_way_through_a_file() -> None:
-    measured = event(EventType.METRICS, when="before", **{"ndcg@10": 0.5, "queries": 7})
+    measured = event(UpdateType.METRICS, when="before", **{"ndcg@10": 0.5, "queries": 7})
     record = folded(measured, record=RUNNING)
     assert JobRecord.from_json(record.to_json()).metrics_before == {"ndcg@10": 0.5, "queries": 7}
 

@@ -18,7 +18,7 @@ from serve_app.domain.errors import (
 )
 from serve_app.jobs.job_folders import TrainingData
 from serve_app.jobs.job_record import JobRecord, JobStatus
-from serve_app.jobs.ray_jobs import Submission
+from serve_app.jobs.ray_jobs import RayJobState
 from tests.unit.jobs.fake_cluster import DATA, DONE, STARTED, World, checkpoint, progress
 
 # ------------------------------------------------------------------ names
@@ -41,9 +41,9 @@ async def test_a_name_is_free_again_after_a_failure_or_a_cancellation(world: Wor
     await world.submit("a", "same")
     await world.jobs.cancel("a")
     await world.submit("b", "same")
-    await world.look("b")
-    world.say({"type": "failed"}, job_id="b")
-    await world.look("b")
+    await world.reconcile("b")
+    world.report({"type": "failed"}, job_id="b")
+    await world.reconcile("b")
     assert (await world.submit("c", "same")).status is JobStatus.PENDING
 
 
@@ -62,45 +62,45 @@ async def test_a_chosen_name_is_taken_even_for_the_same_order(world: World) -> N
 
 
 async def test_a_job_whose_name_was_made_up_is_the_same_when_it_is_sent_again(world: World) -> None:
-    sent = (world.submit(job_id, f"e5-ft-{job_id}", any_name=True) for job_id in ("a", "b", "c"))
+    sent = (world.submit(job_id, f"e5-ft-{job_id}", has_generated_name=True) for job_id in ("a", "b", "c"))
     assert [job.id for job in await asyncio.gather(*sent)] == ["a", "a", "a"]
-    await world.look()
+    await world.reconcile()
     world.restart_tracker()
-    again = await world.submit("d", "e5-ft-d", any_name=True)
+    again = await world.submit("d", "e5-ft-d", has_generated_name=True)
     assert (again.id, again.submission_id) == ("a", "a-1"), "as it is now"
     assert len(await world.jobs.page(limit=9)) == 1
     assert sorted(path.name for path in world.root.iterdir()) == [".lease", "a"]
 
 
 async def test_another_order_other_data_or_a_minute_later_is_another_job(world: World) -> None:
-    await world.submit("a", "e5-ft-a", any_name=True)
+    await world.submit("a", "e5-ft-a", has_generated_name=True)
     for job_id, more in {
         "b": {"epochs": 2}, "c": {"data": TrainingData(b"{}")}, "d": {"data": replace(DATA, evaluation=b"{}")}
     }.items():  # fmt: skip
-        assert (await world.submit(job_id, f"e5-ft-{job_id}", any_name=True, **more)).id == job_id
+        assert (await world.submit(job_id, f"e5-ft-{job_id}", has_generated_name=True, **more)).id == job_id
     world.now += 60
-    assert (await world.submit("e", "e5-ft-e", any_name=True)).id == "e"
+    assert (await world.submit("e", "e5-ft-e", has_generated_name=True)).id == "e"
 
 
 async def test_a_job_that_is_done_within_the_minute_is_not_done_again(world: World) -> None:
-    await world.submit("a", "e5-ft-a", any_name=True)
-    await world.look()
+    await world.submit("a", "e5-ft-a", has_generated_name=True)
+    await world.reconcile()
     world.publish("e5-ft-a", "a")
-    world.say(STARTED, DONE)
-    assert (await world.look()).status is JobStatus.COMPLETED
-    assert (await world.submit("b", "e5-ft-b", any_name=True)).id == "a"
+    world.report(STARTED, DONE)
+    assert (await world.reconcile()).status is JobStatus.COMPLETED
+    assert (await world.submit("b", "e5-ft-b", has_generated_name=True)).id == "a"
     shutil.rmtree(world.models_dir / "e5-ft-a")
-    assert (await world.submit("c", "e5-ft-c", any_name=True)).id == "c", "its model was deleted"
+    assert (await world.submit("c", "e5-ft-c", has_generated_name=True)).id == "c", "its model was deleted"
 
 
 async def test_a_job_that_was_cancelled_is_not_what_is_sent_again(world: World) -> None:
-    await world.submit("a", "e5-ft-a", any_name=True)
+    await world.submit("a", "e5-ft-a", has_generated_name=True)
     await world.jobs.cancel("a")
-    assert (await world.submit("b", "e5-ft-b", any_name=True)).id == "b"
+    assert (await world.submit("b", "e5-ft-b", has_generated_name=True)).id == "b"
 
 
 async def test_a_job_that_can_not_be_stored_is_refused_and_leaves_its_name_free(world: World) -> None:
-    await world.jobs.look()
+    await world.jobs.reconcile()
     (world.root / ".unfinished-a").write_text("in the way")
     with pytest.raises(StorageError):
         await world.submit("a", "same")
@@ -108,7 +108,7 @@ async def test_a_job_that_can_not_be_stored_is_refused_and_leaves_its_name_free(
 
 
 async def test_more_jobs_than_may_wait_are_refused_for_now(world: World) -> None:
-    world.rules = replace(world.rules, max_waiting_jobs=2)
+    world.policy = replace(world.policy, max_waiting_jobs=2)
     world.restart_tracker()
     await world.submit("a")
     await world.submit("b")
@@ -123,24 +123,24 @@ async def test_more_jobs_than_may_wait_are_refused_for_now(world: World) -> None
 async def test_a_job_that_waits_is_cancelled_and_never_started(world: World) -> None:
     await world.submit()
     assert (await world.jobs.cancel("a")).status is JobStatus.CANCELLED
-    await world.look()
+    await world.reconcile()
     assert world.cluster.started == []
 
 
 @pytest.mark.parametrize("is_running", [False, True])
 async def test_a_job_with_a_ray_job_is_stopped_and_keeps_its_checkpoints(world: World, is_running: bool) -> None:
     await world.submit()
-    await world.look()
+    await world.reconcile()
     if is_running:
-        world.say(progress(10), checkpoint(10))
-        await world.look()
+        world.report(progress(10), checkpoint(10))
+        await world.reconcile()
     (world.root / "a" / "checkpoints").mkdir()
     record = await world.jobs.cancel("a")
     assert (record.status, record.message) == (JobStatus.CANCELLED, "cancelled")
     assert world.cluster.live == []
     assert (world.root / "a" / "checkpoints").is_dir()
     assert "printed by a-1" in await world.jobs.logs("a")
-    await world.look()
+    await world.reconcile()
     assert world.cluster.started == ["a-1"]
 
 
@@ -166,8 +166,8 @@ async def test_a_job_that_was_faster_than_its_cancellation_is_completed(world: W
 @pytest.mark.parametrize("last", [DONE, {"type": "failed"}])
 async def test_a_job_that_has_ended_can_not_be_cancelled(world: World, last: dict[str, str]) -> None:
     await world.running()
-    world.say(last)
-    ended = await world.look()
+    world.report(last)
+    ended = await world.reconcile()
     with pytest.raises(IllegalTransitionError, match="can not be cancelled any more"):
         await world.jobs.cancel("a")
     assert await world.jobs.get("a") == ended
@@ -188,10 +188,10 @@ async def test_a_ray_job_that_does_not_stop_holds_up_no_cancellation_and_is_stop
     assert (await world.jobs.cancel("a")).status is JobStatus.CANCELLED
     assert world.cluster.live == ["a-1"]
     world.restart_tracker()  # not even this makes it forgotten
-    await world.look()
+    await world.reconcile()
     assert world.cluster.live == ["a-1"]
     setattr(world.cluster, fault, False)
-    await world.look()
+    await world.reconcile()
     assert world.cluster.live == []
 
 
@@ -202,20 +202,20 @@ async def test_a_ray_job_that_does_not_stop_is_not_forgotten_by_a_look_that_had_
     world.cluster.is_stubborn = True
     states, answer = world.cluster.states, asyncio.Event()
 
-    async def slow_states() -> Mapping[str, Submission]:
+    async def slow_states() -> Mapping[str, RayJobState]:
         monkeypatch.undo()  # the next ones are quick
         told = await states()
         await answer.wait()
         return told
 
     monkeypatch.setattr(world.cluster, "states", slow_states)
-    looking = asyncio.create_task(world.jobs.look())
+    looking = asyncio.create_task(world.jobs.reconcile())
     await asyncio.sleep(0)
     await world.jobs.cancel("a")
     answer.set()
     await looking
     world.cluster.is_stubborn = False
-    await world.look()
+    await world.reconcile()
     assert world.cluster.live == []
 
 
@@ -224,7 +224,7 @@ async def test_a_cancellation_does_not_wait_for_a_start_that_hangs_and_what_come
 ) -> None:
     await world.submit()
     world.cluster.is_hanging = True
-    looking = asyncio.create_task(world.jobs.look())
+    looking = asyncio.create_task(world.jobs.reconcile())
     async with asyncio.timeout(10):
         await world.cluster.was_asked.wait()
     async with asyncio.timeout(10):
@@ -233,7 +233,7 @@ async def test_a_cancellation_does_not_wait_for_a_start_that_hangs_and_what_come
     world.cluster.is_hanging = False
     world.cluster.late()
     assert world.cluster.live == ["a-1"]
-    await world.look()
+    await world.reconcile()
     assert world.cluster.live == []
 
 
@@ -242,22 +242,22 @@ async def test_ray_is_left_alone_again_when_what_was_asked_for_never_appears(
 ) -> None:
     await world.submit()
     world.cluster.is_slow = True
-    await world.look()
+    await world.reconcile()
     await world.jobs.cancel("a")
-    await world.look()
+    await world.reconcile()
     asked = 0
     states = world.cluster.states
 
-    async def counted() -> Mapping[str, Submission]:
+    async def counted() -> Mapping[str, RayJobState]:
         nonlocal asked
         asked += 1
         return await states()
 
     monkeypatch.setattr(world.cluster, "states", counted)
-    await world.look()
+    await world.reconcile()
     assert asked == 1, "it may still appear"
     world.now += 3600
-    await world.look()
+    await world.reconcile()
     assert asked == 1
 
 
@@ -267,7 +267,7 @@ async def test_a_look_leaves_a_job_alone_that_is_being_cancelled(world: World) -
     cancelling = asyncio.create_task(world.jobs.cancel("a"))
     await asyncio.sleep(0)
     world.cluster.kill("a-1")
-    await world.look()
+    await world.reconcile()
     assert (await cancelling).status is JobStatus.CANCELLED
     assert world.cluster.started == ["a-1"]
 
@@ -291,8 +291,8 @@ async def test_an_ended_job_is_deleted_and_its_model_stays(world: World) -> None
     with pytest.raises(ConflictError, match="cancel it before"):
         await world.jobs.delete("a")
     world.publish("my-a", "a")
-    world.say(DONE)
-    await world.look()
+    world.report(DONE)
+    await world.reconcile()
     await world.jobs.delete("a")
     assert not (world.root / "a").exists()
     assert (world.models_dir / "my-a").is_dir()
@@ -305,8 +305,8 @@ async def test_a_job_without_a_result_leaves_nothing_of_it(world: World, end: st
     await world.running()
     staged, other = world.stage("a"), world.stage("b")
     if end == "failed":
-        world.say({"type": "failed"})
-        await world.look()
+        world.report({"type": "failed"})
+        await world.reconcile()
     else:
         await world.jobs.cancel("a")
     assert not staged.exists()
@@ -328,7 +328,7 @@ async def test_an_unknown_job_is_not_found_by_anybody(world: World) -> None:
         world.jobs.get("x"),
         world.jobs.cancel("x"),
         world.jobs.delete("x"),
-        world.jobs.notes("x"),
+        world.jobs.events("x"),
         world.jobs.logs("x"),
         world.jobs.loss_curve("x"),
         world.jobs.page(limit=1, after="x"),
@@ -339,17 +339,17 @@ async def test_an_unknown_job_is_not_found_by_anybody(world: World) -> None:
 
 async def test_the_diary_tells_what_happened_and_goes_on_from_a_cursor(world: World) -> None:
     await world.running()
-    world.say({"type": "event", "level": "warning", "message": "out of memory, mini batch halved"}, checkpoint(50))
-    await world.look()
-    notes = await world.jobs.notes("a")
-    assert [note.message for note in notes] == [
-        "starts",
+    world.report({"type": "event", "level": "warning", "message": "out of memory, mini batch halved"}, checkpoint(50))
+    await world.reconcile()
+    events = await world.jobs.events("a")
+    assert [event.message for event in events] == [
+        "starting",
         "training on cpu",
         "out of memory, mini batch halved",
         "checkpoint at step 50",
     ]
-    assert await world.jobs.notes("a", after=3) == notes[3:]
-    assert await world.jobs.notes("a", after=4) == []
+    assert await world.jobs.events("a", after=3) == events[3:]
+    assert await world.jobs.events("a", after=4) == []
 
 
 async def test_logs_are_those_of_the_folder_and_of_the_ray_job_that_runs(world: World) -> None:

@@ -109,12 +109,12 @@ async def test_a_look_opens_nothing_of_ended_jobs(old: World, opened: Counting) 
     old.now = KEEP_LEFTOVERS_S - 100
     await old.running()
     with opened() as files:
-        await old.jobs.look()
+        await old.jobs.reconcile()
     assert set(files) == {"a/training.jsonl"}
-    old.say(DONE)
-    await old.look()
+    old.report(DONE)
+    await old.reconcile()
     with opened() as files:
-        await old.jobs.look()
+        await old.jobs.reconcile()
     assert files == []
 
 
@@ -136,8 +136,8 @@ async def test_a_page_opens_the_jobs_on_it_once(old: World, opened: Counting) ->
 
 async def test_a_job_that_ends_is_listed_deleted_and_forgotten_like_any_other(old: World) -> None:
     await old.running()
-    old.say(DONE)
-    ended = await old.look()
+    old.report(DONE)
+    ended = await old.reconcile()
     old.restart_tracker()
     assert await old.jobs.get("a") == ended
     assert [record.id for record in await old.jobs.page(limit=2)] == ["a", name(COUNT - 1)]
@@ -165,7 +165,7 @@ async def test_the_folders_are_the_truth_whatever_the_index_says(old: World, dam
             index.write_bytes(index.read_bytes() + b'{"id": "a", "created_at": 1, "ended_at": 2}\n')
     old.restart_tracker()
     assert len(await old.jobs.page(limit=100)) == COUNT + 1
-    assert (await old.look()).status is JobStatus.RUNNING
+    assert (await old.reconcile()).status is JobStatus.RUNNING
     assert len(index.read_bytes().splitlines()) < 2 * COUNT, "it does not grow for ever"
 
 
@@ -176,10 +176,10 @@ async def test_a_service_that_only_reads_uses_the_index_and_leaves_it_alone(
     content = (old.root / FILE_NAME).read_bytes()
     other = World(tmp_path, "b")
     with opened() as files:
-        await other.look()
+        await other.reconcile()
     assert set(files) == {FILE_NAME, "a/job.json", "a/spec.json"}
-    old.say(DONE)
-    await old.look()
+    old.report(DONE)
+    await old.reconcile()
     other.now += 1
     assert (await other.jobs.get("a")).status is JobStatus.COMPLETED
     assert (old.root / FILE_NAME).read_bytes().startswith(content)
@@ -201,32 +201,32 @@ async def test_checkpoints_of_a_job_that_cannot_be_resumed_are_removed_after_a_d
     if end == "cancelled":
         await world.jobs.cancel("a")
     else:
-        world.say(DONE if end == "completed" else {"type": "failed"})
+        world.report(DONE if end == "completed" else {"type": "failed"})
         world.cluster.kill("a-1")
-    await world.look()
+    await world.reconcile()
     world.now += KEEP_LEFTOVERS_S - 10
     if restarts:
         world.restart_tracker()
-    await world.look()
+    await world.reconcile()
     assert all(folder.exists() for folder in left)
     world.now += 20
-    record = await world.look()
+    record = await world.reconcile()
     assert not any(folder.exists() for folder in left)
     assert (world.root / "a" / "pairs.jsonl").exists()
     world.restart_tracker()
     await world.jobs.keep_lease()
     with opened() as files:
-        await world.jobs.look()
+        await world.jobs.reconcile()
     assert files == [], "it is done once"
     assert await world.jobs.get("a") == record
 
 
 async def test_a_job_that_goes_on_keeps_its_checkpoints(world: World) -> None:
-    world.rules = replace(world.rules, max_silence_s=10 * KEEP_LEFTOVERS_S)
+    world.policy = replace(world.policy, max_silence_s=10 * KEEP_LEFTOVERS_S)
     world.restart_tracker()
     await world.running()
     (world.root / "a" / "checkpoints").mkdir()
     world.now += 2 * KEEP_LEFTOVERS_S
-    world.say(STARTED)
-    await world.look()
+    world.report(STARTED)
+    await world.reconcile()
     assert (world.root / "a" / "checkpoints").is_dir()

@@ -18,8 +18,8 @@ async def first(tmp_path: Path) -> World:
     """A service that trains the job ``a``."""
     world = World(tmp_path)
     await world.running()
-    world.say(progress(60), checkpoint(50))
-    await world.look()
+    world.report(progress(60), checkpoint(50))
+    await world.reconcile()
     return world
 
 
@@ -31,14 +31,14 @@ def second(tmp_path: Path, first: World) -> World:
 async def take_over(world: World) -> None:
     """Time passes in which nobody else renews the lease."""
     for _ in range(int(SILENCE_S) + 3):
-        await world.look()
+        await world.reconcile()
 
 
 async def test_the_other_service_reads_everything_and_changes_nothing(first: World, second: World) -> None:
-    await second.look()
+    await second.reconcile()
     assert (await second.jobs.get("a")).steps == 60
     assert [record.id for record in await second.jobs.page(limit=9)] == ["a"]
-    assert await second.jobs.notes("a") == await first.jobs.notes("a")
+    assert await second.jobs.events("a") == await first.jobs.events("a")
     assert set(await second.jobs.specs(["a"])) == {"a"}
     assert [record.id for record in await second.jobs.live()] == ["a"], "so that its base model is not deleted here"
     before = {path: path.read_bytes() for path in first.root.rglob("*") if path.is_file()}
@@ -50,19 +50,19 @@ async def test_the_other_service_reads_everything_and_changes_nothing(first: Wor
 
 
 async def test_the_other_service_sees_what_comes_and_goes(first: World, second: World) -> None:
-    await second.look()
+    await second.reconcile()
     await first.submit("b")
-    first.say(DONE)
-    await first.look()
+    first.report(DONE)
+    await first.reconcile()
     await first.jobs.delete("a")
     second.now += 1
     assert [record.id for record in await second.jobs.page(limit=9)] == ["b"]
 
 
 async def test_the_other_service_forgets_a_job_that_was_deleted_after_it_was_read(first: World, second: World) -> None:
-    first.say(DONE)
-    await first.look()
-    assert (await second.look()).status is JobStatus.COMPLETED
+    first.report(DONE)
+    await first.reconcile()
+    assert (await second.reconcile()).status is JobStatus.COMPLETED
     await first.jobs.delete("a")
     second.now += 1
     assert await second.jobs.page(limit=9) == []
@@ -74,7 +74,7 @@ async def test_a_submission_that_is_being_written_is_not_cleared_by_another_serv
     first: World, second: World
 ) -> None:
     (first.root / ".unfinished-x").mkdir()
-    await second.look()
+    await second.reconcile()
     assert (first.root / ".unfinished-x").is_dir()
     await take_over(second)
     assert not (first.root / ".unfinished-x").exists()
@@ -86,7 +86,8 @@ async def test_a_service_that_has_stopped_is_succeeded_and_its_job_goes_on(first
     record = await second.jobs.get("a")
     assert (record.status, record.attempts, record.checkpoint) == (JobStatus.PENDING, 2, 50)
     assert any(
-        "the cluster was restarted; it will go on from step 50" in n.message for n in await second.jobs.notes("a")
+        "the cluster was restarted; training will resume from step 50" in n.message
+        for n in await second.jobs.events("a")
     )
     assert (await second.submit("b")).status is JobStatus.PENDING
 
@@ -95,14 +96,14 @@ async def test_a_service_that_wakes_up_after_that_overwrites_nothing_and_stops_i
     first: World, second: World
 ) -> None:
     await take_over(second)
-    second.say(STARTED | {"resumed_step": 50})
-    await second.look()
+    second.report(STARTED | {"resumed_step": 50})
+    await second.reconcile()
     with pytest.raises(JobsReadOnlyError, match="service B"):
         await first.jobs.cancel("a")
-    await first.look()
+    await first.reconcile()
     assert (first.cluster.live, second.cluster.live) == ([], ["a-2"])
     assert (await first.jobs.get("a")).attempts == 2
-    record = await second.look()
+    record = await second.reconcile()
     assert (record.status, record.attempts) == (JobStatus.RUNNING, 2)
     assert json.loads((first.root / "a" / "job.json").read_text())["attempts"] == 2
 
@@ -110,7 +111,7 @@ async def test_a_service_that_wakes_up_after_that_overwrites_nothing_and_stops_i
 async def test_a_submission_that_is_overtaken_by_a_takeover_leaves_nothing(
     first: World, second: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create = first.jobs._ledger.create  # type: ignore[union-attr]
+    create = first.jobs._repository.create  # type: ignore[union-attr]
 
     def suspended(*args: object) -> None:
         first.now += SILENCE_S
@@ -120,16 +121,16 @@ async def test_a_submission_that_is_overtaken_by_a_takeover_leaves_nothing(
             number = second.lease.poll()
         create(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(first.jobs._ledger, "create", suspended)
+    monkeypatch.setattr(first.jobs._repository, "create", suspended)
     with pytest.raises(JobsReadOnlyError):
         await first.submit("x")
     assert not list(first.root.glob("*x"))
 
 
 async def test_a_service_that_stops_on_purpose_is_succeeded_at_once(first: World, second: World) -> None:
-    await second.look()
+    await second.reconcile()
     await first.jobs.release_lease()
-    await second.look()
+    await second.reconcile()
     assert (await second.submit("b")).status is JobStatus.PENDING
     with pytest.raises(JobsReadOnlyError):
         await first.submit("c")
@@ -137,8 +138,8 @@ async def test_a_service_that_stops_on_purpose_is_succeeded_at_once(first: World
 
 async def test_the_first_service_takes_over_again(first: World, second: World) -> None:
     await take_over(second)
-    await first.look()
+    await first.reconcile()
     await take_over(first)
     assert (await first.jobs.get("a")).attempts == 3
-    await second.look()
+    await second.reconcile()
     assert (first.cluster.live, second.cluster.live) == (["a-3"], [])

@@ -11,7 +11,7 @@ from serve_app.domain.embeddings import ModelVersion
 from serve_app.domain.errors import ConflictError, ModelNotFoundError
 from serve_app.models import fine_tunes as module
 from serve_app.models.fine_tunes import delete_fine_tune, find_fine_tune, fine_tunes
-from serve_app.starter_models.starter_folder import write_manifest as write_starter_manifest
+from serve_app.models.manifest import Manifest
 from tests.unit.models.fine_tune_examples import write_manifest
 
 OUTSIDE = ("../x", "a/../../x", "a/../x", "..", ".", "", "./x", ".staging", ".staging/x", ".trash/x", "a/./x")
@@ -36,7 +36,7 @@ def test_a_fine_tune_is_what_its_manifest_says(models_dir: Path) -> None:
     assert (found.name, found.variant) == ("laws", ModelVersion("laws", "job-7"))
     assert (found.base, found.family, found.kind, found.adapter) == ("e5-base", "e5", "qlora", True)
     assert found.folder == folder
-    assert found.manifest["metrics"]["after"] == {"mrr@10": 0.75}
+    assert found.manifest.metrics == {"before": {"mrr@10": 0.5}, "after": {"mrr@10": 0.75}}
 
 
 def test_a_whole_model_is_no_adapter(models_dir: Path) -> None:
@@ -82,7 +82,9 @@ def test_a_manifest_that_lacks_anything_makes_no_fine_tune(models_dir: Path, key
 
 def test_a_starter_or_a_bare_folder_or_a_file_is_no_fine_tune(models_dir: Path) -> None:
     (models_dir / "starter").mkdir()
-    write_starter_manifest(models_dir / "starter", name="starter", family="e5", source="somewhere", license="MIT")
+    Manifest(name="starter", family="e5", kind="starter", source="somewhere", license="MIT").write(
+        models_dir / "starter"
+    )
     (models_dir / "bare").mkdir()
     (models_dir / "file").write_text("{}")
     (models_dir / "odd" / "manifest.json").mkdir(parents=True)
@@ -149,7 +151,9 @@ def test_a_base_of_others_is_not_deleted_before_them(models_dir: Path) -> None:
 
 def test_a_starter_is_not_deleted(models_dir: Path) -> None:
     (models_dir / "starter").mkdir()
-    write_starter_manifest(models_dir / "starter", name="starter", family="e5", source="somewhere", license="MIT")
+    Manifest(name="starter", family="e5", kind="starter", source="somewhere", license="MIT").write(
+        models_dir / "starter"
+    )
     with pytest.raises(ModelNotFoundError, match="no fine-tune 'starter'"):
         delete_fine_tune("starter", models_dir)
     assert (models_dir / "starter" / "manifest.json").exists()

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from serve_app.domain.errors import ModelLoadError
 from serve_app.domain.profiles import Pooling
 from serve_app.models.backbone.encoder_output import EncoderOutput
-from serve_app.models.heads import COLBERT_FILE, SPARSE_FILE, TokenHeads, max_weight_per_token, pooled
+from serve_app.models.head_files import COLBERT_FILE, SPARSE_FILE
+from serve_app.models.heads import TokenHeads, max_weight_per_token, pooled
 
 WIDTH, DIMENSION = 8, 5
 LENGTHS = (4, 1, 7, 2)
@@ -190,7 +191,7 @@ class Trap:
 def test_a_head_that_wants_code_to_run_is_refused_and_nothing_runs(tmp_path: Path) -> None:
     write_heads(tmp_path)
     torch.save({"weight": torch.ones(1, WIDTH), "bias": Trap(tmp_path / "ran")}, tmp_path / SPARSE_FILE)
-    with pytest.raises(ModelLoadError, match="can not be read as a linear layer"):
+    with pytest.raises(ModelLoadError, match="cannot be read as a linear layer"):
         TokenHeads.load(tmp_path, WIDTH, CPU)
     assert not (tmp_path / "ran").exists()
 
@@ -215,7 +216,7 @@ def test_a_corrupt_head_refuses(tmp_path: Path, file: str, content: object) -> N
         (tmp_path / file).write_bytes(content)
     else:
         torch.save(content, tmp_path / file)
-    with pytest.raises(ModelLoadError, match=f"can not be read as a linear layer over {WIDTH} numbers") as caught:
+    with pytest.raises(ModelLoadError, match=f"cannot be read as a linear layer over {WIDTH} numbers") as caught:
         TokenHeads.load(tmp_path, WIDTH, CPU)
     assert str(tmp_path / file) in caught.value.message
     assert "\n" not in caught.value.message

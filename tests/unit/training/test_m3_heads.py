@@ -13,10 +13,10 @@ from sentence_transformers import SentenceTransformer
 from torch.nn import functional
 
 from serve_app.domain.errors import ModelLoadError
-from training.losses.cached_m3_loss import special_ids_of
-from training.losses.m3_heads import M3Heads, M3Vectors, represent
+from serve_app.models.head_files import HEAD_FILES
+from training.losses.m3_heads import M3Heads, M3Vectors, represent, special_ids_of
 
-FILES = ("colbert_linear.pt", "sparse_linear.pt")
+FILES = HEAD_FILES
 TEXTS = (
     "open the file",
     "read the lines of the file, and the next line, until the end of the file",  # words are repeated
@@ -63,7 +63,7 @@ def test_a_missing_head_is_refused_and_the_message_says_what_to_do(
     bge_m3_tiny: Path, tmp_path: Path, name: str
 ) -> None:
     (copied(bge_m3_tiny, tmp_path) / name).unlink()
-    with pytest.raises(ModelLoadError, match=f"{name} is missing.*Copy {name} from the original model"):
+    with pytest.raises(ModelLoadError, match=f"{name} is missing: copy .* of the original BAAI/bge-m3"):
         M3Heads.load(tmp_path)
 
 
@@ -100,7 +100,7 @@ def test_a_damaged_head_is_refused(bge_m3_tiny: Path, tmp_path: Path, name: str,
 def test_heads_that_do_not_fit_together_are_refused(bge_m3_tiny: Path, tmp_path: Path, shape: tuple[int, int]) -> None:
     state = {"weight": torch.ones(shape), "bias": torch.ones(shape[0])}
     torch.save(state, copied(bge_m3_tiny, tmp_path) / "sparse_linear.pt")
-    with pytest.raises(ModelLoadError, match="do not fit together"):
+    with pytest.raises(ModelLoadError, match=r"sparse_linear\.pt .*copy it from the original model again"):
         M3Heads.load(tmp_path)
 
 

@@ -29,8 +29,8 @@ _INVALID: dict[int | str, dict[str, Any]] = {
 }
 _HIDDEN = frozenset(
     {
-        "id", "submission_id", "fruitless", "interruptions", "checkpoint", "checkpoint_at", "published", "heard_at",
-        "stopping", "read_bytes", "events",
+        "id", "submission_id", "failed_attempts", "interruptions", "checkpoint", "checkpoint_at", "published",
+        "last_heartbeat_at", "stopping", "read_bytes", "events",
     }
 )  # fmt: skip
 
@@ -97,8 +97,8 @@ def jobs_router(jobs: JobsProtocol) -> APIRouter:
             return StreamingResponse(
                 _stream(jobs, job_id, after), media_type=_STREAM, headers={"Cache-Control": "no-cache"}
             )
-        notes = await jobs.notes(job_id, after=after)
-        return json_reply({"events": [asdict(note) for note in notes]})
+        events = await jobs.events(job_id, after=after)
+        return json_reply({"events": [asdict(event) for event in events]})
 
     @router.get(
         "/jobs/{job_id}/logs",
@@ -126,21 +126,21 @@ def jobs_router(jobs: JobsProtocol) -> APIRouter:
 
 
 async def _stream(jobs: JobsProtocol, job_id: str, after: int) -> AsyncIterator[bytes]:
-    """Server-sent events: ``event`` with an entry of the diary, ``job`` with the job whenever it has changed."""
+    """Server-sent events: ``event`` with an entry of the job's events, ``job`` with the job whenever it has changed."""
     told: dict[str, Any] | None = None
     while True:
         try:
-            record = await jobs.get(job_id)  # before the diary: what ends the job is in it then
-            notes = await jobs.notes(job_id, after=after)
+            record = await jobs.get(job_id)  # before the events: what ends the job is in it then
+            events = await jobs.events(job_id, after=after)
         except JobNotFoundError:  # it was deleted
             return
         except UnavailableError:  # the tracker is being restarted; its jobs go on, and so does this
             yield b": waits for the tracker\n\n"
             await asyncio.sleep(_STREAM_S)
             continue
-        for note in notes:
-            after = note.id
-            yield b"id: %d\nevent: event\ndata: %s\n\n" % (note.id, dumps(asdict(note)))
+        for event in events:
+            after = event.id
+            yield b"id: %d\nevent: event\ndata: %s\n\n" % (event.id, dumps(asdict(event)))
         if (body := job_body(record)) != told:
             told = body
             yield b"event: job\ndata: %s\n\n" % dumps(body)

@@ -51,7 +51,7 @@ async def parse_openai_fine_tune(
     pairs, held_out = await asyncio.to_thread(_read_all, request, uploads, limits)
     order, ignored = parse_fine_tune_with(native, pairs, held_out)
     origin = ClientMetadata(request.training_file, request.validation_file, request.metadata)
-    return replace(order, origin=origin, is_name_made_up=not request.suffix), ignored
+    return replace(order, origin=origin, has_generated_name=not request.suffix), ignored
 
 
 @contextmanager

@@ -119,12 +119,12 @@ def openai_fine_tuning_router(jobs: JobsProtocol, limits: FineTuneLimits) -> API
         ] = None,
     ) -> Response:
         """One page of the job's diary, newest first."""
-        notes = [*await jobs.notes(job_id, after=0)]
+        events = [*await jobs.events(job_id, after=0)]
         if after is not None:
             oldest = int(after.removeprefix(EVENT_PREFIX))
-            notes = [note for note in notes if note.id < oldest]
-        data = [openai_event(note) for note in notes[: -limit - 1 : -1]]
-        return json_reply({"object": "list", "data": data, "has_more": len(notes) > limit})
+            events = [event for event in events if event.id < oldest]
+        data = [openai_event(event) for event in events[: -limit - 1 : -1]]
+        return json_reply({"object": "list", "data": data, "has_more": len(events) > limit})
 
     @router.get(
         _JOBS + "/{job_id}/checkpoints",

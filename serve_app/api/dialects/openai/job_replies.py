@@ -56,14 +56,14 @@ def openai_job(record: JobRecord, spec: TrainingSpec | None) -> dict[str, Any]:
     }
 
 
-def openai_event(note: JobEvent) -> dict[str, Any]:
+def openai_event(event: JobEvent) -> dict[str, Any]:
     """An entry of a job's diary."""
     return {
-        "id": f"{EVENT_PREFIX}{note.id}",
+        "id": f"{EVENT_PREFIX}{event.id}",
         "object": "fine_tuning.job.event",
-        "created_at": int(note.time),
-        "level": _LEVEL.get(note.level, "info"),
-        "message": note.message,
+        "created_at": int(event.time),
+        "level": _LEVEL.get(event.level, "info"),
+        "message": event.message,
         "type": "message",
     }
 
@@ -98,9 +98,9 @@ def _checkpoint(
 
 
 def _estimated_finish(record: JobRecord) -> int | None:
-    if record.status is not JobStatus.RUNNING or record.seconds_left is None or record.heard_at is None:
+    if record.status is not JobStatus.RUNNING or record.seconds_left is None or record.last_heartbeat_at is None:
         return None
-    return int(record.heard_at + record.seconds_left)
+    return int(record.last_heartbeat_at + record.seconds_left)
 
 
 def _hyperparameters(spec: TrainingSpec | None) -> dict[str, Any]:

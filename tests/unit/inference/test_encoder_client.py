@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ray.exceptions import ActorUnavailableError
 
-from serve_app.deployments.encoder_client import EncoderClient
-from serve_app.deployments.model_worker import ReplicaState
 from serve_app.domain.embeddings import EncodedBatch, ItemFailure, TokenBatch
 from serve_app.domain.errors import DeadlineError, NonFiniteError, QueueFullError, UnavailableError
-from tests.unit.inference.fake_caller import never
+from serve_app.inference.encoder_client import EncoderClient
+from serve_app.inference.replica_caller import ReplicaLostError, ReplicaState
+from tests.unit.inference.fake_caller import FakeDeployment, never
 
 Encode = Callable[[TokenBatch], Awaitable[EncodedBatch]]
 
@@ -30,7 +28,7 @@ def refusal(batch: TokenBatch) -> EncodedBatch:
 
 
 def client_of(encode: Encode) -> EncoderClient:
-    client = EncoderClient(SimpleNamespace(encode=SimpleNamespace(remote=encode)))  # type: ignore[arg-type]
+    client = EncoderClient(FakeDeployment(encode=encode), never)
     client.state = ReplicaState("cpu", "float32", 1)
     return client
 
@@ -77,7 +75,7 @@ async def test_a_chunk_whose_replica_died_is_sent_again() -> None:
         nonlocal attempts
         attempts += 1
         if attempts in {2, 3}:
-            raise ActorUnavailableError("killed", None)
+            raise ReplicaLostError("the replicas died under this request")
         return answer(batch)
 
     vectors = (await client_of(encode).encode(long_request(), timeout_s=10)).dense
@@ -86,7 +84,7 @@ async def test_a_chunk_whose_replica_died_is_sent_again() -> None:
 
 async def test_when_every_attempt_dies_the_request_fails_as_unavailable() -> None:
     async def encode(_: TokenBatch) -> EncodedBatch:
-        raise ActorUnavailableError("killed", None)
+        raise ReplicaLostError("the replicas died under this request")
 
     with pytest.raises(UnavailableError, match="died under this request"):
         await client_of(encode).encode(long_request(), timeout_s=10)

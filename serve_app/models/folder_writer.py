@@ -1,8 +1,7 @@
-"""The files of an ordinary Hugging Face / sentence-transformers folder, and our manifest beside them."""
+"""The files of an ordinary Hugging Face / sentence-transformers model folder."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.domain.profiles import Pooling, Profile, TextRole
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON for people: two blanks deep, UTF-8, a newline at the end."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+from serve_app.models.folder_json import write_json
 
 
 def write_weights(folder: Path, state: Mapping[str, NDArray[np.floating[Any]]]) -> None:
@@ -76,17 +71,3 @@ def prompts_of(profile: Profile) -> dict[str, str]:
     """A family's prefixes under the names that sentence-transformers knows; empty if it has none."""
     prompts = {"query": profile.format(TextRole.QUERY, ""), "document": profile.format(TextRole.PASSAGE, "")}
     return {name: prefix for name, prefix in prompts.items() if prefix}
-
-
-def write_manifest(folder: Path, *, name: str, family: str, source: str, license: str) -> None:
-    """Write ``manifest.json``: what the loader may know about the model without guessing.
-
-    Args:
-        folder: an existing folder.
-        name: the name the model is served by.
-        family: key of the model family, which settles prefixes, limits and capabilities.
-        source: where the weights come from.
-        license: of the weights, as an SPDX identifier.
-    """
-    manifest = {"name": name, "family": family, "base": None, "kind": "starter", "source": source, "license": license}
-    write_json(folder / "manifest.json", manifest)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, ObjectLostError, OwnerDiedError
 
-from serve_app.deployments import replica_caller as module
-from serve_app.deployments.replica_caller import ReplicaCaller
+from serve_app.deployments.serve_handle import ServeHandle
 from serve_app.domain.errors import UnavailableError
+from serve_app.inference import replica_caller as module
+from serve_app.inference.replica_caller import ReplicaCaller
 
 
 class FakeHandle:
@@ -38,12 +39,12 @@ LOST = (ActorDiedError(), ObjectLostError("ff", None, ""), OwnerDiedError("ff", 
 
 @pytest.mark.parametrize("error", LOST, ids=lambda error: type(error).__name__)
 async def test_a_call_whose_replica_or_answer_is_lost_is_sent_again(error: Exception) -> None:
-    caller = ReplicaCaller(FakeHandle(error, error))  # type: ignore[arg-type]
+    caller = ReplicaCaller(ServeHandle(FakeHandle(error, error)))  # type: ignore[arg-type]
     assert await caller.call("rank", 7) == 7
 
 
 async def test_a_call_that_is_lost_again_and_again_is_given_up() -> None:
     handle = FakeHandle(*[OwnerDiedError("ff", None, "")] * 9)
     with pytest.raises(UnavailableError, match="died under this request"):
-        await ReplicaCaller(handle).call("rank", 7)  # type: ignore[arg-type]
+        await ReplicaCaller(ServeHandle(handle)).call("rank", 7)  # type: ignore[arg-type]
     assert len(handle.errors) == 5
