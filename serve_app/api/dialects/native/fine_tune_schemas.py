@@ -59,7 +59,9 @@ class FineTuneRequest(Request):
     eval_fraction: float = Field(
         0.1, ge=0, le=0.5, allow_inf_nan=False, description="Share of the examples that quality is measured on."
     )
-    seed: int | None = Field(None, ge=0, lt=2**32, description="The same seed and data result in the same split and order.")
+    seed: int | None = Field(
+        None, ge=0, lt=2**32, description="Seed of the split and the order; the same seed repeats both."
+    )
 
 
 class FineTuneLoraRequest(FineTuneRequest):
