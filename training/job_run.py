@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.domain.profiles import Profile
+from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.training_spec import LoraSettings, TrainingKind, TrainingSpec
 from serve_app.models.openmp import threads_for, wait_passively
 
@@ -68,7 +69,7 @@ class Job:
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
-        return self.folder / "checkpoints"
+        return JobFolder(self.folder).checkpoints
 
 
 def prepare(spec: TrainingSpec, job_dir: Path, *, world_size: int = 1, gpu: int = 0) -> Job:
