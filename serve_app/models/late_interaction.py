@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from serve_app.domain.embeddings import Float32, Int32
+from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import NonFiniteError, ServiceError
+from serve_app.domain.rank_request import TokenMatches
 from serve_app.models.batching.isolation import run_isolated
 from serve_app.models.openmp import wait_passively
 from serve_app.models.scoring import best_matches, max_sim
@@ -70,19 +68,6 @@ RerankItem: TypeAlias = QueryText | CandidateText
 RerankResult: TypeAlias = torch.Tensor | float | ServiceError
 
 
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """Which token of a candidate answers each token of the query, the first (special) one left out.
-
-    Attributes:
-        positions: int64 ``[q]``, indices into the candidate's ids; entry ``i`` is about the query's ``ids[i + 1]``.
-        similarities: float32 ``[q]``, cosines; their sum is the candidate's score.
-    """
-
-    positions: NDArray[np.int64]
-    similarities: Float32
-
-
 class LateInteractionModel:
     """A loaded ColBERT model whose failures stay with the text that caused them. One caller at a time."""
 
@@ -100,8 +85,8 @@ class LateInteractionModel:
         results = run_isolated(self._forward_all, items, release_memory=self.encoder.release_memory)
         return cast("list[RerankResult]", results)  # mypy sees two members of the union as one object
 
-    def explain(self, items: Sequence[CandidateText]) -> list[Explanation | ServiceError]:
-        """Says where the score of each candidate comes from. Never raises; costs what ``forward`` costs."""
+    def explain(self, items: Sequence[CandidateText]) -> list[TokenMatches | ServiceError]:
+        """The token matches behind the score of each candidate. Never raises; costs the same as ``forward``."""
         return run_isolated(self._explain_all, items, release_memory=self.encoder.release_memory)
 
     @torch.inference_mode()
@@ -114,12 +99,12 @@ class LateInteractionModel:
         return [_result(item, each, score) for item, each, score in zip(items, vectors, scores.tolist(), strict=True)]
 
     @torch.inference_mode()
-    def _explain_all(self, items: Sequence[CandidateText]) -> list[Explanation | ServiceError]:
-        results: list[Explanation | ServiceError] = []
+    def _explain_all(self, items: Sequence[CandidateText]) -> list[TokenMatches | ServiceError]:
+        results: list[TokenMatches | ServiceError] = []
         for item, vectors in zip(items, self.encoder.token_vectors([item.ids for item in items]), strict=True):
             indices, similarities = best_matches(item.query_vectors, vectors)
             if similarities.isfinite().all():
-                results.append(Explanation(indices.cpu().numpy() + 1, similarities.cpu().numpy()))
+                results.append(TokenMatches(indices.cpu().numpy() + 1, similarities.cpu().numpy()))
             else:
                 results.append(_non_finite())
         return results

@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import InternalError, NonFiniteError, OutOfMemoryError, ServiceError
+from serve_app.domain.rank_request import TokenMatches
 from serve_app.models import late_interaction
 from serve_app.models.late_interaction import (
     CandidateText,
-    Explanation,
     LateInteractionModel,
     QueryText,
     RerankItem,
@@ -190,7 +190,7 @@ def test_an_explanation_names_the_best_token_for_each_query_token_and_adds_up_to
     query = query_of(model.forward([QueryText(QUERIES[1])])[0])
     for candidate in CANDIDATES[1]:
         (explanation,) = model.explain([CandidateText(candidate, query)])
-        assert isinstance(explanation, Explanation)
+        assert isinstance(explanation, TokenMatches)
         similarities = encoder.table[QUERIES[1][1:].tolist()] @ encoder.table[candidate[1:].tolist()].T
         best = [row.index(max(row)) for row in similarities.tolist()]
         assert candidate[explanation.positions].tolist() == candidate[1:][best].tolist()
@@ -207,13 +207,13 @@ def test_an_explanation_names_the_best_token_for_each_query_token_and_adds_up_to
         (TableEncoder(fits=0), text(5), OutOfMemoryError),
     ],
 )
-def test_what_can_not_be_explained_fails_alone(
+def test_an_item_that_cannot_be_explained_fails_alone(
     encoder: TableEncoder, candidate: Int32, error: type[ServiceError]
 ) -> None:
     items = [CandidateText(ids, encoder.table[:3]) for ids in (candidate, text(6))]
     bad, good = LateInteractionModel(encoder).explain(items)
     assert isinstance(bad, error)
-    assert isinstance(good, OutOfMemoryError if error is OutOfMemoryError else Explanation)
+    assert isinstance(good, OutOfMemoryError if error is OutOfMemoryError else TokenMatches)
 
 
 # ------------------------------------------------------------------ with a real transformer
@@ -241,7 +241,7 @@ def test_a_real_model_gives_the_scores_of_its_token_vectors_in_any_company(model
 def test_a_real_model_explains_its_scores(model: LateInteractionModel) -> None:
     query = query_of(model.forward([QueryText(QUERIES[0])])[0])
     (explanation,) = model.explain([CandidateText(CANDIDATES[0][2], query)])
-    assert isinstance(explanation, Explanation)
+    assert isinstance(explanation, TokenMatches)
     assert_scores(model.forward([CandidateText(CANDIDATES[0][2], query)]), [float(explanation.similarities.sum())])
 
 
