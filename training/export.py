@@ -15,7 +15,7 @@ from serve_app.models.folder_writer import prompts_of, write_sentence_transforme
 from serve_app.models.manifest import MANIFEST_FILE
 from serve_app.models.model_source import ModelSource
 from serve_app.models.sentence_settings import lowers_case
-from training.losses.contrastive import Heads
+from training.losses.objective import Heads
 from training.trainer.trainable_model import encoder_of
 
 _TEXT_FILES = ("*.json", "*.model", "*.txt")  # tokenizer and configuration, whatever its kind; weights are written anew

@@ -10,7 +10,8 @@ from fastapi import Header
 from serve_app.api.dialects.foreign_fields import TolerantOptions
 from serve_app.api.dialects.native.vectorize_schemas import EncodingOptions
 from serve_app.api.encoding.quantize import require_no_more
-from serve_app.api.service import CallOptions, ServiceProtocol, Use
+from serve_app.api.service import ServiceProtocol
+from serve_app.api.service_results import CallOptions, Use
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.request_limits import Limits
 

@@ -13,10 +13,10 @@ from starlette.types import ASGIApp
 from serve_app.api.application import create_app
 from serve_app.api.middleware.api_key_auth import Access
 from serve_app.api.middleware.drain import DrainState
-from serve_app.api.service import Capacity
-from serve_app.deployments import graceful_stop
+from serve_app.api.service_results import Capacity
 from serve_app.deployments.banner import announce
 from serve_app.deployments.encoder import Encoder
+from serve_app.deployments.graceful_stop import drain_on_stop
 from serve_app.deployments.http_address import host, is_loopback
 from serve_app.deployments.key_watcher import KeyWatcher
 from serve_app.deployments.metrics import IngressMetrics
@@ -97,8 +97,8 @@ class Ingress:
         )
         self._is_private = self._keys is None and is_loopback(await run_io(host))
         tasks.start("connection to the job tracker", self._jobs.start(), may_end=True)
-        self._door = DrainState()
-        tasks.start("watch for a stop of the service", graceful_stop.watch(self._door), may_end=True)
+        self._drain = DrainState()
+        tasks.start("watch for a stop of the service", drain_on_stop(self._drain), may_end=True)
         keep_log_fresh(tasks)
         if self._keys is not None:
             self._keys.watch(tasks)
@@ -131,7 +131,7 @@ class Ingress:
             access=self._access(),
             cors_origins=self._settings.security.cors_origins,
             hosts=self._settings.security.allowed_hosts if self._is_private else None,
-            door=self._door,
+            door=self._drain,
         )
 
     def _access(self) -> Access | None:

@@ -87,7 +87,7 @@ class Reranker:
         return Scores(np.array(values, np.float32), tuple(failures))
 
     async def explain(self, request: RankRequest) -> TokenMatches:
-        """Where the score of the request's only candidate comes from; for late interaction alone.
+        """The token matches behind the score of the request's only candidate; late interaction only.
 
         Raises:
             ServiceError: A text failed, or there was no room for the request.
@@ -97,7 +97,8 @@ class Reranker:
             (result,) = await self._compute(request, model.explain, items, request.candidates.lengths.tolist(), 1)
         if isinstance(result, ServiceError):
             raise result
-        return TokenMatches(result.positions, result.similarities)
+        matches: TokenMatches = result
+        return matches
 
     async def state(self) -> ReplicaState:
         """Answers at once, whatever the device is doing; proves that a replica is there."""

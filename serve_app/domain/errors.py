@@ -158,13 +158,13 @@ class ConflictError(ServiceError):
 
 
 class IllegalTransitionError(ConflictError):
-    """A job can not go from its state to the one that was asked for; above all, it has ended."""
+    """The job's state does not allow the action, usually because the job has ended."""
 
     code = "illegal_transition"
 
 
 class StorageError(ServiceError):
-    """A job folder can not be read or written: the disk is full, or not there."""
+    """A job folder cannot be read or written: the disk is full or missing."""
 
     status = 503
     code = "storage_failed"

@@ -1,4 +1,4 @@
-"""What crosses the border to a reranker and back: token ids there, scores back, never a token vector."""
+"""Request and results of a reranker replica: token ids in, scores or token matches out, never token vectors."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class Scores:
     failures: tuple[ItemFailure, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenMatches:
-    """Where the score of one candidate comes from.
+    """The token matches behind the late-interaction score of one candidate.
 
     Attributes:
-        positions: int64 ``[q]``, for each query token but the first the index of the candidate token that
-            is most similar, the candidate's first token being index 0.
+        positions: int64 ``[q]``, for each query token but the first the index of the most similar candidate token;
+            index 0 is the candidate's first (special) token.
         similarities: float32 ``[q]``, their cosines; the score is their sum.
     """
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from serve_app.api.service import (
+from serve_app.api.service_results import (
     CallOptions,
     Capacity,
     Embedded,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from serve_app.api.service import CallOptions, TokenTotal
+from serve_app.api.service_results import CallOptions, TokenTotal
 from serve_app.domain.errors import InvalidInputError
 from serve_app.models.tokenizer import Tokenised
 

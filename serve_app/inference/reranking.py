@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from serve_app.api.service import CallOptions, Explained, Ranked
+from serve_app.api.service_results import CallOptions, Explained, Ranked
 from serve_app.domain.embeddings import Float32, Int32, TokenBatch
 from serve_app.domain.errors import InvalidInputError, ServiceError
 from serve_app.domain.profiles import Capability, TextRole
@@ -114,12 +114,11 @@ class RerankClient:
         count(self._metrics, [tokens])
         matches: TokenMatches = await self._call(served, "explain", request, options)
         vocabulary = served.tokenizer.vocabulary
-        pairs = zip((matches.positions - 1).tolist(), matches.similarities, strict=True)
         return Explained(
             served.source.name,
             vocabulary.pieces(asked[1:].tolist()),
             vocabulary.pieces(answer[1:].tolist()),
-            list(pairs),
+            matches,
             cut,
         )
 

@@ -14,8 +14,10 @@ from typing import Protocol, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.domain.embeddings import Float32, Int32
+from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import NonFiniteError, ServiceError
+from serve_app.domain.rank_request import TokenMatches
+from serve_app.models.backbone.encoder_output import lengths_of
 from serve_app.models.batching.isolation import run_isolated
 from serve_app.models.openmp import wait_passively
 from serve_app.models.scoring import best_matches, max_sim
@@ -23,17 +25,13 @@ from serve_app.models.scoring import best_matches, max_sim
 wait_passively()
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 
 class TokenEncoder(Protocol):
     """What computes the token vectors: an ``EmbeddingModel`` with heads."""
 
-    def token_vectors(self, texts: Sequence[Int32]) -> list[torch.Tensor]:
-        """float32 ``[length - 1, d]`` on the device for each text: unit vectors of all tokens but the first.
-
-        No views of a larger block: the vectors of a query outlive the micro-batch they were computed in.
-        """
+    def token_vectors(self, texts: Sequence[Int32]) -> torch.Tensor:
+        """float32 ``[tokens - n, d]`` on the device: unit vectors, in order, of all tokens but the first of a text."""
         ...
 
     def release_memory(self) -> None:
@@ -70,19 +68,6 @@ RerankItem: TypeAlias = QueryText | CandidateText
 RerankResult: TypeAlias = torch.Tensor | float | ServiceError
 
 
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """Which token of a candidate answers each token of the query, the first (special) one left out.
-
-    Attributes:
-        positions: int64 ``[q]``, indices into the candidate's ids; entry ``i`` is about the query's ``ids[i + 1]``.
-        similarities: float32 ``[q]``, cosines; their sum is the candidate's score.
-    """
-
-    positions: NDArray[np.int64]
-    similarities: Float32
-
-
 class LateInteractionModel:
     """A loaded ColBERT model whose failures stay with the text that caused them. One caller at a time."""
 
@@ -100,29 +85,38 @@ class LateInteractionModel:
         results = run_isolated(self._forward_all, items, release_memory=self.encoder.release_memory)
         return cast("list[RerankResult]", results)  # mypy sees two members of the union as one object
 
-    def explain(self, items: Sequence[CandidateText]) -> list[Explanation | ServiceError]:
-        """Says where the score of each candidate comes from. Never raises; costs what ``forward`` costs."""
+    def explain(self, items: Sequence[CandidateText]) -> list[TokenMatches | ServiceError]:
+        """The token matches behind the score of each candidate. Never raises; costs the same as ``forward``."""
         return run_isolated(self._explain_all, items, release_memory=self.encoder.release_memory)
 
     @torch.inference_mode()
     def _forward_all(self, items: Sequence[RerankItem]) -> list[RerankResult]:
-        vectors = self.encoder.token_vectors([item.ids for item in items])
-        # a query has no score; the sum of its vectors stands in, because NaN or infinity in any of them shows there
-        scores = torch.stack([each.sum() for each in vectors])
+        vectors, lengths = self._vectors(items)
+        texts = torch.split(vectors, lengths.tolist())
+        # NaN or infinity in any vector of a text shows in the sum of all; a query has no other score
+        sums = torch.stack([each.sum() for each in texts])
+        scores = sums.clone()
         for query, rows in _by_query(items):
-            scores[rows] = max_sim(query, *_padded([vectors[i] for i in rows]))
-        return [_result(item, each, score) for item, each, score in zip(items, vectors, scores.tolist(), strict=True)]
+            candidates = vectors if len(rows) == len(items) else torch.cat([texts[i] for i in rows])
+            scores[rows] = max_sim(query, candidates, lengths[rows]) + 0 * sums[rows]
+        return [_result(item, each, score) for item, each, score in zip(items, texts, scores.tolist(), strict=True)]
 
     @torch.inference_mode()
-    def _explain_all(self, items: Sequence[CandidateText]) -> list[Explanation | ServiceError]:
-        results: list[Explanation | ServiceError] = []
-        for item, vectors in zip(items, self.encoder.token_vectors([item.ids for item in items]), strict=True):
-            indices, similarities = best_matches(item.query_vectors, vectors)
+    def _explain_all(self, items: Sequence[CandidateText]) -> list[TokenMatches | ServiceError]:
+        vectors, lengths = self._vectors(items)
+        results: list[TokenMatches | ServiceError] = []
+        for item, candidate in zip(items, torch.split(vectors, lengths.tolist()), strict=True):
+            indices, similarities = best_matches(item.query_vectors, candidate)
             if similarities.isfinite().all():
-                results.append(Explanation(indices.cpu().numpy() + 1, similarities.cpu().numpy()))
+                results.append(TokenMatches(indices.cpu().numpy() + 1, similarities.cpu().numpy()))
             else:
                 results.append(_non_finite())
         return results
+
+    def _vectors(self, items: Sequence[RerankItem]) -> tuple[torch.Tensor, NDArray[np.int64]]:
+        """float32 ``[vectors, d]`` of all items on the device, and int64 ``[n]``, vectors of each of them."""
+        texts = [item.ids for item in items]
+        return self.encoder.token_vectors(texts), lengths_of(texts) - 1
 
 
 def _by_query(items: Sequence[RerankItem]) -> list[tuple[torch.Tensor, list[int]]]:
@@ -134,18 +128,11 @@ def _by_query(items: Sequence[RerankItem]) -> list[tuple[torch.Tensor, list[int]
     return list(groups.values())
 
 
-def _padded(vectors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """``[n, t, d]`` vectors, padded to the longest, and bool ``[n, t]``, true where a token is real."""
-    device = vectors[0].device
-    lengths = torch.tensor([len(each) for each in vectors], device=device)
-    padded = pad_sequence(list(vectors), batch_first=True)
-    return padded, torch.arange(padded.shape[1], device=device) < lengths[:, None]
-
-
 def _result(item: RerankItem, vectors: torch.Tensor, score: float) -> RerankResult:
     if not math.isfinite(score):
         return _non_finite()
-    return vectors if isinstance(item, QueryText) else score
+    # a copy: the vectors of a query outlive the block of this micro-batch
+    return vectors.clone() if isinstance(item, QueryText) else score
 
 
 def _non_finite() -> NonFiniteError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from serve_app.domain.profiles import Profile
 from serve_app.domain.unicode import fold
 from training.data.conflict_free_batches import most_in_a_batch, text_ids
-from training.data.examples import Example, Notice, merge, negatives_per_row, read_examples, rows_of
+from training.data.examples import Example, Notice, merge, negatives_per_row, pairs, read_examples, rows_of
 from training.data.grouping import group_examples
 from training.data.notices import clean, notice_negatives
 from training.training_errors import TrainingError
@@ -35,6 +35,16 @@ class Split:
     train_groups: int = 0
     held_out_groups: int = 0
     notices: tuple[Notice, ...] = ()
+
+    @property
+    def pair_counts(self) -> dict[str, int]:
+        """Numbers of query-passage pairs that are trained on and held out, as reports and manifests name them."""
+        return {"train_pairs": pairs(self.train), "eval_pairs": pairs(self.held_out)}
+
+    @property
+    def group_counts(self) -> dict[str, int]:
+        """The same of groups."""
+        return {"train_groups": self.train_groups, "eval_groups": self.held_out_groups}
 
 
 def load_split(job_dir: Path, profile: Profile, *, fraction: float, seed: int) -> Split:

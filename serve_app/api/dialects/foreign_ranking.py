@@ -9,7 +9,7 @@ from typing import Any
 from serve_app.api.dialects.foreign_fields import text_of
 from serve_app.api.dialects.native.rerank_schemas import RankingOptions
 from serve_app.api.request_options import tolerant_options
-from serve_app.api.service import CallOptions
+from serve_app.api.service_results import CallOptions
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.request_limits import Limits
 

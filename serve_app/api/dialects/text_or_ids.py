@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from serve_app.api.dialects.text_or_ids_schemas import Inputs
-from serve_app.api.service import CallOptions, Embedded, ServiceProtocol
+from serve_app.api.service import ServiceProtocol
+from serve_app.api.service_results import CallOptions, Embedded
 from serve_app.api.validated_texts import listed_texts, naming, require_few
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.profiles import TextRole

@@ -1,12 +1,16 @@
-"""Replies with many numbers: written from numpy arrays by orjson, never as Python lists.
+"""JSON replies with many numbers: encoded by orjson from numpy arrays, streamed in pieces where they are large.
 
-A pydantic response model would turn every float into an object first, which is many times slower.
+A pydantic response model would build a Python object for every float, which is many times slower.
+
+A streamed value is a tree of plain values and the three nodes below; ``stream`` writes it a piece at a time, so that
+the event loop is free between two pieces. The bytes are those of the whole value encoded at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +18,34 @@ import orjson
 from fastapi.responses import Response, StreamingResponse
 from numpy.typing import NDArray
 
-from serve_app.api.service import HybridEmbedded
-from serve_app.domain.embeddings import Float32
-
 _JSON = "application/json"
-_PIECE_FLOATS = 64 * 1024  # about 2 ms of writing: the event loop is never held longer
+_PIECE_FLOATS = 64 * 1024  # about 2 ms of encoding
+_PIECE_BYTES = 32 * 1024  # smaller values are collected up to this size
 _MAX_LISTED = 1000  # indices in a header
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A JSON array whose elements come in batches: lists or arrays, each encoded in one call."""
+
+    batches: Iterable[Any]
+
+
+@dataclass(frozen=True)
+class Elements:
+    """A JSON array of values that are streamed one by one."""
+
+    values: Iterable[Any]
+
+
+@dataclass(frozen=True)
+class Members:
+    """A JSON object of values that are streamed one by one; a mapping inside of a value is encoded in one call."""
+
+    pairs: Iterable[tuple[str, Any]] | Mapping[str, Any]
+
+
+Node = Batches | Elements | Members
 
 
 def dumps(value: Any) -> bytes:
@@ -27,121 +53,81 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
+def matrix(rows: NDArray[Any], form: Callable[[NDArray[Any]], Any] = np.ascontiguousarray) -> Batches:
+    """A JSON array of the rows of ``[n, dimension]``.
+
+    Args:
+        rows: The numbers.
+        form: Turns a slice of the rows into the values to encode, one for each row.
+    """
+    return Batches(form(rows[start:end]) for start, end in row_slices(rows))
+
+
+def row_slices(rows: NDArray[Any]) -> Iterable[tuple[int, int]]:
+    """Start and end of slices of ``[n, dimension]`` that are encoded in about 2 ms each."""
+    step = max(1, _PIECE_FLOATS // max(1, int(rows.shape[1])))
+    return ((start, start + step) for start in range(0, len(rows), step))
+
+
+def is_small(rows: NDArray[Any]) -> bool:
+    """True for an array that is encoded in one piece."""
+    return rows.size <= _PIECE_FLOATS
+
+
 def json_reply(value: Any, *, truncated: Sequence[int] = ()) -> Response:
     """A small reply in one piece."""
     return Response(dumps(value), headers=truncation_headers(truncated), media_type=_JSON)
 
 
-def vectors_reply(
-    vectors: NDArray[Any], ids: Sequence[str] | None = None, *, truncated: Sequence[int] = ()
-) -> Response:
-    """``{"vectors": [[f]]}``, or ``{"vectors": {id: [f]}}`` with ``ids``; large ones are streamed.
-
-    Args:
-        vectors: ``[n, dimension]``.
-        ids: One name for each row.
-        truncated: Rows whose text was cut, for the ``X-Truncated`` header.
-    """
-    if vectors.size <= _PIECE_FLOATS:
-        rows: Any = vectors if ids is None else dict(zip(ids, vectors, strict=True))
-        return json_reply({"vectors": rows}, truncated=truncated)
-    headers = truncation_headers(truncated)
-    return StreamingResponse(_pieces(vectors, ids), headers=headers, media_type=_JSON)
+def stream_reply(value: Node, *, truncated: Sequence[int] = ()) -> StreamingResponse:
+    """A streamed reply; ``truncated`` are the indices of the texts that were cut, for the ``X-Truncated`` header."""
+    return StreamingResponse(stream(value), headers=truncation_headers(truncated), media_type=_JSON)
 
 
-def matrix_reply(vectors: Float32, *, truncated: Sequence[int] = ()) -> Response:
-    """``[[f]]``; large ones are streamed."""
-    if vectors.size <= _PIECE_FLOATS:
-        return json_reply(vectors, truncated=truncated)
-    headers = truncation_headers(truncated)
-    return StreamingResponse(matrix_pieces(vectors), headers=headers, media_type=_JSON)
+async def stream(value: Node) -> AsyncIterator[bytes]:
+    """The JSON of a value in pieces; other tasks run between two of them."""
+    buffer = bytearray()
+    for _ in _write(value, buffer):
+        yield bytes(buffer)
+        buffer.clear()
+        await asyncio.sleep(0)
+    yield bytes(buffer)
 
 
-def piece_rows(rows: NDArray[Any]) -> int:
-    """How many rows of ``[n, dimension]`` are written at once."""
-    return max(1, _PIECE_FLOATS // max(1, int(rows.shape[1])))
+def _write(value: Any, buffer: bytearray) -> Iterator[None]:
+    """Appends the JSON of a value to a buffer; yields where the buffer is a piece to be sent and cleared."""
+    if isinstance(value, Batches):
+        buffer += b"["
+        for i, batch in enumerate(value.batches):
+            buffer += b"," if i else b""
+            buffer += memoryview(dumps(batch))[1:-1]
+            yield
+        buffer += b"]"
+    elif isinstance(value, Elements):
+        yield from _write_all(b"[]", ((b"", each) for each in value.values), buffer)
+    elif isinstance(value, Members):
+        pairs = value.pairs.items() if isinstance(value.pairs, Mapping) else value.pairs
+        yield from _write_all(b"{}", ((dumps(key) + b":", each) for key, each in pairs), buffer)
+    else:
+        buffer += dumps(value)
+
+
+def _write_all(brackets: bytes, parts: Iterable[tuple[bytes, Any]], buffer: bytearray) -> Iterator[None]:
+    buffer += brackets[:1]
+    for i, (key, value) in enumerate(parts):
+        buffer += b"," + key if i else key
+        if isinstance(value, Node):
+            yield from _write(value, buffer)
+        else:
+            buffer += dumps(value)
+        if len(buffer) >= _PIECE_BYTES:
+            yield
+    buffer += brackets[1:]
 
 
 def truncation_headers(truncated: Sequence[int]) -> dict[str, str]:
-    """``X-Truncated`` with the indices (the first 1,000) and ``X-Truncated-Count``; nothing if none was cut."""
+    """``X-Truncated`` with the first 1,000 indices and ``X-Truncated-Count``; empty if no text was cut."""
     if not truncated:
         return {}
     listed = ",".join(map(str, truncated[:_MAX_LISTED]))
     return {"X-Truncated": listed, "X-Truncated-Count": str(len(truncated))}
-
-
-def hybrid_reply(embedded: HybridEmbedded, ids: Sequence[str] | None = None) -> Response:
-    """``{"hybrid_vectors": [...]}``, or by id with ``ids``; with ColBERT vectors it is streamed text by text."""
-    headers = truncation_headers(embedded.truncated)
-    pieces = _hybrid_pieces(embedded, ids)
-    return StreamingResponse(pieces, headers=headers, media_type=_JSON)
-
-
-def single_hybrid_reply(embedded: HybridEmbedded) -> Response:
-    """``{"hybrid_vector": {...}}`` of the only text."""
-    headers = truncation_headers(embedded.truncated)
-    return StreamingResponse(_enclosed(b'{"hybrid_vector":', embedded, 0), headers=headers, media_type=_JSON)
-
-
-async def _hybrid_pieces(embedded: HybridEmbedded, ids: Sequence[str] | None) -> AsyncIterator[bytes]:
-    yield b'{"hybrid_vectors":' + (b"[" if ids is None else b"{")
-    for row in range(len(embedded.vectors)):
-        comma = b"," if row else b""
-        yield comma if ids is None else comma + dumps(ids[row]) + b":"
-        async for piece in _hybrid_row(embedded, row):
-            yield piece
-        await asyncio.sleep(0)
-    yield b"]}" if ids is None else b"}}"
-
-
-async def _enclosed(head: bytes, embedded: HybridEmbedded, row: int) -> AsyncIterator[bytes]:
-    yield head
-    async for piece in _hybrid_row(embedded, row):
-        yield piece
-    yield b"}"
-
-
-async def _hybrid_row(embedded: HybridEmbedded, row: int) -> AsyncIterator[bytes]:
-    head = dumps({"dense": embedded.vectors[row], "sparse": _sparse(embedded, row)})[:-1]
-    if embedded.colbert is None:
-        yield head + b',"colbert":null}'
-        return
-    yield head + b',"colbert":'
-    async for piece in matrix_pieces(embedded.colbert[row]):
-        yield piece
-    yield b"}"
-
-
-def _sparse(embedded: HybridEmbedded, row: int) -> Any:
-    if embedded.weights is None:
-        return embedded.sparse[row]
-    weights = sorted(embedded.weights[row])
-    return {"indices": [id for id, _ in weights], "values": [weight for _, weight in weights]}
-
-
-async def matrix_pieces(
-    rows: NDArray[Any], form: Callable[[NDArray[Any]], Any] = np.ascontiguousarray
-) -> AsyncIterator[bytes]:
-    """A JSON list of rows, in pieces that hold the event loop for a moment only.
-
-    Args:
-        rows: ``[n, dimension]``.
-        form: Turns some of the rows into what is written: as many rows, or other values.
-    """
-    step = piece_rows(rows)
-    yield b"["
-    for start in range(0, len(rows), step):
-        yield (b"," if start else b"") + dumps(form(rows[start : start + step]))[1:-1]
-        await asyncio.sleep(0)
-    yield b"]"
-
-
-async def _pieces(vectors: NDArray[Any], ids: Sequence[str] | None) -> AsyncIterator[bytes]:
-    step = piece_rows(vectors)
-    yield b'{"vectors":' + (b"[" if ids is None else b"{")
-    for start in range(0, len(vectors), step):
-        part = vectors[start : start + step]
-        text = dumps(part if ids is None else dict(zip(ids[start : start + step], part, strict=True)))
-        yield (b"," if start else b"") + text[1:-1]
-        await asyncio.sleep(0)
-    yield b"]}" if ids is None else b"}}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from serve_app.api.service import (
+from serve_app.api.service_results import (
     CallOptions,
     Capacity,
     Embedded,
@@ -26,6 +26,7 @@ from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import ModelNotFoundError
 from serve_app.domain.model_names import PROVIDERS
 from serve_app.domain.profiles import TextRole
+from serve_app.domain.rank_request import TokenMatches
 from serve_app.domain.tokens import Token
 
 STATE = ModelState("my-e5", "e5", 4, 512, "cpu", "float32", ("dense",), ("embed",), max_backlog_tokens=9000)
@@ -156,9 +157,8 @@ class FakeGateway:
         if self.error is not None:
             raise self.error
         words, others = query.split(), candidate.split()
-        return Explained(
-            "my-m3", words, others, [(len(others) - 1, 0.5 + i / 8) for i in range(len(words))], self.truncated
-        )
+        matches = TokenMatches(np.full(len(words), len(others)), 0.5 + np.arange(len(words), dtype=np.float32) / 8)
+        return Explained("my-m3", words, others, matches, self.truncated)
 
     async def find(self, model: str | None, use: Use) -> ModelState:
         if self.error is not None:

@@ -19,7 +19,8 @@ from starlette.types import Message
 from serve_app.api.application import create_app
 from serve_app.api.middleware.api_key_auth import Access
 from serve_app.api.middleware.token_quota import Limiter
-from serve_app.api.service import CallOptions, Embedded, ServiceProtocol
+from serve_app.api.service import ServiceProtocol
+from serve_app.api.service_results import CallOptions, Embedded
 from serve_app.domain.profiles import TextRole
 from serve_app.domain.request_limits import FineTuneLimits
 from serve_app.domain.usage import add_tokens

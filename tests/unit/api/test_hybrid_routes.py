@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 import pytest
 
-from serve_app.api.encoding.json_stream import hybrid_reply
-from serve_app.api.service import HybridEmbedded
+from serve_app.api.dialects.native.hybrid_routes import hybrid_reply
+from serve_app.api.service_results import HybridEmbedded
 from tests.unit.api.fake_gateway import FakeGateway, vector_of
 
 

@@ -98,7 +98,7 @@ async def test_similarity_has_its_options_in_parameters(
 async def test_tokens_have_teis_fields(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, special: bool, piece: int
 ) -> None:
-    monkeypatch.setattr(tei_routes, "_PIECE_TOKENS", piece)
+    monkeypatch.setattr(tei_routes, "_BATCH_TOKENS", piece)
     reply = await client.post("/tokenize", json={"inputs": ["é", "cats"], "add_special_tokens": special})
     first = [{"id": 0, "text": "<s>", "special": True, "start": None, "stop": None}] if special else []
     assert reply.json() == [

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serve_app.api.service import CallOptions
+from serve_app.api.service_results import CallOptions
 from serve_app.domain.embeddings import DENSE, EncodedBatch, TokenBatch
 from serve_app.domain.errors import CapabilityError, ConflictError, DeadlineError, InvalidInputError, ModelNotFoundError
 from serve_app.domain.profiles import Capability, TextRole

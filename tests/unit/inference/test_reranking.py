@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serve_app.api.service import CallOptions, Ranked, TokenTotal
+from serve_app.api.service_results import CallOptions, Ranked, TokenTotal
 from serve_app.domain.embeddings import Float32, ItemFailure, ModelVersion
 from serve_app.domain.errors import (
     CapabilityError,
@@ -361,10 +361,11 @@ async def test_an_explanation_shows_tokens_without_the_first_and_where_each_is_m
     explained = await ingress.rerankers.explain("read a file", "open it", OPTIONS)
     assert "".join(explained.query_tokens).replace("</s>", "") == " read a file"
     assert "".join(explained.candidate_tokens).replace("</s>", "") == " open it"
-    assert [match for match, _ in explained.matches] == [
-        i % (len(explained.candidate_tokens) + 1) - 1 for i in range(len(explained.query_tokens))
+    assert explained.matches.positions.tolist() == [
+        i % (len(explained.candidate_tokens) + 1) for i in range(len(explained.query_tokens))
     ]
-    np.testing.assert_allclose([s for _, s in explained.matches], np.linspace(0, 1, len(explained.matches)), atol=1e-6)
+    similarities = explained.matches.similarities
+    np.testing.assert_allclose(similarities, np.linspace(0, 1, len(similarities)), atol=1e-6)
     assert list(explained.truncated) == []
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import InternalError, NonFiniteError, OutOfMemoryError, ServiceError
+from serve_app.domain.rank_request import TokenMatches
 from serve_app.models import late_interaction
 from serve_app.models.late_interaction import (
     CandidateText,
-    Explanation,
     LateInteractionModel,
     QueryText,
     RerankItem,
@@ -41,11 +42,11 @@ class TableEncoder:
         self.releases = 0
         self._fits = fits
 
-    def token_vectors(self, texts: Sequence[Int32]) -> list[torch.Tensor]:
+    def token_vectors(self, texts: Sequence[Int32]) -> torch.Tensor:
         self.calls.append(len(texts))
         if len(texts) > self._fits:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return [self.table[torch.from_numpy(ids[1:]).long()] for ids in texts]
+        return torch.cat([self.table[torch.from_numpy(ids[1:]).long()] for ids in texts])
 
     def release_memory(self) -> None:
         self.releases += 1
@@ -126,9 +127,9 @@ def test_a_micro_batch_is_one_forward_and_one_max_sim_for_each_query(monkeypatch
     encoder.calls.clear()
     scored = []
 
-    def counted(query: torch.Tensor, candidates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        scored.append(len(candidates))
-        return max_sim(query, candidates, mask)
+    def counted(query: torch.Tensor, candidates: torch.Tensor, lengths: NDArray[np.int64]) -> torch.Tensor:
+        scored.append(len(lengths))
+        return max_sim(query, candidates, lengths)
 
     monkeypatch.setattr(late_interaction, "max_sim", counted)
     mixed = [items[i] for i in (0, 4, 1, 5, 2, 6, 3)]
@@ -190,7 +191,7 @@ def test_an_explanation_names_the_best_token_for_each_query_token_and_adds_up_to
     query = query_of(model.forward([QueryText(QUERIES[1])])[0])
     for candidate in CANDIDATES[1]:
         (explanation,) = model.explain([CandidateText(candidate, query)])
-        assert isinstance(explanation, Explanation)
+        assert isinstance(explanation, TokenMatches)
         similarities = encoder.table[QUERIES[1][1:].tolist()] @ encoder.table[candidate[1:].tolist()].T
         best = [row.index(max(row)) for row in similarities.tolist()]
         assert candidate[explanation.positions].tolist() == candidate[1:][best].tolist()
@@ -207,13 +208,13 @@ def test_an_explanation_names_the_best_token_for_each_query_token_and_adds_up_to
         (TableEncoder(fits=0), text(5), OutOfMemoryError),
     ],
 )
-def test_what_can_not_be_explained_fails_alone(
+def test_an_item_that_cannot_be_explained_fails_alone(
     encoder: TableEncoder, candidate: Int32, error: type[ServiceError]
 ) -> None:
     items = [CandidateText(ids, encoder.table[:3]) for ids in (candidate, text(6))]
     bad, good = LateInteractionModel(encoder).explain(items)
     assert isinstance(bad, error)
-    assert isinstance(good, OutOfMemoryError if error is OutOfMemoryError else Explanation)
+    assert isinstance(good, OutOfMemoryError if error is OutOfMemoryError else TokenMatches)
 
 
 # ------------------------------------------------------------------ with a real transformer
@@ -229,9 +230,9 @@ def test_a_real_model_gives_the_scores_of_its_token_vectors_in_any_company(model
     together = model.forward([QueryText(CANDIDATES[0][2]), *items])[1:]
     alone = []
     for query, group in zip(QUERIES, CANDIDATES, strict=True):
-        (a,) = model.encoder.token_vectors([query])
+        a = model.encoder.token_vectors([query])
         for ids in group:
-            (b,) = model.encoder.token_vectors([ids])
+            b = model.encoder.token_vectors([ids])
             # BGE-M3's own colbert_score, times the number of query tokens
             alone.append(float(torch.einsum("in,jn->ij", a, b).max(-1)[0].sum()))
     assert_scores(together, alone)
@@ -241,7 +242,7 @@ def test_a_real_model_gives_the_scores_of_its_token_vectors_in_any_company(model
 def test_a_real_model_explains_its_scores(model: LateInteractionModel) -> None:
     query = query_of(model.forward([QueryText(QUERIES[0])])[0])
     (explanation,) = model.explain([CandidateText(CANDIDATES[0][2], query)])
-    assert isinstance(explanation, Explanation)
+    assert isinstance(explanation, TokenMatches)
     assert_scores(model.forward([CandidateText(CANDIDATES[0][2], query)]), [float(explanation.similarities.sum())])
 
 

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from serve_app.api.dialects.cohere.embed_schemas import (
     CohereEmbedReply,
     CohereEmbedRequest,
     CohereV1EmbedReply,
-    EmbeddingType,
 )
 from serve_app.api.dialects.foreign_fields import role_of
 from serve_app.api.dialects.tolerant_request import TolerantRoute
-from serve_app.api.encoding.json_stream import dumps, matrix_pieces, truncation_headers
+from serve_app.api.encoding.json_stream import Members, Node, matrix, stream_reply
 from serve_app.api.encoding.quantize import FORMS, require_normalized, shortened
 from serve_app.api.error_responses import OPENAI_ERRORS
 from serve_app.api.request_options import TimeoutHeader, tolerant_options, validate_dimensions
-from serve_app.api.service import Embedded, ServiceProtocol
+from serve_app.api.service import ServiceProtocol
+from serve_app.api.service_results import Embedded
 from serve_app.api.validated_texts import listed_texts, naming
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.request_limits import Limits
@@ -44,7 +43,7 @@ def cohere_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
         """Embeds texts, by default as documents and to one plain list of vectors."""
         embedded, vectors = await _embed(gateway, request, wanted_timeout, limits)
         if request.embedding_types is None:
-            return _reply(embedded, request.texts, matrix_pieces(vectors), "embeddings_floats", "1")
+            return _reply(embedded, request.texts, matrix(vectors), "embeddings_floats", "1")
         pieces = _by_type(vectors, request.embedding_types)
         return _reply(embedded, request.texts, pieces, "embeddings_by_type", "1")
 
@@ -65,11 +64,10 @@ async def _embed(
     return embedded, shortened(embedded.vectors, request.dimensions, normalize=request.normalize)
 
 
-def _reply(
-    embedded: Embedded, texts: list[str], vectors: AsyncIterator[bytes], response_type: str, version: str
-) -> Response:
-    """The reply around the JSON of the vectors."""
-    tail = {
+def _reply(embedded: Embedded, texts: list[str], vectors: Node, response_type: str, version: str) -> Response:
+    """The reply around the vectors."""
+    reply = {
+        "embeddings": vectors,
         "id": str(uuid.uuid4()),
         "response_type": response_type,
         "model": embedded.model,
@@ -80,20 +78,8 @@ def _reply(
             "tokens": {"input_tokens": embedded.tokens, "output_tokens": 0},
         },
     }
-    headers = truncation_headers(embedded.truncated)
-    return StreamingResponse(_around(vectors, tail), headers=headers, media_type="application/json")
+    return stream_reply(Members(reply), truncated=embedded.truncated)
 
 
-async def _around(vectors: AsyncIterator[bytes], tail: dict[str, Any]) -> AsyncIterator[bytes]:
-    yield b'{"embeddings":'
-    async for piece in vectors:
-        yield piece
-    yield b"," + dumps(tail)[1:]
-
-
-async def _by_type(vectors: Float32, types: list[EmbeddingType]) -> AsyncIterator[bytes]:
-    for i, name in enumerate(dict.fromkeys(types)):
-        yield (b"," if i else b"{") + dumps(name) + b":"
-        async for piece in matrix_pieces(vectors, FORMS[name]):
-            yield piece
-    yield b"}"
+def _by_type(vectors: Float32, types: Sequence[str]) -> Members:
+    return Members({name: matrix(vectors, FORMS[name]) for name in dict.fromkeys(types)})

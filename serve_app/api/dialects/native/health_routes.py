@@ -21,7 +21,8 @@ from fastapi.responses import Response
 from serve_app.api.dialects.native.health_schemas import Alive, Health, NotReady, Ready
 from serve_app.api.encoding.json_stream import json_reply
 from serve_app.api.error_responses import Problem
-from serve_app.api.service import Readiness, ServiceProtocol
+from serve_app.api.service import ServiceProtocol
+from serve_app.api.service_results import Readiness
 from serve_app.domain.errors import ServiceError, UnavailableError
 
 _DEADLINE_S = 5.0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -13,10 +16,11 @@ from serve_app.api.dialects.native.hybrid_schemas import (
     HybridRequest,
 )
 from serve_app.api.encoding.binary import BINARY, AcceptHeader, binary_dtype, binary_reply, colbert_reply
-from serve_app.api.encoding.json_stream import hybrid_reply, json_reply, single_hybrid_reply
+from serve_app.api.encoding.json_stream import Elements, Members, json_reply, matrix, stream_reply
 from serve_app.api.error_responses import ERRORS
 from serve_app.api.request_options import TimeoutHeader, known_name, options_of
 from serve_app.api.service import ServiceProtocol
+from serve_app.api.service_results import HybridEmbedded
 from serve_app.api.strict_json import StrictRoute
 from serve_app.api.validated_texts import batch_texts, naming, single_text
 from serve_app.domain.errors import InvalidInputError
@@ -36,7 +40,7 @@ def hybrid_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
             embedded = await gateway.encode(
                 texts.values, options, colbert=request.return_colbert, by_id=request.sparse_format == "ids"
             )
-        return single_hybrid_reply(embedded)
+        return stream_reply(Members({"hybrid_vector": _row(embedded, 0)}), truncated=embedded.truncated)
 
     @router.post(
         "/vectorize-batch-hybrid",
@@ -71,3 +75,22 @@ def hybrid_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
         return hybrid_reply(embedded, texts.ids)
 
     return router
+
+
+def hybrid_reply(embedded: HybridEmbedded, ids: Sequence[str] | None = None) -> Response:
+    """``{"hybrid_vectors": [...]}``, or by id with ``ids``; streamed."""
+    rows = (_row(embedded, i) for i in range(len(embedded.vectors)))
+    node = Elements(rows) if ids is None else Members(zip(ids, rows, strict=True))
+    return stream_reply(Members({"hybrid_vectors": node}), truncated=embedded.truncated)
+
+
+def _row(embedded: HybridEmbedded, row: int) -> Members:
+    colbert = None if embedded.colbert is None else matrix(embedded.colbert[row])
+    return Members({"dense": embedded.vectors[row], "sparse": _sparse(embedded, row), "colbert": colbert})
+
+
+def _sparse(embedded: HybridEmbedded, row: int) -> Any:
+    if embedded.weights is None:
+        return embedded.sparse[row]
+    weights = sorted(embedded.weights[row])
+    return {"indices": [id for id, _ in weights], "values": [weight for _, weight in weights]}

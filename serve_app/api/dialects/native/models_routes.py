@@ -15,7 +15,8 @@ from serve_app.api.error_responses import Problem
 from serve_app.api.jobs_service import JobsProtocol
 from serve_app.api.model_deletion import IN_USE, delete_model
 from serve_app.api.model_lookup import state_of
-from serve_app.api.service import ModelState, ServiceProtocol
+from serve_app.api.service import ServiceProtocol
+from serve_app.api.service_results import ModelState
 
 
 def models_router(gateway: ServiceProtocol, jobs: JobsProtocol) -> APIRouter:

@@ -28,7 +28,8 @@ from serve_app.api.dialects.tolerant_request import TolerantRoute
 from serve_app.api.encoding.json_stream import json_reply
 from serve_app.api.error_responses import ERRORS, OPENAI_ERRORS, RERANK_ERRORS
 from serve_app.api.request_options import TimeoutHeader, known_name, options_of
-from serve_app.api.service import CallOptions, Ranked, ServiceProtocol
+from serve_app.api.service import ServiceProtocol
+from serve_app.api.service_results import CallOptions, Ranked
 from serve_app.api.validated_texts import candidate_texts, naming, pair_texts
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import InvalidInputError
@@ -80,6 +81,7 @@ def rerank_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
         texts = pair_texts(request.query, request.candidate, limits)
         with naming(texts):
             found = await gateway.explain(request.query, request.candidate, options_of(request, wanted_timeout, limits))
+        indices, similarities = (found.matches.positions - 1).tolist(), found.matches.similarities
         matches = [
             {
                 "query_token": token,
@@ -87,12 +89,12 @@ def rerank_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
                 "candidate_index": index,
                 "similarity": similarity,
             }
-            for token, (index, similarity) in zip(found.query_tokens, found.matches, strict=True)
+            for token, index, similarity in zip(found.query_tokens, indices, similarities, strict=True)
         ]
         return json_reply(
             {
                 "model": found.model,
-                "score": sum(similarity for _, similarity in found.matches) / len(found.matches),
+                "score": sum(similarities) / len(similarities),
                 "query_tokens": found.query_tokens,
                 "candidate_tokens": found.candidate_tokens,
                 "matches": matches,

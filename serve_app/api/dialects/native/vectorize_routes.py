@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from fastapi import APIRouter
 from fastapi.responses import Response
+from numpy.typing import NDArray
 
 from serve_app.api.dialects.native.vectorize_schemas import (
     VectorizeBatchReply,
@@ -13,7 +17,7 @@ from serve_app.api.dialects.native.vectorize_schemas import (
     VectorizeRequest,
 )
 from serve_app.api.encoding.binary import BINARY, AcceptHeader, binary_dtype, binary_reply
-from serve_app.api.encoding.json_stream import json_reply, vectors_reply
+from serve_app.api.encoding.json_stream import Members, is_small, json_reply, matrix, stream_reply
 from serve_app.api.encoding.quantize import encoded
 from serve_app.api.error_responses import ERRORS
 from serve_app.api.request_options import TimeoutHeader, known_name, options_of
@@ -64,6 +68,15 @@ def native_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
         vectors = encoded(embedded.vectors, request.encoding)
         if dtype is not None:
             return binary_reply(vectors, dtype, truncated=embedded.truncated)
-        return vectors_reply(vectors, texts.ids, truncated=embedded.truncated)
+        return vectors_reply(vectors, texts.ids, embedded.truncated)
 
     return router
+
+
+def vectors_reply(vectors: NDArray[Any], ids: Sequence[str] | None, truncated: Sequence[int]) -> Response:
+    """``{"vectors": [[f]]}``, or ``{"vectors": {id: [f]}}`` with ``ids``, one for each row; large ones are streamed."""
+    if is_small(vectors):
+        rows: Any = vectors if ids is None else dict(zip(ids, vectors, strict=True))
+        return json_reply({"vectors": rows}, truncated=truncated)
+    node = matrix(vectors) if ids is None else Members(zip(ids, vectors, strict=True))
+    return stream_reply(Members({"vectors": node}), truncated=truncated)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from serve_app.api.dialects.foreign_fields import InputTypeField, role_of
 from serve_app.api.dialects.openai.embeddings_schemas import (
@@ -22,14 +21,15 @@ from serve_app.api.dialects.openai.embeddings_schemas import (
 from serve_app.api.dialects.text_or_ids import are_ids, embed_inputs
 from serve_app.api.dialects.tolerant_request import TolerantRoute
 from serve_app.api.encoding.binary import BINARY, AcceptHeader, binary_dtype, binary_reply
-from serve_app.api.encoding.json_stream import dumps, json_reply, piece_rows, truncation_headers
+from serve_app.api.encoding.json_stream import Batches, Members, json_reply, row_slices, stream_reply
 from serve_app.api.encoding.quantize import FORMS, as_base64, require_normalized, shortened
 from serve_app.api.error_responses import OPENAI_ERRORS, OpenAIProblem
 from serve_app.api.jobs_service import JobsProtocol
 from serve_app.api.model_deletion import IN_USE, delete_model
 from serve_app.api.model_lookup import state_of
 from serve_app.api.request_options import TimeoutHeader, tolerant_options, validate_dimensions
-from serve_app.api.service import ModelState, ServiceProtocol
+from serve_app.api.service import ServiceProtocol
+from serve_app.api.service_results import ModelState
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.request_limits import Limits
@@ -79,11 +79,9 @@ def openai_router(gateway: ServiceProtocol, jobs: JobsProtocol, limits: Limits) 
         if dtype is not None:
             return binary_reply(vectors, dtype, truncated=embedded.truncated)
         usage = {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}
-        return StreamingResponse(
-            _pieces(vectors, _form(request), {"model": embedded.model, "usage": usage}),
-            headers=truncation_headers(embedded.truncated),
-            media_type="application/json",
-        )
+        data = Batches(_batches(vectors, _form(request)))
+        reply = {"object": "list", "data": data, "model": embedded.model, "usage": usage}
+        return stream_reply(Members(reply), truncated=embedded.truncated)
 
     @router.get("/v1/models", response_model=OpenAIModels, summary="All served models, as OpenAI lists them")
     async def models() -> Response:
@@ -115,23 +113,17 @@ def openai_router(gateway: ServiceProtocol, jobs: JobsProtocol, limits: Limits) 
 
 
 def _form(request: EmbeddingsRequest) -> Callable[[Float32], Any]:
-    """What turns vectors into what is sent of each of them."""
+    """The conversion of vectors into the values of a reply, one for each row."""
     form = FORMS[request.output_dtype]
     if request.encoding_format == "float" or request.output_dtype == "base64":
         return form
     return lambda vectors: as_base64(form(vectors))
 
 
-async def _pieces(vectors: Float32, form: Callable[[Float32], Any], tail: dict[str, Any]) -> AsyncIterator[bytes]:
-    """The reply in pieces that hold the event loop for a moment only."""
-    yield b'{"object":"list","data":['
-    step = piece_rows(vectors)
-    for start in range(0, len(vectors), step):
-        rows = list(form(vectors[start : start + step]))
-        items = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows, start)]
-        yield (b"," if start else b"") + dumps(items)[1:-1]
-        await asyncio.sleep(0)
-    yield b"]," + dumps(tail)[1:]
+def _batches(vectors: Float32, form: Callable[[Float32], Any]) -> Iterator[list[dict[str, Any]]]:
+    for start, end in row_slices(vectors):
+        rows = enumerate(form(vectors[start:end]), start)
+        yield [{"object": "embedding", "index": i, "embedding": row} for i, row in rows]
 
 
 def openai_model(state: ModelState) -> dict[str, Any]:

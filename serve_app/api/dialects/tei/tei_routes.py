@@ -9,12 +9,12 @@ request says ``truncate: true``.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
+import numpy as np
 from fastapi import APIRouter
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from serve_app import __version__
 from serve_app.api.dialects.foreign_fields import role_of
@@ -30,18 +30,17 @@ from serve_app.api.dialects.tei.tei_schemas import (
 )
 from serve_app.api.dialects.text_or_ids import are_ids, embed_inputs, token_ids
 from serve_app.api.dialects.tolerant_request import TolerantRoute
-from serve_app.api.encoding.json_stream import dumps, json_reply, matrix_pieces, matrix_reply, truncation_headers
+from serve_app.api.encoding.json_stream import Batches, Elements, is_small, json_reply, matrix, stream_reply
 from serve_app.api.encoding.quantize import shortened
 from serve_app.api.error_responses import TEI_ERRORS
 from serve_app.api.request_options import TimeoutHeader, tolerant_options, validate_dimensions
 from serve_app.api.service import ServiceProtocol
 from serve_app.api.validated_texts import compared_texts, listed_texts, naming
-from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.request_limits import Limits
 from serve_app.domain.tokens import Token
 
-_PIECE_TOKENS = 4096  # about a millisecond of writing
+_BATCH_TOKENS = 4096  # about a millisecond of encoding
 
 
 def tei_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
@@ -60,7 +59,9 @@ def tei_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
         role = role_of(request.input_type, None)
         embedded = await embed_inputs(gateway, request.inputs, role, options, limits, field="inputs")
         vectors = shortened(embedded.vectors, request.dimensions, normalize=request.normalize)
-        return matrix_reply(vectors, truncated=embedded.truncated)
+        if is_small(vectors):
+            return json_reply(np.ascontiguousarray(vectors), truncated=embedded.truncated)
+        return stream_reply(matrix(vectors), truncated=embedded.truncated)
 
     @router.post(
         "/embed_all", response_model=list[list[list[float]]], summary="The states of all tokens, as TEI's clients ask"
@@ -71,8 +72,7 @@ def tei_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
         options = tolerant_options(request, wanted_timeout, limits, truncate=False)
         with naming(texts):
             embedded = await gateway.embed_tokens(texts.values, role_of(request.prompt_name, None), options)
-        headers = truncation_headers(embedded.truncated)
-        return StreamingResponse(_state_pieces(embedded.states), headers=headers, media_type="application/json")
+        return stream_reply(Elements(map(matrix, embedded.states)), truncated=embedded.truncated)
 
     @router.post(
         "/embed_sparse", response_model=list[list[SparseValue]], summary="Sparse vectors as TEI's clients ask for them"
@@ -83,8 +83,8 @@ def tei_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
         options = tolerant_options(request, wanted_timeout, limits, truncate=False)
         with naming(texts):
             embedded = await gateway.encode_sparse(texts.values, role_of(request.prompt_name, None), options)
-        headers = truncation_headers(embedded.truncated)
-        return StreamingResponse(_sparse_pieces(embedded.weights), headers=headers, media_type="application/json")
+        rows = ([[{"index": id, "value": weight} for id, weight in row]] for row in embedded.weights)
+        return stream_reply(Batches(rows), truncated=embedded.truncated)
 
     @router.post("/similarity", response_model=list[float], summary="Cosines of a text with others")
     async def similarity(request: TEISimilarityRequest, wanted_timeout: TimeoutHeader = None) -> Response:
@@ -106,7 +106,7 @@ def tei_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
             )
         role, special = role_of(request.prompt_name, None), request.add_special_tokens
         rows = await gateway.tokenize(texts.values, role, request.model, special=special)
-        return StreamingResponse(_pieces(rows), media_type="application/json")
+        return stream_reply(Elements(map(_tokens, rows)))
 
     @router.post("/decode", response_model=list[str], summary="The texts of token ids")
     async def decode(request: TEIDecodeRequest) -> Response:
@@ -148,26 +148,5 @@ def tei_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
     return router
 
 
-async def _state_pieces(texts: Sequence[Float32]) -> AsyncIterator[bytes]:
-    for i, states in enumerate(texts):
-        yield b"," if i else b"["
-        async for piece in matrix_pieces(states):
-            yield piece
-    yield b"]"
-
-
-async def _sparse_pieces(rows: Sequence[Sequence[tuple[int, float]]]) -> AsyncIterator[bytes]:
-    for i, row in enumerate(rows):
-        yield (b"," if i else b"[") + dumps([{"index": id, "value": weight} for id, weight in row])
-        await asyncio.sleep(0)
-    yield b"]"
-
-
-async def _pieces(rows: Sequence[Sequence[Token]]) -> AsyncIterator[bytes]:
-    for i, row in enumerate(rows):
-        yield b",[" if i else b"[["
-        for start in range(0, len(row), _PIECE_TOKENS):
-            yield (b"," if start else b"") + dumps(row[start : start + _PIECE_TOKENS])[1:-1]
-            await asyncio.sleep(0)
-        yield b"]"
-    yield b"]"
+def _tokens(row: Sequence[Token]) -> Batches:
+    return Batches(row[start : start + _BATCH_TOKENS] for start in range(0, len(row), _BATCH_TOKENS))

@@ -19,7 +19,8 @@ from serve_app.api.dialects.vllm.score_schemas import ScoreReply, ScoreRequest
 from serve_app.api.encoding.json_stream import json_reply
 from serve_app.api.error_responses import OPENAI_ERRORS
 from serve_app.api.request_options import TimeoutHeader
-from serve_app.api.service import CallOptions, Ranked, ServiceProtocol, TokenTotal
+from serve_app.api.service import ServiceProtocol
+from serve_app.api.service_results import CallOptions, Ranked, TokenTotal
 from serve_app.api.validated_texts import candidate_texts, listed_texts
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import DeadlineError, InvalidInputError, ServiceError
