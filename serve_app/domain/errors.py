@@ -158,13 +158,13 @@ class ConflictError(ServiceError):
 
 
 class IllegalTransitionError(ConflictError):
-    """The job's state does not allow the requested transition; usually it has ended."""
+    """The job's state does not allow the action, usually because the job has ended."""
 
     code = "illegal_transition"
 
 
 class StorageError(ServiceError):
-    """A job folder cannot be read or written: the disk is full or unavailable."""
+    """A job folder cannot be read or written: the disk is full or missing."""
 
     status = 503
     code = "storage_failed"
