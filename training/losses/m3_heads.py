@@ -86,7 +86,8 @@ class M3Heads(nn.Module):
         vectors = represent(output, self, special_ids_of(model).to(model.device))
         kept = vectors.mask[0]
         ids, weights, colbert = (v[0][kept].cpu().numpy() for v in (vectors.ids, vectors.weights, vectors.colbert))
-        return Encoded(vectors.dense[0].cpu().numpy(), max_weight_per_token(ids.astype(np.int32), weights), colbert)
+        sparse = max_weight_per_token(ids.astype(np.int32), weights, np.array([len(ids)]))
+        return Encoded(vectors.dense[0].cpu().numpy(), (sparse[0].values, sparse[1].values), colbert)
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Token states ``[..., hidden]`` to ColBERT unit vectors ``[..., dim]`` and sparse weights ``[...] >= 0``.
