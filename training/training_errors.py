@@ -51,7 +51,7 @@ def is_disk_full(error: BaseException) -> bool:
 def is_cut_off(error: BaseException) -> bool:
     """True if a driver failed because its cluster was lost; another attempt of the job may succeed.
 
-    A driver that outlives its cluster for a moment finds Ray's processes or the training's controller dead. The same
+    A driver that outlives its cluster for a moment finds Ray's processes or the training's controller gone. The same
     errors appear if the controller alone is killed, for instance because a node runs out of memory. If the workers
     themselves are killed for that repeatedly, Ray Train raises another error.
     """

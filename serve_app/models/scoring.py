@@ -40,7 +40,7 @@ def max_sim(
     Returns:
         float32 ``[n]`` in the order of the candidates, each between ``-q`` and ``q`` if the vectors have unit length.
         ``-inf`` for a candidate without tokens. Where a vector is not a number, neither is the score, on a CPU; on a
-        GPU that is not said, so look at the vectors.
+        GPU the score may be a number, so check the vectors.
 
     Example:
         >>> query = torch.tensor([[1, 0], [0, 1]])

@@ -156,7 +156,7 @@ class TextTokenizer:
 
         Args:
             texts: As they are to be read.
-            special: Whether the tokens around a text are wanted too.
+            special: Whether to include the special tokens around a text.
         """
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
         return [_tokens(encoding, text) for encoding, text in zip(encodings, texts, strict=True)]

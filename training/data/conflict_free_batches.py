@@ -55,7 +55,7 @@ def largest_batch(ids: TextIds, limit: int) -> int:
 def batches(ids: TextIds, size: int, order: Iterable[int]) -> Iterator[list[int]]:
     """Groups rows in this order as far as they do not conflict; batches that cannot be filled are short.
 
-    A row that conflicts waits in a queue of the text it conflicts on; the queues are served by turns in the batches
+    A row that conflicts waits in a queue of the text it conflicts on; the queues are served in rotation by the batches
     that follow. So of the rows with a popular passage one is examined for each batch, not all of them.
     """
     rows = iter(order)
@@ -69,7 +69,7 @@ def batches(ids: TextIds, size: int, order: Iterable[int]) -> Iterator[list[int]
                 if conflict is not None:
                     waiting.setdefault(conflict, deque()).append(row)
             if queue:
-                waiting[text] = queue  # to the end: all texts by turns
+                waiting[text] = queue  # to the end: all texts in rotation
             if len(batch.rows) == size:
                 break
         while len(batch.rows) < size and (fresh := next(rows, None)) is not None:

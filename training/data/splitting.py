@@ -90,12 +90,12 @@ def split(examples: Sequence[Example], *, fraction: float, seed: int) -> Split:
     groups = group_examples(examples)
     if fraction <= 0:
         return Split(tuple(examples), (), len(groups))
-    wanted = min(max(1, round(fraction * len(examples))), max(0, len(examples) - 2))
-    drawn = _draw(groups, wanted, random.Random(seed)) if wanted else []
+    count = min(max(1, round(fraction * len(examples))), max(0, len(examples) - 2))
+    drawn = _draw(groups, count, random.Random(seed)) if count else []
     if not drawn:
         smallest = min(map(len, groups), default=0)
         return _nothing_held_out(
-            examples, len(groups), f"the smallest group has {smallest} examples, and {wanted} were to be held out"
+            examples, len(groups), f"the smallest group has {smallest} examples, and {count} were to be held out"
         )
     out = {i for group in drawn for i in group}
     rest = [example for i, example in enumerate(examples) if i not in out]
@@ -139,18 +139,18 @@ def without_held_out(examples: Sequence[Example], held_out: Sequence[Example]) -
     return Split(train, tuple(held_out), len(group_examples(train)), len(group_examples(held_out)), tuple(notices))
 
 
-def _draw(groups: Sequence[list[int]], wanted: int, draw: random.Random) -> list[list[int]]:
-    """Groups of ``wanted`` examples together, or fewer; the smallest one if none is so small."""
+def _draw(groups: Sequence[list[int]], count: int, draw: random.Random) -> list[list[int]]:
+    """Groups of ``count`` examples together, or fewer; the smallest one if none is so small."""
     order = draw.sample(groups, len(groups))
     drawn: list[list[int]] = []
-    room = wanted
+    room = count
     for group in order:
         if len(group) <= room:
             drawn.append(group)
             room -= len(group)
     if not drawn:
         smallest = min(order, key=len)
-        drawn = [smallest] if len(smallest) <= _MOST * wanted else []
+        drawn = [smallest] if len(smallest) <= _MOST * count else []
     return drawn
 
 
@@ -164,6 +164,6 @@ def _nothing_held_out(examples: Sequence[Example], groups: int, reason: str) -> 
 
 
 def _can_fill_a_batch(examples: Sequence[Example], seed: int) -> bool:
-    """Whether two rows may be in one batch."""
+    """True if two rows may be in one batch."""
     rows = list(rows_of(examples, negatives_per_row(examples), seed))
     return bool(rows) and largest_batch(text_ids(zip(*rows, strict=True)), 2) >= 2

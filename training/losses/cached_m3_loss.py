@@ -138,7 +138,7 @@ class _CachedBatch(CachedLossMixin):
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
     ) -> Tensor:
-        """The loss of the rows of all mini-batches of all columns; with its gradients, if wanted."""
+        """The loss of the rows of all mini-batches of all columns; with its gradients if ``with_backward``."""
         columns = [self._unpack(column, rows) for column, rows in zip(self._columns, reps, strict=True)]
         loss = self._loss.loss_of(columns[0], M3Vectors.concatenate(columns[1:]))
         if with_backward:

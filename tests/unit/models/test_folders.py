@@ -215,7 +215,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_honoured_is_refused_with_the_file_and_the_reason(
+def test_an_unsupported_setting_is_an_error_with_the_file_and_the_reason(
     e5_tiny: Path, tmp_path: Path, case: str
 ) -> None:
     change, reason = REFUSED[case]
@@ -245,7 +245,7 @@ def start(name: str, folder: Path, family: str | None = None) -> None:
         (remove("colbert_linear.pt"), "colbert_linear.pt is missing: copy"),
     ],
 )
-def test_heads_that_cannot_be_honoured_are_refused_by_their_file(
+def test_unsupported_heads_are_an_error_with_their_file(
     bge_m3_tiny: Path, tmp_path: Path, change: Change, reason: str
 ) -> None:
     folder = copy_of(bge_m3_tiny, tmp_path / "bge-m3", change)
@@ -267,7 +267,7 @@ def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CROSS = {"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.activation.Sigmoid", "prompts": {}}
 
 
-def test_a_reranker_that_is_configured_as_an_encoder_is_told_what_it_is(reranker: Path) -> None:
+def test_a_reranker_configured_as_an_encoder_is_an_error_that_names_its_kind(reranker: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"XLMRobertaForSequenceClassification\) is a reranker") as caught:
         start("my-reranker", reranker, family="e5")
     assert "under `rerankers:` with `kind: cross-encoder`" in caught.value.message
@@ -283,7 +283,7 @@ def test_a_reranker_that_is_configured_as_an_encoder_is_told_what_it_is(reranker
         ("e5", Capability.COLBERT, "which has no colbert; these have: bge-m3"),
     ],
 )
-def test_a_family_that_cannot_do_what_is_configured_is_told_where_it_belongs(
+def test_a_family_without_the_configured_capability_is_an_error_that_names_the_right_section(
     family: str, needs: Capability, says: str
 ) -> None:
     source = ModelSource("mine", Path("mine"), PROFILES[family], Pooling.MEAN, dimension=32, max_tokens=512)
@@ -291,14 +291,12 @@ def test_a_family_that_cannot_do_what_is_configured_is_told_where_it_belongs(
         source.require(needs)
 
 
-def test_a_reranker_whose_name_tells_nothing_is_told_what_it_is(reranker: Path) -> None:
+def test_a_reranker_without_a_family_in_its_name_is_recognised(reranker: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"is a reranker .* configure 'law' under `rerankers:`"):
         describe("law", reranker)
 
 
-def test_an_architecture_that_is_not_served_is_named_before_a_family_is_asked_for(
-    e5_tiny: Path, tmp_path: Path
-) -> None:
+def test_an_unsupported_architecture_is_reported_before_an_unknown_family(e5_tiny: Path, tmp_path: Path) -> None:
     folder = copy_of(e5_tiny, tmp_path / "law", edit("config.json", model_type="qwen3"))
     with pytest.raises(
         ModelLoadError, match="the architecture 'qwen3' is not served; served are: bert, roberta, xlm-rob"
@@ -306,7 +304,7 @@ def test_an_architecture_that_is_not_served_is_named_before_a_family_is_asked_fo
         describe("law", folder)
 
 
-def test_an_encoder_that_is_configured_as_a_reranker_is_told_what_it_is(e5_tiny: Path) -> None:
+def test_an_encoder_configured_as_a_reranker_is_an_error_that_names_its_kind(e5_tiny: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"\(BertModel\) is an encoder, not a cross-encoder") as caught:
         describe("my-e5", e5_tiny, family="cross-encoder")
     assert "configure 'my-e5' under `models:`" in caught.value.message
@@ -336,7 +334,7 @@ def test_a_cross_encoder_that_the_library_saved_starts_with_its_length(reranker:
         (modules("Transformer", "Pooling"), "is not served"),
     ],
 )
-def test_a_cross_encoder_whose_scores_would_be_others_is_refused(
+def test_a_cross_encoder_with_other_scores_is_an_error(
     reranker: Path, tmp_path: Path, change: Change, reason: str
 ) -> None:
     folder = copy_of(reranker, tmp_path / "my-reranker", write(SETTINGS, CROSS), modules("Transformer"), change)

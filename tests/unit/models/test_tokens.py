@@ -63,7 +63,7 @@ def test_a_token_is_the_bytes_it_stands_for(e5_tiny: Path, text: str) -> None:
     assert covered >= {i for i, byte in enumerate(text.encode()) if byte != ord(" ")}
 
 
-def test_special_tokens_are_left_out_when_nobody_wants_them(e5_tiny: Path) -> None:
+def test_special_tokens_are_left_out_on_request(e5_tiny: Path) -> None:
     tokenizer = TextTokenizer(e5_tiny, 512)
     for whole, bare in zip(tokenizer.tokens(TEXTS), tokenizer.tokens(TEXTS, special=False), strict=True):
         assert bare == whole[1:-1]

