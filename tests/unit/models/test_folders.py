@@ -161,7 +161,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a sparse encoder": (edit(SETTINGS, model_type="SparseEncoder"), "model_type 'SparseEncoder' is not served"),
     "a negative length": (
         edit(TRANSFORMER, max_seq_length=-1),
-        "sentence_bert_config.json: max_seq_length -1 is no le",
+        "sentence_bert_config.json: max_seq_length -1 is not a te",
     ),
     "a length of zero": (edit(TRANSFORMER, max_seq_length=0), "max_seq_length 0 is not a text length"),
     "no room for text": (edit(TRANSFORMER, max_seq_length=2), "max_seq_length 2 is not a text length"),
