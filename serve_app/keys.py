@@ -1,4 +1,4 @@
-"""``python -m serve_app.keys NAME``: makes an API key, shows it once, writes the line by which the service knows it."""
+"""``python -m serve_app.keys NAME``: makes an API key, prints it once, and writes its line for the key file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serve_app.domain.files import PRIVATE_FILE, replace_file
-from serve_app.security.api_keys import PREFIX, ApiKey, KeyRing, Scope, keys_of_file, sha256_of
+from serve_app.security.api_keys import PREFIX, ApiKey, KeyRing, Scope, sha256_of
+from serve_app.security.key_file import keys_of_file, line_of
 
 _RANDOM_BYTES = 32
 
@@ -17,10 +18,10 @@ _RANDOM_BYTES = 32
 def main(arguments: Sequence[str] | None = None) -> None:
     """Makes a key, prints it, and prints its line or appends that to a file."""
     parser = argparse.ArgumentParser(prog="python -m serve_app.keys", description="Makes an API key.")
-    parser.add_argument("name", help="whose key it is, for logs and limits")
-    parser.add_argument("--admin", action="store_true", help="may fine-tune, see jobs and files, delete models, too")
-    parser.add_argument("--requests-per-minute", type=int, metavar="N", help="429 beyond")
-    parser.add_argument("--tokens-per-minute", type=int, metavar="N", help="likewise")
+    parser.add_argument("name", help="name of the key, for logs and limits")
+    parser.add_argument("--admin", action="store_true", help="also allows fine-tuning, jobs, files and deleting models")
+    parser.add_argument("--requests-per-minute", type=int, metavar="N", help="limit; further requests are answered 429")
+    parser.add_argument("--tokens-per-minute", type=int, metavar="N", help="limit of tokens")
     parser.add_argument("--file", type=Path, help="append the line to this file instead of printing it")
     asked = parser.parse_args(arguments)
     secret = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
@@ -35,21 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"added to {asked.file}" if asked.file is not None else f"line  {line_of(key)}")
 
 
-def line_of(key: ApiKey) -> str:
-    """The key's line in a file."""
-    limits = [str(limit or "") for limit in (key.requests_per_minute, key.tokens_per_minute)]
-    return ":".join([key.name, key.sha256, key.scope, *limits]).rstrip(":")
-
-
 def append(key: ApiKey, file: Path) -> None:
-    """Adds the key's line; the file appears at once or not at all, since a running service may be reading it.
+    """Adds the key's line to a file, which is replaced atomically because a running service may be reading it.
 
     Args:
         key: The new key.
-        file: If it is a link, the file that the link leads to is replaced, and the link stays.
+        file: If it is a link, the target of the link is replaced, and the link stays.
 
     Raises:
-        ValueError: The file holds something else than keys, or one of this name.
+        ValueError: The file has a line that is not a key, or a key of this name.
         OSError: It cannot be read or written.
     """
     file = Path(os.path.realpath(file))

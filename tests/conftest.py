@@ -6,6 +6,7 @@ import gc
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,28 @@ CROSS_ENCODER = "reranker-tiny"
 GPU_SHARE = 0.05  # where there is a GPU: all models of a test service must fit on one, and a fine-tune
 HEAD_TIMEOUT = "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"  # its second line; see configs/serve.env
 _ASKS_IN_A_ROW = 6  # connections are spread over the ingress replicas, and each of them must know the model
+
+
+class OneAtATime:
+    """Stops the service that runs before it starts the next one: an idle cluster takes a tenth of two cores."""
+
+    def __init__(self) -> None:
+        self._running = ExitStack()
+
+    def start(self, folder: Path, args: dict[str, Any], **environment: str) -> Service:
+        """A new service, ready."""
+        self.stop()
+        return self._running.enter_context(running(folder, args, **environment))
+
+    def stop(self) -> None:
+        """Ends the service that runs, if there is one."""
+        self._running.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need none of the two services come first, then those of ``exposed``, then those of ``service``."""
+    services = ("exposed", "service")
+    items.sort(key=lambda item: max((services.index(name) + 1 for name in _fixtures_of(item) & {*services}), default=0))
 
 
 def pytest_collection_finish() -> None:
@@ -52,7 +75,14 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def service(models_dir: Path) -> Iterator[Service]:
+def one_at_a_time() -> Iterator[OneAtATime]:
+    services = OneAtATime()
+    yield services
+    services.stop()
+
+
+@pytest.fixture(scope="session")
+def service(models_dir: Path, one_at_a_time: OneAtATime) -> Service:
     """Starter and tiny models, all but ``e5-bfloat16`` in float32; the starter E5 is the default.
 
     Two replicas of the ingress, of the default encoder, of the tiny E5 and of the tiny reranker, so that the same
@@ -78,13 +108,13 @@ def service(models_dir: Path) -> Iterator[Service]:
             "env": {"ATEN_CPU_CAPABILITY": "avx2"},
         },
     }
-    with running(models_dir.parent, args) as service:
-        _wait_for_every_model(service)
-        yield service
+    service = one_at_a_time.start(models_dir.parent, args)
+    _wait_for_every_model(service)
+    return service
 
 
 @pytest.fixture(scope="session")
-def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def exposed(tmp_path_factory: pytest.TempPathFactory, one_at_a_time: OneAtATime) -> Service:
     """A service with API keys (``tests.keyed``), small on purpose: tiny models, a short queue, two HTTP replicas.
 
     Its time-outs are a few seconds, so that tests see what is cut and who may be silent longer; ``tests.keyed`` has
@@ -110,14 +140,18 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         HEAD_TIMEOUT: shipped.replace("request 10s", f"request {HEAD_S}s"),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(SILENT_S),
     }
-    with running(folder, args, **timeouts) as service:
-        yield service
+    return one_at_a_time.start(folder, args, **timeouts)
 
 
 @pytest.fixture(scope="session")
 def starter_folder() -> Path:
     """The folder of the starter E5."""
     return STARTER_FOLDER
+
+
+def _fixtures_of(item: pytest.Item) -> set[str]:
+    """The names of all fixtures that a test needs, those of fixtures included."""
+    return set(item.fixturenames) if isinstance(item, pytest.Function) else set()
 
 
 def _model(name: str, replicas: int = 1, **more: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serve_app.domain.files import replace_file
+from serve_app.jobs.job_folder import JobFolder
 from training.reporting import read_lines
 
 WIDTH, HEIGHT = 640, 320
@@ -27,7 +28,9 @@ def draw_loss(job_dir: Path, title: str) -> None:
     }  # a resumed job takes steps again: the last one counts
     if points:
         # a reader sees the old picture or the new one
-        replace_file(job_dir / "loss.svg", loss_svg(sorted(points.items()), title).encode(), durable=False)
+        replace_file(
+            JobFolder(job_dir).loss_curve_file, loss_svg(sorted(points.items()), title).encode(), durable=False
+        )
 
 
 def loss_svg(points: Sequence[tuple[int, float]], title: str) -> str:

@@ -8,12 +8,9 @@ import numpy as np
 
 from serve_app.domain.embeddings import Encoded, Float32
 from serve_app.domain.profiles import TextRole
-from serve_app.models.heads import max_weight_per_token
 from serve_app.models.model_source import ModelSource
 from serve_app.models.openmp import wait_passively
-from training.losses.cached_m3_loss import M3Heads, special_ids_of
-from training.losses.contrastive import Heads
-from training.losses.m3_heads import represent
+from training.losses.objective import Heads
 from training.trainer.trainable_model import Compute
 from training.training_errors import TrainingError
 
@@ -34,20 +31,16 @@ def probe_text(source: ModelSource) -> str:
 
 
 @torch.inference_mode()
-def probe_of(model: SentenceTransformer, heads: Heads | None, source: ModelSource, place: Compute) -> Encoded:
+def probe_of(model: SentenceTransformer, heads: Heads | None, source: ModelSource, compute: Compute) -> Encoded:
     """What a trained model makes of the text, by every head that was trained."""
     model.eval()
     features = {name: value.to(model.device) for name, value in model.preprocess([probe_text(source)]).items()
                 if isinstance(value, torch.Tensor)}  # fmt: skip
-    with place.autocast():
+    with compute.autocast():
         output = model(features)
-    dense: Float32 = functional.normalize(output["sentence_embedding"][0].float(), dim=-1).cpu().numpy()
-    if not isinstance(heads, M3Heads):
-        return Encoded(dense)
-    vectors = represent(output, heads, special_ids_of(model).to(model.device))
-    kept = vectors.mask[0]
-    ids, weights = (values[0][kept].cpu().numpy() for values in (vectors.ids, vectors.weights))
-    return Encoded(dense, max_weight_per_token(ids.astype(np.int32), weights), vectors.colbert[0][kept].cpu().numpy())
+    if heads is not None:
+        return heads.encode(model, output)
+    return Encoded(functional.normalize(output["sentence_embedding"][0].float(), dim=-1).cpu().numpy())
 
 
 def agreement(trained: Encoded, served: Encoded) -> dict[str, float]:

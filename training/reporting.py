@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from serve_app.jobs.job_folder import JobFolder
 from training.ownership import Ownership
-
-FILE_NAME = "training.jsonl"
 
 
 class Reporter:
@@ -138,7 +137,7 @@ def _ends_whole(file: Any) -> bool:
 
 def read_lines(job_dir: Path) -> list[dict[str, Any]]:
     """What was reported so far; lines that are no JSON are left out."""
-    path = job_dir / FILE_NAME
+    path = JobFolder(job_dir).updates_file
     found = []
     for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:

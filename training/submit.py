@@ -16,10 +16,11 @@ from typing import Any
 import httpx
 from tqdm import tqdm
 
+from serve_app.jobs.retrieval_metrics import MEASURE
+
 _POLL_S = 1.0
 _PATIENCE_S = 60.0  # a service that restarts meanwhile is waited for
 _ENDED = frozenset({"completed", "failed", "cancelled"})
-_METRICS = ("ndcg@10", "recall@1", "recall@10", "mrr@10", "sparse_ndcg@10", "colbert_ndcg@10")
 
 
 def main(arguments: list[str]) -> int:
@@ -123,13 +124,18 @@ def _may_pass(status_code: int) -> bool:
 
 def table(before: Mapping[str, float], after: Mapping[str, float]) -> str:
     """Retrieval on the held-out examples, as text in columns."""
-    measured = [name for name in _METRICS if name in before and name in after]
+    measured = [name for name in before if name in after and _is_shown(name)]
     width = max([12, *(len(name) + 1 for name in measured)])
     rows = [f"{'held-out':<{width}}{'before':>8}{'after':>8}{'change':>9}"]
     rows += [f"{m:<{width}}{before[m]:>8.3f}{after[m]:>8.3f}{after[m] - before[m]:>+9.3f}" for m in measured]
     groups = f" in {int(after['groups'])} groups" if "groups" in after else ""
     rows.append(f"{int(after['queries'])} queries{groups}, {int(after['documents'])} documents")
     return "\n".join(rows)
+
+
+def _is_shown(metric: str) -> bool:
+    """All metrics of dense vectors and the main one of the other heads; sizes of the task have no cut-off."""
+    return "@" in metric and ("_" not in metric or metric.endswith(f"_{MEASURE}"))
 
 
 def _minutes(seconds: float) -> str:

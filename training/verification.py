@@ -34,17 +34,17 @@ OnBatch = Callable[[], None]
 _GPU_BATCH, _CPU_BATCH = 64, 8  # texts; on a CPU small batches of texts of one length are the fastest
 
 
-def load_base(spec: TrainingSpec, source: ModelSource, place: Compute, on_batch: OnBatch) -> Encode:
+def load_base(spec: TrainingSpec, source: ModelSource, compute: Compute, on_batch: OnBatch) -> Encode:
     """The base model as it is served, but that texts are cut as in the training.
 
     Raises:
         ModelLoadError: It can not be loaded.
     """
-    return _encode_with(_load(spec, source, place), source, spec, place, on_batch)
+    return _encode_with(_load(spec, source, compute), source, spec, compute, on_batch)
 
 
 def load_result(
-    staged: Path, trained: Encoded, spec: TrainingSpec, source: ModelSource, place: Compute, on_batch: OnBatch
+    staged: Path, trained: Encoded, spec: TrainingSpec, source: ModelSource, compute: Compute, on_batch: OnBatch
 ) -> Encode:
     """A staged result as it is served; an adapter, that of a Q-LoRA too, on the base as it is, not quantised.
 
@@ -55,22 +55,22 @@ def load_result(
         trained: ``probe_of`` the trained model.
         spec: The job.
         source: The base.
-        place: Where to compute.
+        compute: Where to compute.
         on_batch: Called when a few texts are computed.
 
     Raises:
         TrainingError: It does not compute what was trained, by any of its heads, or the training changed nothing.
         ModelLoadError: It can not be loaded.
     """
-    base = _load(spec, source, place)
-    unchanged = _one(_encode_with(base, source, spec, place, on_batch), source)
+    base = _load(spec, source, compute)
+    unchanged = _one(_encode_with(base, source, spec, compute, on_batch), source)
     if spec.kind is TrainingKind.FULL:
         del base
         source = describe(spec.model_name, staged, family=spec.family)
-        model = _load(spec, source, place)
+        model = _load(spec, source, compute)
     else:
         model = _with_adapter(base, staged, source)
-    encode = _encode_with(model, source, spec, place, on_batch)
+    encode = _encode_with(model, source, spec, compute, on_batch)
     found = _one(encode, source)
     if _is_same(found, unchanged):
         raise TrainingError("the training has changed nothing: the result computes the same vectors as its base")
@@ -79,8 +79,8 @@ def load_result(
     return encode
 
 
-def _load(spec: TrainingSpec, source: ModelSource, place: Compute) -> EmbeddingModel:
-    return load_model(source, device=str(place.device), dtype=place.dtype_name, threads=_threads(spec))
+def _load(spec: TrainingSpec, source: ModelSource, compute: Compute) -> EmbeddingModel:
+    return load_model(source, device=str(compute.device), dtype=compute.dtype_name, threads=_threads(spec))
 
 
 def _with_adapter(base: EmbeddingModel, staged: Path, source: ModelSource) -> EmbeddingModel:
@@ -91,10 +91,10 @@ def _with_adapter(base: EmbeddingModel, staged: Path, source: ModelSource) -> Em
 
 
 def _encode_with(
-    model: EmbeddingModel, source: ModelSource, spec: TrainingSpec, place: Compute, on_batch: OnBatch
+    model: EmbeddingModel, source: ModelSource, spec: TrainingSpec, compute: Compute, on_batch: OnBatch
 ) -> Encode:
     tokenize = TextTokenizer.of(source, min(source.max_tokens, spec.max_seq_length))
-    size = _GPU_BATCH if place.device.type == "cuda" else _CPU_BATCH
+    size = _GPU_BATCH if compute.device.type == "cuda" else _CPU_BATCH
     want = source.profile.capabilities
 
     def encode(texts: Sequence[str]) -> Iterator[tuple[int, Encoded]]:

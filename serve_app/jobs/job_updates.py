@@ -12,7 +12,7 @@ class UpdateType(StrEnum):
     """What happened. The words of the training are those of ``training.jsonl``."""
 
     SUBMITTED = "submitted"  # a Ray Job was started for it: submission_id
-    WAITING = "waiting"  # it can not go on yet: reason
+    WAITING = "waiting"  # it cannot go on yet: reason
     STOPPING = "stopping"  # the tracker has its Ray Job stopped, to start another: reason
     LOST = "lost"  # its Ray Job is gone without a word: reason
     INTERRUPTED = "interrupted"  # its Ray Job is gone with the whole cluster: reason

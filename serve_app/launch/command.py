@@ -1,8 +1,8 @@
-"""``python -m serve_app CONFIG``: serves until it is stopped, and leaves nothing behind however it ends.
+"""``python -m serve_app CONFIG``: serves until it is stopped, and cleans up however it ends.
 
-Left alone, Ctrl-C makes ``serve run`` stop its proxies first, and SIGTERM makes it kill its cluster; both cut the
-requests in flight, and an end at the wrong moment leaves processes. Here either signal has the HTTP replicas refuse
-what is new and answer what they have; then everything stops. Exit status: 0 when stopped by a signal, 1 when the
+``serve run`` stops its proxies first on Ctrl-C and kills its cluster on SIGTERM; both cut the requests in flight, and
+a stop at the wrong moment leaves processes. Here either signal makes the HTTP replicas refuse new requests and answer
+those in flight; then everything stops. Exit status: 0 when stopped by a signal, 1 when the
 service cannot start, 2 for a wrong command line.
 """
 
@@ -27,27 +27,27 @@ from serve_app.launch.ports import reserve_block
 from serve_app.launch.signals import StopRequest, StopSignals
 from serve_app.launch.watchdog import Watchdog
 
-_SHORT = "/tmp"  # a Unix socket goes below it, whose path has about a hundred bytes
+_SHORT = "/tmp"  # Unix sockets go below it, and their paths have at most about a hundred bytes
 
-# As in configs/serve.env, which explains both; for those who start without that file, the container among them.
+# As in configs/serve.env, which explains both; for a start without that file, as in the container.
 EDGE = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.api.middleware.edge.middlewares"}
 HEAD_TIMEOUT = {"RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "leastconn\n    timeout http-request 10s"}
 
 _DEFAULTS = {
     **EDGE,
     **HEAD_TIMEOUT,
-    # A model that cannot start is tried twice; Serve's own three times make a mistake in a name take a minute.
+    # A model that cannot start is tried twice; with Serve's default of three a wrong name takes a minute.
     "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "2",
-    # Seconds that a slow machine has to start Ray's control service; Ray's own are 20.
+    # Seconds for the start of Ray's control service, which a slow machine needs; Ray's default is 20.
     "RAY_gcs_server_port_wait_time_s": "120",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status."""
+    """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m serve_app",
-        description="Serves what a config says, until Ctrl-C or SIGTERM.",
+        description="Serves the models of a config until Ctrl-C or SIGTERM.",
         epilog="Starts a Ray cluster on this machine, or joins the one that RAY_ADDRESS names.",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a Serve config, such as serve_config.yaml")
@@ -62,11 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
-    os.umask(0o077)  # what the service writes is its user's alone
+    os.umask(0o077)  # files of the service are private to its user
     signals = StopSignals()
     try:
         return _serve(config, signals)
-    except StopRequest:  # nothing serves yet
+    except StopRequest:  # the service has not started yet
         return 0
     except OSError as error:
         print(error, file=sys.stderr)
@@ -74,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(config: dict[str, Any], signals: StopSignals) -> int:
-    """Runs the service in an environment of its own; whatever it has started is gone when this returns.
+    """Runs the service in an isolated environment; when this returns, every process that it started has ended.
 
     Raises:
-        OSError: There is no room for it on this machine: ports, folders.
+        OSError: The machine has no free ports, or a folder cannot be made.
     """
     if "RAY_TMPDIR" not in os.environ:
         os.environ["RAY_TMPDIR"] = str(private_ray_folder())
@@ -90,8 +90,8 @@ def _serve(config: dict[str, Any], signals: StopSignals) -> int:
         os.environ.update(
             without_overrides(isolated_ray_env(folder, ports) | _DEFAULTS, os.environ), **{SERVICE_VARIABLE: service_id}
         )
-        with signals.held_back():  # the threads of libraries must not get a signal in the place of this one
-            from serve_app.launch.service import run  # now: Ray reads the environment when it is imported
+        with signals.held_back():  # the threads of libraries must not receive a signal instead of this one
+            from serve_app.launch.lifecycle import run  # now: Ray reads the environment when it is imported
 
         return run(config, signals, agent_port=ports.take())
     finally:
@@ -102,10 +102,10 @@ def _serve(config: dict[str, Any], signals: StopSignals) -> int:
 
 
 def private_ray_folder(parent: Path = Path(_SHORT)) -> Path:
-    """The folder of this user's Ray sessions, closed to other users: Ray itself opens what is below it to everybody.
+    """The folder of this user's Ray sessions, closed to other users, because Ray opens the folders below it to all.
 
     Raises:
-        OSError: Another user has made it, or it is not a folder.
+        OSError: Another user owns it, or it is not a folder.
     """
     folder = parent / f"retrieval-{os.geteuid()}"
     with suppress(FileExistsError):

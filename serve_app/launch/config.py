@@ -1,6 +1,6 @@
-"""The Serve config that the command line names, checked before Ray is imported: a mistake is answered within a second.
+"""Reads the Serve config before Ray is imported, so that a mistake is reported within a second.
 
-Knows no Ray: what Serve itself wants of the rest of the file is checked when Serve reads it.
+Only our own arguments are validated here; Serve validates the rest of the file.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8000
 
 
 class ConfigError(Exception):
-    """The config cannot be used; the message says what to change."""
+    """The config cannot be used; the message names the change to make."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Reads a Serve config and validates the arguments of our application in it.
+    """Reads a Serve config and validates the arguments of our application.
 
     Raises:
-        ConfigError: The file is missing or no config, or a setting is wrong.
+        ConfigError: The file is missing or not a Serve config, or a setting is invalid.
     """
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -40,16 +40,16 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a Serve config: it has no list 'applications' (see serve_config.yaml)")
     if not config["applications"]:
         raise ConfigError(f"{path}: 'applications' is empty; name at least one application (see serve_config.yaml)")
-    if problems := [problem for i, app in enumerate(config["applications"]) for problem in _problems(i, app)]:
-        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+    if errors := [error for i, app in enumerate(config["applications"]) for error in _errors(i, app)]:
+        raise ConfigError("\n".join(f"{path}: {error}" for error in errors))
     return config
 
 
 def http_address(config: Mapping[str, Any]) -> tuple[str, int]:
-    """Host and port that the service is to listen on.
+    """Host and port of the service.
 
     Raises:
-        ConfigError: ``http_options`` holds something else.
+        ConfigError: ``http_options`` is malformed.
     """
     options = config.get("http_options") or {}
     try:
@@ -61,9 +61,9 @@ def http_address(config: Mapping[str, Any]) -> tuple[str, int]:
     return host, port
 
 
-def _problems(index: int, application: Any) -> Iterator[str]:
+def _errors(index: int, application: Any) -> Iterator[str]:
     if not isinstance(application, dict) or application.get("import_path") != OUR_APPLICATION:
-        return  # Serve's to judge
+        return  # Serve validates it
     args = application.get("args") or {}
     if not isinstance(args, dict):
         yield f"applications.{index}.args must be a mapping of settings"

@@ -1,4 +1,4 @@
-"""Why a start failed, in one message for the terminal."""
+"""Messages for the terminal about a start that failed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def explain(reported: Mapping[str, str], messages: Sequence[str]) -> str:
     """The message for applications that cannot start.
 
     Args:
-        reported: What cannot start and why, as the replicas said it; the same reason counts once, and is that of the
-            model rather than of the ingress, which reads the same folders.
-        messages: What Serve says, for failures that no replica could report: a process that was killed, say.
+        reported: Reason for each replica that cannot start, as the replicas reported them; equal reasons count once, as
+            that of the model rather than of the ingress, which reads the same folders.
+        messages: Messages of Serve, for failures that no replica could report, such as a killed process.
     """
     by_reason: dict[str, str] = {}
     for what, reason in sorted(reported.items(), key=lambda item: item[0] == "the ingress"):
@@ -30,7 +30,7 @@ def startup_timeout(error: Exception, sessions: Path) -> str:
     """The message for Ray's own failures to start.
 
     Args:
-        error: What Ray raised.
+        error: The exception of Ray.
         sessions: The folder of Ray's sessions.
     """
     reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__

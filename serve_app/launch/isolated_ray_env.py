@@ -1,8 +1,8 @@
-"""Keeps two services of one machine apart: ports and files that Ray Serve has fixed, each service gets of its own.
+"""Environment variables that give a service its own ports and files instead of the fixed ones of Ray Serve.
 
-Left alone, every cluster counts the ports of its ingress replicas from 30,000, has its fallback proxy on 8500 and its
+By default every cluster counts the ports of its ingress replicas from 30,000, has its fallback proxy on 8500 and
 HAProxy's files in one folder. The ports may be shared (``SO_REUSEPORT``), so each of two services would answer a part
-of the other's requests. Knows no Ray: its modules read these variables when they are imported.
+of the other's requests. Ray's modules read these variables when they are imported.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import Path
 
 from serve_app.launch.ports import PortBlock
 
-_INGRESS_PORTS = 200  # of the HTTP replicas on this machine; one that is restarted takes another port
+_INGRESS_PORTS = 200  # for the HTTP replicas on this machine; a restarted replica takes another port
 
 
 def isolated_ray_env(folder: Path, ports: PortBlock) -> dict[str, str]:
-    """Variables that give a service ports and files of its own; whoever starts Ray needs them.
+    """Variables that isolate a service; the process that starts Ray must have them.
 
     Args:
-        folder: Where its files go; short, because the path of a Unix socket has about a hundred bytes.
-        ports: Where its ports come from; the process that holds the block must live as long as the service.
+        folder: Folder of HAProxy's files, with a short path: that of a Unix socket has at most about a hundred bytes.
+        ports: Block of ports; the process that reserved it must live as long as the service.
     """
     first = ports.take(_INGRESS_PORTS)
     return {
@@ -38,6 +38,6 @@ def isolated_ray_env(folder: Path, ports: PortBlock) -> dict[str, str]:
     }
 
 
-def without_overrides(places: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that an environment does not have yet: what an operator has set stays."""
-    return {name: value for name, value in places.items() if name not in environment}
+def without_overrides(variables: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that an environment does not define yet; the operator's values stay."""
+    return {name: value for name, value in variables.items() if name not in environment}

@@ -24,7 +24,7 @@ _UNPRIVILEGED = range(1_024, 65_536)
 
 
 class PortBlock:
-    """Neighbouring ports that belong to this process until it ends; nobody listened on them when it was reserved.
+    """Consecutive ports reserved for this process until it ends; all were free at the reservation.
 
     Attributes:
         first: The lowest port.
@@ -43,10 +43,10 @@ class PortBlock:
         return self.last - self._next + 1
 
     def take(self, count: int = 1) -> int:
-        """The first of so many neighbouring ports, which are not given out again.
+        """The first of ``count`` consecutive ports, which are not given out again.
 
         Raises:
-            OSError: The block has not that many left.
+            OSError: The block has fewer ports left.
         """
         if count > self.left:
             raise OSError(f"a block of {BLOCK_PORTS} ports is used up")
@@ -60,14 +60,14 @@ class PortBlock:
         _held.discard(self)
 
 
-_held: set[PortBlock] = set()  # a block that its owner forgets stays reserved
+_held: set[PortBlock] = set()  # keeps blocks without another reference reserved
 
 
 def reserve_block() -> PortBlock:
-    """Reserves a block in which no port is used.
+    """Reserves a block of free ports.
 
     Raises:
-        OSError: There is none.
+        OSError: No such block is free.
     """
     for first in _candidates(client_ports()):
         try:
@@ -80,19 +80,19 @@ def reserve_block() -> PortBlock:
             return block
         if reservation is not None:
             reservation.close()
-    raise OSError(f"no {BLOCK_PORTS} neighbouring ports are free on this machine; stop services that are not needed")
+    raise OSError(f"no {BLOCK_PORTS} consecutive ports are free on this machine; stop services that are not needed")
 
 
 _blocks: list[PortBlock] = []
 
 
 def free_port() -> int:
-    """A port that nobody listens on, reserved for this process until it ends and never given out twice.
+    """A free port, reserved for this process until it ends and never given out twice.
 
     For tests and benchmarks; a service takes its ports from its own block.
 
     Raises:
-        OSError: There is none.
+        OSError: No port is free.
     """
     while True:
         if not _blocks or not _blocks[-1].left:
@@ -103,7 +103,7 @@ def free_port() -> int:
 
 
 def is_free(port: int, host: str = "") -> bool:
-    """Whether nobody listens on a port, not even a program that would share it (``SO_REUSEPORT``)."""
+    """Whether no program listens on a port, not even one that would share it (``SO_REUSEPORT``)."""
     return bind_error(port, host) is None
 
 
@@ -119,7 +119,7 @@ def bind_error(port: int, host: str = "") -> OSError | None:
 
 
 def client_ports(file: Path = _RANGE_FILE) -> range:
-    """The ports that the kernel gives to outgoing connections; Linux's default where it does not say."""
+    """The ports that the kernel gives to outgoing connections; Linux's default if unknown."""
     try:
         low, high = map(int, file.read_text().split())
     except (OSError, ValueError):
@@ -141,7 +141,7 @@ def _candidates(clients: range) -> Iterator[int]:
 
 
 def _starts(ports: range) -> Sequence[int]:
-    """First ports of the blocks within a range. A block has the same name for everybody: they never overlap."""
+    """First ports of the blocks within a range. Every process counts the same blocks, so they never overlap."""
     lowest = -(-ports.start // BLOCK_PORTS) * BLOCK_PORTS
     return range(lowest, ports.stop - BLOCK_PORTS + 1, BLOCK_PORTS)
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a request to stop, at any moment of a start or a service."""
+"""SIGTERM and SIGINT as a request to stop, at any moment."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest(KeyboardInterrupt):
-    """The service is to stop; no ``Exception``, so that nothing on the way takes it for an error."""
+    """A request to stop the service; not an ``Exception``, so that no handler of errors catches it."""
 
 
 class StopSignals:
     """Raises ``StopRequest`` in the main thread at the first signal, and remembers it."""
 
     def __init__(self) -> None:
-        """Begins to listen."""
+        """Installs the handlers."""
         self.received = False
         self._is_deferred = False
         self.listen()
 
     def listen(self) -> None:
-        """Takes the signals back from a library that has set handlers of its own.
+        """Reinstalls the handlers after a library has set its own.
 
         Raises:
-            StopRequest: A signal came before, and what it raised was swallowed on its way.
+            StopRequest: A signal came before, and its exception was swallowed.
         """
         for name in STOP_SIGNALS:
             signal.signal(name, self._handle)
@@ -36,7 +36,7 @@ class StopSignals:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """A part that must not be interrupted: a signal that comes in it raises ``StopRequest`` at its end."""
+        """A block that must not be interrupted: a signal within it raises ``StopRequest`` at its end."""
         self._is_deferred = True
         try:
             yield
@@ -46,9 +46,9 @@ class StopSignals:
 
     @contextmanager
     def held_back(self) -> Iterator[None]:
-        """A part in which a library sets handlers of its own: no signal reaches them, ours get it at the end.
+        """A block in which a library sets its own handlers: signals are blocked and reach ours at the end.
 
-        Threads and processes that start within never get one, unless they unblock it.
+        Threads and processes that start within keep the signals blocked unless they unblock them.
         """
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
@@ -59,7 +59,7 @@ class StopSignals:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def ignore(self) -> None:
-        """Ends without being interrupted: one signal is enough."""
+        """Ignores further signals, so that the stop is not interrupted."""
         for name in STOP_SIGNALS:
             signal.signal(name, signal.SIG_IGN)
 

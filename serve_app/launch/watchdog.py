@@ -1,8 +1,8 @@
-"""A small process that cleans up after a service, however the service ended: by itself, by a signal, killed.
+"""A small process that cleans up after a service, even one that was killed.
 
 Ray's processes are not children of the one that started them, and HAProxy outlives the actor that started it. All of
 them inherit the environment, so a variable with a unique value marks them. The watchdog reads a pipe that only the
-service's process writes to; when the pipe closes the service has gone, and the watchdog ends every marked process and
+service's process writes to; when the pipe closes, the service has ended, and the watchdog ends every marked process and
 removes the service's folders. It runs this file as a script with the standard library alone, so that it starts in
 milliseconds and stays small.
 """
@@ -25,8 +25,8 @@ _PROC = Path("/proc")
 _TERMINATE_S = 3.0  # until SIGKILL
 _KILL_S = 20.0
 _POLL_S = 0.05
-_LOOK_S = 1.0
-_LOOK_CALM_S = 5.0
+_BUSY_POLL_S = 1.0
+_CALM_POLL_S = 5.0
 _CALM_AFTER_S = 60.0
 _READS = 2
 _KERNEL_THREAD = 0x0020_0000  # of the flags in /proc/PID/stat
@@ -35,25 +35,25 @@ _NEEDED = ("PATH", "LD_LIBRARY_PATH")
 
 
 class Watchdog:
-    """The handle that the service's process has on its watchdog."""
+    """The handle of the service's process on its watchdog."""
 
     def __init__(self, mark: str, folders: Sequence[Path] = ()) -> None:
-        """Starts it.
+        """Starts the process.
 
         Args:
             mark: ``NAME=value`` in the environment of every process that belongs to the service.
-            folders: Removed in the end.
+            folders: Folders to remove at the end.
         """
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, mark, *map(str, folders)],
             stdin=subprocess.PIPE,
-            env={name: os.environ[name] for name in _NEEDED if name in os.environ},  # no mark of anybody
+            env={name: os.environ[name] for name in _NEEDED if name in os.environ},  # without the mark of a service
             cwd="/",
-            start_new_session=True,  # Ctrl-C is not for it
+            start_new_session=True,  # Ctrl-C must not reach it
         )
 
     def finish(self) -> None:
-        """Returns when nothing of the service is left."""
+        """Returns when every process of the service has ended."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
@@ -61,13 +61,13 @@ class Watchdog:
 
 
 class Seen(NamedTuple):
-    """What earlier polls have read of a process.
+    """A process as earlier polls have read it.
 
     Attributes:
         identity: Start time and command name: a program that replaces itself (``exec``) or sets its title is read anew.
-        is_watchdog: Each watchdog has its own work to end.
+        is_watchdog: Whether it is a watchdog; those end by themselves.
         is_marked: Whether the mark is in its environment.
-        reads: How often it was read after its first second; the first reads may still see the program that forked it.
+        reads: Number of reads after its first second; earlier reads may see the program that forked it.
     """
 
     identity: tuple[str, str]
@@ -81,8 +81,8 @@ def processes_of(mark: str, known: Mapping[int, str], memory: dict[int, Seen] | 
 
     Args:
         mark: ``NAME=value`` in the environment of a process.
-        known: What an earlier call returned. Ray's agents overwrite their environment when they set their title, so
-            they are known as children of a marked process only, and must be remembered for the time when it is gone.
+        known: Result of an earlier call. Ray's agents overwrite their environment when they set their title, so
+            they are found only as children of a marked process, and must be remembered for when that has ended.
         memory: Kept between calls, so that a poll reads the environment of a process a few times only; updated.
 
     Returns:
@@ -134,17 +134,17 @@ def _read(pid: int, seen: Seen, wanted: bytes) -> Seen:
 def end_processes(mark: str, known: Mapping[int, str]) -> None:
     """SIGTERM for every process of the service, those that start meanwhile too; SIGKILL for those that stay."""
     began = time.monotonic()
-    told: set[int] = set()
+    signalled: set[int] = set()
     memory: dict[int, Seen] = {}
     while known := processes_of(mark, known, memory):
         waited_s = time.monotonic() - began
         if waited_s > _KILL_S:
             print(f"these processes of the service do not end: {sorted(known)}", file=sys.stderr, flush=True)
             return
-        for pid in known if waited_s > _TERMINATE_S else known.keys() - told:
-            with suppress(OSError):  # it has ended, or changed its user: the folders are removed all the same
+        for pid in known if waited_s > _TERMINATE_S else known.keys() - signalled:
+            with suppress(OSError):  # it has ended, or changed its user
                 os.kill(pid, signal.SIGKILL if waited_s > _TERMINATE_S else signal.SIGTERM)
-        told |= known.keys()
+        signalled |= known.keys()
         time.sleep(_POLL_S)
 
 
@@ -154,8 +154,8 @@ def _main(mark: str, *folders: str) -> None:
     known: dict[int, str] = {}
     memory: dict[int, Seen] = {}
     changed_at = time.monotonic()
-    # readable when the service's process has gone
-    while not select.select([sys.stdin], [], [], _look_s(time.monotonic() - changed_at))[0]:
+    # readable when the service's process has ended
+    while not select.select([sys.stdin], [], [], _poll_s(time.monotonic() - changed_at))[0]:
         before, known = known, processes_of(mark, known, memory)
         if known.keys() != before.keys():
             changed_at = time.monotonic()
@@ -164,9 +164,9 @@ def _main(mark: str, *folders: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _look_s(unchanged_s: float) -> float:
+def _poll_s(unchanged_s: float) -> float:
     """Seconds until the next poll: fewer while the service starts or ends processes."""
-    return _LOOK_S if unchanged_s < _CALM_AFTER_S else _LOOK_CALM_S
+    return _BUSY_POLL_S if unchanged_s < _CALM_AFTER_S else _CALM_POLL_S
 
 
 if __name__ == "__main__":

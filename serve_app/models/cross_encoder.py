@@ -15,7 +15,7 @@ from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import ModelLoadError, NonFiniteError, ServiceError
 from serve_app.models.batching.isolation import run_isolated
 from serve_app.models.openmp import wait_passively
-from serve_app.models.transformer import pad
+from serve_app.models.transformer import choose_backbone
 from serve_app.models.weights import load_weights
 
 wait_passively()
@@ -48,10 +48,11 @@ class CrossEncoder:
         self.dtype = dtype
         model = load_weights(AutoModelForSequenceClassification, folder, torch.float32)
         _check_architecture(model, folder)
-        model.base_model.to(dtype)
-        head: Any = model.classifier
-        head.register_forward_pre_hook(lambda _, states: (states[0].float(),))
-        self._model = model.to(device).eval()
+        body: Any = model.base_model
+        self.body = body.to(dtype)
+        model.to(device).eval()
+        self._backbone = choose_backbone(self.body, device, dtype)
+        self._head: Any = model.classifier
 
     @property
     def dtype_name(self) -> str:
@@ -59,7 +60,7 @@ class CrossEncoder:
         return str(self.dtype).removeprefix("torch.")
 
     def forward(self, pairs: Sequence[Int32]) -> list[float | ServiceError]:
-        """Computes one micro-batch, padded to the longest pair. Never raises.
+        """Computes one micro-batch. Never raises.
 
         Args:
             pairs: int32 ``[length]`` token ids of each pair, from ``TextTokenizer.pairs``.
@@ -72,8 +73,9 @@ class CrossEncoder:
 
     @torch.inference_mode()
     def _logits(self, pairs: Sequence[Int32]) -> list[float | ServiceError]:
-        ids, mask = pad(pairs, self.device)
-        logits = self._model(input_ids=ids, attention_mask=mask).logits[:, 0].tolist()
+        output = self._backbone.forward(pairs)
+        first = output.states[output.firsts].float()
+        logits = self._head(first[:, None])[:, 0].tolist()  # it reads the first token of ``[n, tokens, hidden]``
         return [
             logit if math.isfinite(logit) else NonFiniteError("the model computed no finite score for this text")
             for logit in logits

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serve_app.domain.embeddings import DENSE, Encoded, Float32, Int32
 from serve_app.domain.errors import NonFiniteError, ServiceError
 from serve_app.domain.profiles import Capability, Pooling
+from serve_app.domain.ragged import Ragged
 from serve_app.models.batching.isolation import run_isolated
 from serve_app.models.heads import TokenHeads, max_weight_per_token, pooled
 from serve_app.models.openmp import wait_passively
@@ -56,12 +58,15 @@ class EmbeddingModel:
         """The representations of each text, or an error, in order. Never raises."""
         return run_isolated(self._encode_all, texts, release_memory=self.transformer.release_memory)
 
-    def token_vectors(self, texts: Sequence[Int32]) -> list[torch.Tensor]:
-        """ColBERT vectors: float32 ``[length - 1, dimension]`` on the device for each text, L2-normalised."""
+    @torch.inference_mode()
+    def token_vectors(self, texts: Sequence[Int32]) -> torch.Tensor:
+        """ColBERT vectors of all tokens but the first of each text, one text after the other.
+
+        Returns:
+            float32 ``[tokens - n, dimension]`` on the device, each vector L2-normalised.
+        """
         assert self.heads is not None
-        hidden = self.transformer.hidden(texts, self.adapter)
-        with torch.inference_mode():
-            return [self.heads.token_vectors(hidden, row) for row in range(len(texts))]
+        return self.heads.token_vectors(self.transformer.hidden(texts, self.adapter))
 
     def release_memory(self) -> None:
         """Gives cached device memory back, after an out-of-memory error."""
@@ -69,34 +74,61 @@ class EmbeddingModel:
 
     @torch.inference_mode()
     def _encode_all(self, texts: Sequence[TextToEncode]) -> list[Encoded | ServiceError]:
-        hidden = self.transformer.hidden([text.ids for text in texts], self.adapter)
-        dense: Float32 = pooled(hidden, self.pooling).cpu().numpy()
-        unnormalized: Float32 | None = None
-        if any(Capability.UNNORMALIZED in text.want for text in texts):
-            unnormalized = pooled(hidden, self.pooling, normalize=False).cpu().numpy()
-        weights: Float32 | None = None
-        if self.heads is not None and any(Capability.SPARSE in text.want for text in texts):
-            weights = self.heads.token_weights(hidden).cpu().numpy()
-        results: list[Encoded | ServiceError] = []
-        for row, text in enumerate(texts):
-            sparse = colbert = states = None
-            vector = dense[row]
-            if unnormalized is not None and Capability.UNNORMALIZED in text.want:
-                vector = unnormalized[row]
-            finite = np.isfinite(dense[row].sum()) and np.isfinite(vector.sum())
-            if weights is not None and Capability.SPARSE in text.want:
-                row_weights = weights[row, : len(text.ids)]
-                finite &= np.isfinite(row_weights.sum())
-                sparse = max_weight_per_token(text.ids, row_weights)
-            if self.heads is not None and Capability.COLBERT in text.want:
-                colbert = self.heads.token_vectors(hidden, row).cpu().numpy()
-                finite &= np.isfinite(colbert.sum())
-            if Capability.TOKEN_STATES in text.want:
-                states = hidden.states[row, : len(text.ids)].float().cpu().numpy()
-                finite &= np.isfinite(states.sum())
-            results.append(
-                Encoded(vector, sparse, colbert, states)
-                if finite
-                else NonFiniteError("the model computed no finite vector for this text")
-            )
-        return results
+        output = self.transformer.hidden([text.ids for text in texts], self.adapter)
+        n = len(texts)
+        dense: Float32 = pooled(output, self.pooling).cpu().numpy()
+        finite = np.isfinite(dense.sum(axis=1))
+        if (asked := _asking(texts, Capability.UNNORMALIZED)).any():
+            raw = pooled(output, self.pooling, normalize=False).cpu().numpy()
+            dense = np.where(asked[:, None], raw, dense)
+            finite &= np.isfinite(dense.sum(axis=1))
+        sparse: Sequence[tuple[Int32, Float32] | None] = [None] * n
+        colbert: Sequence[Float32 | None] = [None] * n
+        states: Sequence[Float32 | None] = [None] * n
+        if self.heads is not None and (asked := _asking(texts, Capability.SPARSE)).any():
+            weights = self.heads.token_weights(output).cpu().numpy()
+            finite &= ~asked | _are_finite(weights, output.lengths)
+            ids = np.concatenate([text.ids for text in texts])
+            rows = (ragged.rows() for ragged in max_weight_per_token(ids, weights, output.lengths))
+            sparse = [row if wanted else None for row, wanted in zip(zip(*rows, strict=True), asked, strict=True)]
+        if self.heads is not None and (asked := _asking(texts, Capability.COLBERT)).any():
+            colbert, are_finite = _rows(self.heads.token_vectors(output, asked), output.lengths - 1, asked)
+            finite &= are_finite
+        if (asked := _asking(texts, Capability.TOKEN_STATES)).any():
+            wanted = output.states[output.tokens_of(asked, skip_first=False)].float()
+            states, are_finite = _rows(wanted, output.lengths, asked)
+            finite &= are_finite
+        return [
+            Encoded(*parts) if is_finite else NonFiniteError("the model computed no finite vector for this text")
+            for is_finite, *parts in zip(finite, dense, sparse, colbert, states, strict=True)
+        ]
+
+
+def _asking(texts: Sequence[TextToEncode], capability: Capability) -> NDArray[np.bool_]:
+    """Bool ``[n]``, true for the texts that asked for something."""
+    return np.fromiter((capability in text.want for text in texts), bool, len(texts))
+
+
+def _rows(
+    vectors: torch.Tensor, lengths: NDArray[np.int64], asked: NDArray[np.bool_]
+) -> tuple[list[Float32 | None], NDArray[np.bool_]]:
+    """The vectors of each text that asked, as views of one copy on the host, and bool ``[n]``, whether all are finite.
+
+    Args:
+        vectors: float32 ``[vectors, width]`` on the device, those of the texts that asked, in order.
+        lengths: int64 ``[n]``, vectors of each text if it asked.
+        asked: bool ``[n]``.
+    """
+    values = vectors.cpu().numpy()
+    lengths = np.where(asked, lengths, 0)
+    rows = Ragged(values, lengths.astype(np.int32)).rows()
+    are_finite = _are_finite(values.sum(axis=1), lengths)
+    return [row if wanted else None for row, wanted in zip(rows, asked, strict=True)], are_finite
+
+
+def _are_finite(values: Float32, lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Bool ``[n]``: whether no value of a text is NaN or infinite; values are float32 ``[sum(lengths)]``."""
+    failed = np.flatnonzero(~np.isfinite(values))
+    are_finite = np.ones(len(lengths), bool)
+    are_finite[np.searchsorted(np.cumsum(lengths), failed, side="right")] = False
+    return are_finite

@@ -1,4 +1,4 @@
-"""Hidden states to dense, sparse and ColBERT representations.
+"""Token states to dense, sparse and ColBERT representations.
 
 The maths is that of ``BAAI/bge-m3`` (Chen et al., 2024) and its reference implementation in FlagEmbedding;
 the two linear layers beside the model are BGE-M3's own. All of it is computed in float32.
@@ -6,14 +6,15 @@ the two linear layers beside the model are BGE-M3's own. All of it is computed i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serve_app.domain.embeddings import Float32, Int32
 from serve_app.domain.profiles import Pooling
+from serve_app.domain.ragged import Ragged
+from serve_app.models.backbone.encoder_output import EncoderOutput
 from serve_app.models.head_files import read_heads
 from serve_app.models.openmp import wait_passively
 
@@ -23,30 +24,14 @@ import torch
 from torch.nn import functional
 
 
-@dataclass(frozen=True)
-class EncoderOutput:
-    """What one forward computed.
-
-    Attributes:
-        states: ``[n, longest, hidden]`` on the device, in the model's dtype.
-        mask: bool ``[n, longest]``, true where there is a token; None if nothing is padding.
-        lengths: Tokens of each text.
-    """
-
-    states: torch.Tensor
-    mask: torch.Tensor | None
-    lengths: Sequence[int]
-
-
-def pooled(hidden: EncoderOutput, pooling: Pooling, *, normalize: bool = True) -> torch.Tensor:
+def pooled(output: EncoderOutput, pooling: Pooling, *, normalize: bool = True) -> torch.Tensor:
     """Dense vectors, float32 ``[n, hidden]`` on the device, L2-normalised if wanted."""
-    states, mask = hidden.states, hidden.mask
     if pooling is Pooling.CLS:
-        vectors = states[:, 0].float()
-    elif mask is None:
-        vectors = states.float().mean(dim=1)
+        vectors = output.states[output.firsts].float()
     else:
-        vectors = torch.where(mask[..., None], states.float(), 0.0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        states = output.states.float()
+        sums = states.new_zeros(len(output.lengths), states.shape[1]).index_add_(0, output.segments, states)
+        vectors = sums / output.counts[:, None]
     return functional.normalize(vectors, dim=-1) if normalize else vectors
 
 
@@ -73,25 +58,44 @@ class TokenHeads:
         sparse, colbert = (layer.to(device).eval().requires_grad_(False) for layer in read_heads(folder, hidden_size))
         return cls(sparse, colbert)
 
-    def token_weights(self, hidden: EncoderOutput) -> torch.Tensor:
-        """Sparse weight of every token, float32 ``[n, longest]`` on the device, 0 or more; pads have any."""
-        return functional.relu(self.sparse(hidden.states.float())).squeeze(-1)
+    def token_weights(self, output: EncoderOutput) -> torch.Tensor:
+        """Sparse weight of every token, float32 ``[tokens]`` on the device, 0 or more."""
+        return functional.relu(self.sparse(output.states.float())).squeeze(-1)
 
-    def token_vectors(self, hidden: EncoderOutput, row: int) -> torch.Tensor:
-        """ColBERT vectors of one text, float32 ``[length - 1, dimension]`` on the device, each L2-normalised."""
-        states = hidden.states[row, 1 : hidden.lengths[row]].float()
+    def token_vectors(self, output: EncoderOutput, texts: NDArray[np.bool_] | None = None) -> torch.Tensor:
+        """ColBERT vectors of all tokens but the first of each text, float32 ``[tokens - n, dimension]`` on the device.
+
+        Args:
+            output: Of the model.
+            texts: bool ``[n]``, the texts that are meant; None for all.
+
+        Returns:
+            The vectors of the texts one after the other, each vector L2-normalised.
+        """
+        texts = np.ones(len(output.lengths), bool) if texts is None else texts
+        states = output.states[output.tokens_of(texts, skip_first=True)].float()
         return functional.normalize(self.colbert(states), dim=-1)
 
 
-def max_weight_per_token(ids: Int32, weights: Float32) -> tuple[Int32, Float32]:
-    """Distinct token ids of a text and the largest weight of each; tokens without weight are left out.
+def max_weight_per_token(ids: Int32, weights: Float32, lengths: NDArray[np.int64]) -> tuple[Ragged, Ragged]:
+    """Distinct token ids of each text, and the largest weight of each; tokens without weight are left out.
+
+    One sort for all texts together.
 
     Args:
-        ids: int32 ``[length]``.
-        weights: float32 ``[length]``.
+        ids: int32 ``[tokens]``, the texts one after the other.
+        weights: float32 ``[tokens]``.
+        lengths: int64 ``[n]``, tokens of each text.
+
+    Returns:
+        int32 rows of ascending ids, and float32 rows of their weights.
     """
-    distinct, place = np.unique(ids, return_inverse=True)
-    heaviest_of = np.zeros(len(distinct), np.float32)
-    np.maximum.at(heaviest_of, place, weights)
-    kept = heaviest_of > 0
-    return distinct[kept].astype(np.int32), heaviest_of[kept]
+    text = np.repeat(np.arange(len(lengths)), lengths)
+    keys = text * (np.int64(ids.max()) + 1) + ids
+    order = np.argsort(keys, kind="stable")
+    starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    largest = np.maximum.reduceat(weights[order], starts)
+    kept = largest > 0
+    places = order[starts[kept]]
+    counts = np.bincount(text[places], minlength=len(lengths)).astype(np.int32)
+    return Ragged(ids[places], counts), Ragged(largest[kept], counts)

@@ -11,9 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import NonFiniteError, ServiceError
 from serve_app.domain.rank_request import TokenMatches
+from serve_app.models.backbone.encoder_output import lengths_of
 from serve_app.models.batching.isolation import run_isolated
 from serve_app.models.openmp import wait_passively
 from serve_app.models.scoring import best_matches, max_sim
@@ -21,17 +25,13 @@ from serve_app.models.scoring import best_matches, max_sim
 wait_passively()
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 
 class TokenEncoder(Protocol):
     """What computes the token vectors: an ``EmbeddingModel`` with heads."""
 
-    def token_vectors(self, texts: Sequence[Int32]) -> list[torch.Tensor]:
-        """float32 ``[length - 1, d]`` on the device for each text: unit vectors of all tokens but the first.
-
-        No views of a larger block: the vectors of a query outlive the micro-batch they were computed in.
-        """
+    def token_vectors(self, texts: Sequence[Int32]) -> torch.Tensor:
+        """float32 ``[tokens - n, d]`` on the device: unit vectors, in order, of all tokens but the first of a text."""
         ...
 
     def release_memory(self) -> None:
@@ -91,23 +91,32 @@ class LateInteractionModel:
 
     @torch.inference_mode()
     def _forward_all(self, items: Sequence[RerankItem]) -> list[RerankResult]:
-        vectors = self.encoder.token_vectors([item.ids for item in items])
-        # a query has no score; the sum of its vectors stands in, because NaN or infinity in any of them shows there
-        scores = torch.stack([each.sum() for each in vectors])
+        vectors, lengths = self._vectors(items)
+        texts = torch.split(vectors, lengths.tolist())
+        # NaN or infinity in any vector of a text shows in the sum of all; a query has no other score
+        sums = torch.stack([each.sum() for each in texts])
+        scores = sums.clone()
         for query, rows in _by_query(items):
-            scores[rows] = max_sim(query, *_padded([vectors[i] for i in rows]))
-        return [_result(item, each, score) for item, each, score in zip(items, vectors, scores.tolist(), strict=True)]
+            candidates = vectors if len(rows) == len(items) else torch.cat([texts[i] for i in rows])
+            scores[rows] = max_sim(query, candidates, lengths[rows]) + 0 * sums[rows]
+        return [_result(item, each, score) for item, each, score in zip(items, texts, scores.tolist(), strict=True)]
 
     @torch.inference_mode()
     def _explain_all(self, items: Sequence[CandidateText]) -> list[TokenMatches | ServiceError]:
+        vectors, lengths = self._vectors(items)
         results: list[TokenMatches | ServiceError] = []
-        for item, vectors in zip(items, self.encoder.token_vectors([item.ids for item in items]), strict=True):
-            indices, similarities = best_matches(item.query_vectors, vectors)
+        for item, candidate in zip(items, torch.split(vectors, lengths.tolist()), strict=True):
+            indices, similarities = best_matches(item.query_vectors, candidate)
             if similarities.isfinite().all():
                 results.append(TokenMatches(indices.cpu().numpy() + 1, similarities.cpu().numpy()))
             else:
                 results.append(_non_finite())
         return results
+
+    def _vectors(self, items: Sequence[RerankItem]) -> tuple[torch.Tensor, NDArray[np.int64]]:
+        """float32 ``[vectors, d]`` of all items on the device, and int64 ``[n]``, vectors of each of them."""
+        texts = [item.ids for item in items]
+        return self.encoder.token_vectors(texts), lengths_of(texts) - 1
 
 
 def _by_query(items: Sequence[RerankItem]) -> list[tuple[torch.Tensor, list[int]]]:
@@ -119,18 +128,11 @@ def _by_query(items: Sequence[RerankItem]) -> list[tuple[torch.Tensor, list[int]
     return list(groups.values())
 
 
-def _padded(vectors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """``[n, t, d]`` vectors, padded to the longest, and bool ``[n, t]``, true where a token is real."""
-    device = vectors[0].device
-    lengths = torch.tensor([len(each) for each in vectors], device=device)
-    padded = pad_sequence(list(vectors), batch_first=True)
-    return padded, torch.arange(padded.shape[1], device=device) < lengths[:, None]
-
-
 def _result(item: RerankItem, vectors: torch.Tensor, score: float) -> RerankResult:
     if not math.isfinite(score):
         return _non_finite()
-    return vectors if isinstance(item, QueryText) else score
+    # a copy: the vectors of a query outlive the block of this micro-batch
+    return vectors.clone() if isinstance(item, QueryText) else score
 
 
 def _non_finite() -> NonFiniteError:

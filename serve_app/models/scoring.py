@@ -2,12 +2,16 @@
 
 ``score = sum over query tokens of the max over candidate tokens of query . candidate``, from ColBERT
 (Khattab and Zaharia, 2020). BGE-M3's ``colbert_score`` is the same divided by the number of query
-tokens. Letters in shapes: ``q`` query tokens, ``n`` candidates, ``t`` tokens of the longest of them,
-``d`` width of a token's vector.
+tokens. Letters in shapes: ``q`` query tokens, ``n`` candidates, ``t`` tokens of all of them, ``d`` width of a
+token's vector.
 """
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_app.domain.ragged import chunk_slices
 from serve_app.models.openmp import wait_passively
 
 wait_passively()
@@ -20,7 +24,7 @@ MAX_SIMILARITIES = 1 << 24  # 64 MiB in float32: a GPU is busy with less, and tw
 def max_sim(
     query_vectors: torch.Tensor,
     candidate_vectors: torch.Tensor,
-    mask: torch.Tensor,
+    lengths: NDArray[np.int64],
     *,
     max_similarities: int = MAX_SIMILARITIES,
 ) -> torch.Tensor:
@@ -28,41 +32,40 @@ def max_sim(
 
     Args:
         query_vectors: ``[q, d]``, any float type, at least one token.
-        candidate_vectors: ``[n, t, d]``, any float type; what stands at a padding token does not matter.
-        mask: bool ``[n, t]``, true where a token is real.
-        max_similarities: Bound of the block ``[rows, tokens, q]`` that is in memory at a time; where one
-            candidate token alone has more similarities (``q`` of them), the block holds these.
+        candidate_vectors: ``[t, d]``, any float type; the candidates one after the other, without padding.
+        lengths: int64 ``[n]`` on the host, tokens of each candidate; their sum is ``t``.
+        max_similarities: Bound of the block ``[tokens, q]`` that is in memory at a time; where one candidate token
+            alone has more similarities (``q`` of them), the block holds these.
 
     Returns:
-        float32 ``[n]`` in the order of the candidates, each between ``-q`` and ``q`` if the vectors have
-        unit length. NaN where a real token's vector is NaN; ``-inf`` for a candidate with no real token.
+        float32 ``[n]`` in the order of the candidates, each between ``-q`` and ``q`` if the vectors have unit length.
+        ``-inf`` for a candidate without tokens. Where a vector is not a number, neither is the score, on a CPU; on a
+        GPU that is not said, so look at the vectors.
 
     Example:
         >>> query = torch.tensor([[1, 0], [0, 1]])
-        >>> candidates = torch.tensor([[[1, 0], [0, -2]], [[-1, -3], [9, 9]]])
-        >>> max_sim(query, candidates, torch.tensor([[True, True], [True, False]]))
+        >>> candidates = torch.tensor([[1, 0], [0, -2], [-1, -3]])
+        >>> max_sim(query, candidates, np.array([2, 1]))
         tensor([ 1., -4.])
     """
-    n, t = mask.shape
     query = query_vectors.float()
-    tokens = max(1, min(t, max_similarities // len(query)))
-    rows = max(1, max_similarities // (tokens * len(query)))
-    scores = query.new_empty(n)
-    for start in range(0, n, rows):
-        part = slice(start, start + rows)
-        scores[part] = _best(query, candidate_vectors[part], mask[part], tokens).sum(dim=1)
+    tokens = max(1, max_similarities // len(query))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    scores = query.new_empty(len(lengths))
+    for run in chunk_slices(lengths.tolist(), tokens):
+        part = candidate_vectors[offsets[run.start] : offsets[run.stop]]
+        scores[run] = _best(query, part, lengths[run], tokens).sum(dim=1)
     return scores
 
 
-def _best(query: torch.Tensor, candidates: torch.Tensor, mask: torch.Tensor, tokens: int) -> torch.Tensor:
+def _best(query: torch.Tensor, candidates: torch.Tensor, lengths: NDArray[np.int64], tokens: int) -> torch.Tensor:
     """float32 ``[n, q]``: the best similarity of each query token, from ``tokens`` candidate tokens at a time."""
-    best = query.new_full((len(candidates), len(query)), -torch.inf)
-    for start in range(0, mask.shape[1], tokens):
+    best = query.new_full((len(lengths), len(query)), -torch.inf)
+    segments = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(query.device, non_blocking=True)
+    for start in range(0, len(candidates), tokens):
         part = slice(start, start + tokens)
-        similarities = candidates[:, part].float() @ query.T  # [n, tokens, q]
-        # not times zero: zero beats a negative similarity, and NaN times zero is NaN
-        similarities.masked_fill_(~mask[:, part, None], -torch.inf)
-        best = torch.maximum(best, similarities.amax(dim=1))
+        similarities = candidates[part].float() @ query.T  # [tokens, q]
+        best.scatter_reduce_(0, segments[part, None].expand_as(similarities), similarities, "amax")
     return best
 
 

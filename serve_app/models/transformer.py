@@ -1,4 +1,4 @@
-"""Token ids to hidden states on one device: dtype, threads, padding."""
+"""Token ids to hidden states on one device: dtype, threads, padded or packed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import ModelLoadError
 from serve_app.models.adapters import Adapters
-from serve_app.models.heads import EncoderOutput
+from serve_app.models.backbone.encoder_output import EncoderOutput
+from serve_app.models.backbone.packed import PackedBackbone, can_pack
+from serve_app.models.backbone.padded import PaddedBackbone
 from serve_app.models.openmp import wait_passively
 from serve_app.models.weights import load_weights
 
@@ -21,8 +21,6 @@ import torch
 
 if TYPE_CHECKING:
     from serve_app.models.model_source import ModelSource
-
-_ANY_ID = 1  # under the mask no id matters; 1 is what XLM-RoBERTa derives positions from
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -81,7 +79,9 @@ def computes_in_bfloat16(flags: str, capability: str) -> bool:
 class Transformer:
     """An encoder model on one device. Not thread-safe: one caller at a time."""
 
-    def __init__(self, source: ModelSource, *, device: torch.device, dtype: torch.dtype, threads: int) -> None:
+    def __init__(
+        self, source: ModelSource, *, device: torch.device, dtype: torch.dtype, threads: int, packed: bool | None = None
+    ) -> None:
         """Loads the weights of ``source.folder`` onto the device.
 
         Args:
@@ -89,6 +89,7 @@ class Transformer:
             device: Where to compute.
             dtype: Of weights and activations; the heads compute in float32.
             threads: Torch threads of this process; they matter on a CPU.
+            packed: As for ``choose_backbone``.
 
         Raises:
             ModelLoadError: Weights are missing or do not fit the configuration.
@@ -100,6 +101,7 @@ class Transformer:
         self.dtype = dtype
         model = load_weights(AutoModel, source.folder, dtype, add_pooling_layer=False)
         self._model = model.to(device).eval()
+        self._backbone = choose_backbone(self._model, device, dtype, packed=packed)
         self.adapters = Adapters(self._model)
 
     @property
@@ -114,17 +116,14 @@ class Transformer:
 
     @torch.inference_mode()
     def hidden(self, texts: Sequence[Int32], adapter: str | None = None) -> EncoderOutput:
-        """States of some texts, padded to the longest of them.
+        """States of some texts.
 
         Args:
             texts: int32 ``[length]`` token ids of each text, special tokens included.
             adapter: One of ``adapters`` that is to change the weights; None for none.
         """
         self.adapters.use(adapter)
-        ids, mask = pad(texts, self.device)
-        return EncoderOutput(
-            self._model(input_ids=ids, attention_mask=mask).last_hidden_state, mask, [len(t) for t in texts]
-        )
+        return self._backbone.forward(texts)
 
     def release_memory(self) -> None:
         """Gives cached device memory back, after an out-of-memory error."""
@@ -132,12 +131,18 @@ class Transformer:
             torch.cuda.empty_cache()
 
 
-def pad(texts: Sequence[Int32], device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """int64 ids ``[n, longest]`` and bool mask ``[n, longest]`` (None if nothing is padding), on the device."""
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    longest = int(lengths.max())
-    filled = np.arange(longest) < lengths[:, None]
-    ids = np.full((len(texts), longest), _ANY_ID, np.int64)
-    ids[filled] = np.concatenate(texts)
-    tensor = torch.from_numpy(ids).to(device, non_blocking=True)
-    return tensor, None if filled.all() else torch.from_numpy(filled).to(device, non_blocking=True)
+def choose_backbone(
+    model: torch.nn.Module, device: torch.device, dtype: torch.dtype, *, packed: bool | None = None
+) -> PackedBackbone | PaddedBackbone:
+    """How a model's micro-batches are laid out.
+
+    Args:
+        model: On the device.
+        device: Where it computes.
+        dtype: What it computes in.
+        packed: None for packed where the device has variable-length attention for the dtype and the architecture
+            dispatches to it. A CPU attends text by text then, which is slower than padding, but computes the same.
+    """
+    if packed is None:
+        packed = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and can_pack(model)
+    return PackedBackbone(model, device) if packed else PaddedBackbone(model, device)

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import PrivateAttr, field_validator, model_validator
 
-from serve_app.security.api_keys import ApiKey, KeyRing, keys_of_variable
+from serve_app.security.api_keys import ApiKey, KeyRing
+from serve_app.security.key_file import keys_of_variable
 from serve_app.settings.frozen_settings import FrozenSettings
 
 KEYS_VARIABLE = "RETRIEVAL_API_KEYS"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,17 +55,22 @@ async def steady_load(
     *,
     clients: int,
     seconds: float,
-    midway: Callable[[], None],
+    midway: Callable[[], Awaitable[None] | None],
     after_s: float = 3.0,
     questions: Sequence[Question] = (VECTORIZE,),
 ) -> Outcome:
-    """``clients`` closed loops, the questions spread over them; ``midway`` is called once, ``after_s`` seconds in."""
+    """``clients`` closed loops, the questions spread over them.
+
+    ``midway`` is called once, ``after_s`` seconds in. The load lasts ``seconds``; where ``midway`` returns an
+    awaitable, it lasts at least until ``after_s`` seconds after the end of that.
+    """
     outcome = Outcome({question.path: 0 for question in questions})
     stop_at = time.monotonic() + seconds
+    disturbed = asyncio.Event()
 
     async def loop(client: aiohttp.ClientSession, number: int) -> None:
         question = questions[number % len(questions)]
-        while time.monotonic() < stop_at:
+        while time.monotonic() < stop_at or not disturbed.is_set():
             asked_at = time.monotonic()
             try:
                 async with client.post(url + question.path, json=question.body(number)) as reply:
@@ -81,7 +86,12 @@ async def steady_load(
 
     async def disturb() -> None:
         await asyncio.sleep(after_s)
-        midway()
+        try:
+            if (over := midway()) is not None:
+                await over
+                await asyncio.sleep(after_s)
+        finally:
+            disturbed.set()
 
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60)) as client:
         await asyncio.gather(disturb(), *(loop(client, i) for i in range(clients)))

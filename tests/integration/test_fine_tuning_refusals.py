@@ -96,8 +96,9 @@ def test_a_million_lines_are_all_kept_while_others_are_answered(
         assert reply.status_code == 200, reply.text
         end(client, reply.json()["job_id"])
     assert (reply.json()["accepted"], reply.json()["ignored"]) == (MILLION, 0)
-    stored = stored_pairs(models_dir, reply.json()["job_id"])
-    assert (len(stored), stored[-1]["query"], stored[-1]["pos"]) == (MILLION, f"q{MILLION - 1}", [f"p{MILLION - 1}"])
+    stored = stored_lines(models_dir, reply.json()["job_id"])
+    last = json.loads(stored[-1])
+    assert (len(stored), last["query"], last["pos"]) == (MILLION, f"q{MILLION - 1}", [f"p{MILLION - 1}"])
     assert meanwhile.failures == []
     assert meanwhile.good > 10
 
@@ -108,5 +109,10 @@ def end(client: httpx.Client, job_id: str) -> None:
 
 def stored_pairs(models_dir: Path, job_id: str) -> list[dict[str, Any]]:
     """What the job would be trained on."""
+    return [json.loads(line) for line in stored_lines(models_dir, job_id)]
+
+
+def stored_lines(models_dir: Path, job_id: str) -> list[str]:
+    """The same as it is stored: a line of JSON for each pair."""
     with (models_dir.parent / "jobs" / job_id / "pairs.jsonl").open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+        return list(lines)

@@ -46,7 +46,8 @@ def model(request: pytest.FixtureRequest, m3_reference: Callable[[str], M3Refere
 
 
 @pytest.fixture(scope="module")
-def client(service: Service) -> Iterator[httpx.Client]:
+def client(service: Service, four_bits_ahead: None) -> Iterator[httpx.Client]:
+    """A fine-tune is trained beside these tests."""
     with httpx.Client(base_url=service.url, timeout=120) as client:
         yield client
 

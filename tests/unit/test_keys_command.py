@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from serve_app.keys import main
-from serve_app.security.api_keys import ApiKey, KeyRing, Scope, keys_of_file
+from serve_app.security.api_keys import ApiKey, KeyRing, Scope
+from serve_app.security.key_file import keys_of_file
 
 
 def secret_of(shown: str) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from serve_app.domain.profiles import Profile
 from serve_app.domain.unicode import fold
+from serve_app.jobs.job_folder import JobFolder
 from training.data.conflict_free_batches import most_in_a_batch, text_ids
-from training.data.examples import Example, Notice, merge, negatives_per_row, read_examples, rows_of
+from training.data.examples import Example, Notice, merge, negatives_per_row, pairs, read_examples, rows_of
 from training.data.grouping import group_examples
 from training.data.notices import clean, notice_negatives
 from training.training_errors import TrainingError
@@ -36,6 +37,16 @@ class Split:
     held_out_groups: int = 0
     notices: tuple[Notice, ...] = ()
 
+    @property
+    def pair_counts(self) -> dict[str, int]:
+        """Numbers of query-passage pairs that are trained on and held out, as reports and manifests name them."""
+        return {"train_pairs": pairs(self.train), "eval_pairs": pairs(self.held_out)}
+
+    @property
+    def group_counts(self) -> dict[str, int]:
+        """The same of groups."""
+        return {"train_groups": self.train_groups, "eval_groups": self.held_out_groups}
+
 
 def load_split(job_dir: Path, profile: Profile, *, fraction: float, seed: int) -> Split:
     """The job's examples, cleaned for a model of this profile, merged and split.
@@ -43,12 +54,13 @@ def load_split(job_dir: Path, profile: Profile, *, fraction: float, seed: int) -
     Raises:
         TrainingError: A file is missing or a line is broken, or fewer than two examples are left to train on.
     """
-    if not (job_dir / "pairs.jsonl").is_file():
-        raise TrainingError("the job has no training examples (pairs.jsonl is missing)")
-    cleaned, notices = clean(read_examples(job_dir / "pairs.jsonl"), profile)
-    examples, given = merge(cleaned), job_dir / "eval.jsonl"
-    if given.is_file():
-        cleaned, of_held_out = clean(read_examples(given), profile)
+    folder = JobFolder(job_dir)
+    if not folder.pairs_file.is_file():
+        raise TrainingError(f"the job has no training examples ({folder.pairs_file.name} is missing)")
+    cleaned, notices = clean(read_examples(folder.pairs_file), profile)
+    examples = merge(cleaned)
+    if folder.held_out_file.is_file():
+        cleaned, of_held_out = clean(read_examples(folder.held_out_file), profile)
         notices += [Notice(level, f"held-out examples: {message}") for level, message in of_held_out]
         parts = without_held_out(examples, merge(cleaned))
     else:

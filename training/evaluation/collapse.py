@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,7 +13,6 @@ from serve_app.domain.profiles import Profile, TextRole
 from serve_app.domain.unicode import fold
 from training.data.examples import Example
 from training.evaluation.held_out import Encode
-from training.losses.m3_scores import SPARSE_IN_LOSS
 from training.training_errors import TrainingError
 
 SAME_COSINE = 0.999
@@ -27,7 +25,7 @@ MAX_PASSAGES = 32
 
 _MAX_TOKENS = 1024  # of all passages together, whose ColBERT vectors are compared pair by pair
 _LEAST_STEPS = 10  # in fewer a loss cannot stand still
-_GUESSING = 0.97  # of the loss of guessing; a model that has collapsed is within two percent of it
+_CHANCE = 0.97  # of the chance loss; a model that has collapsed is within two percent of it
 _LAST = 0.75  # of the steps are over before the loss is judged
 
 
@@ -82,23 +80,12 @@ def check_collapse(encode: Encode, passages: Sequence[str], *, measured: bool) -
     return collapse
 
 
-def loss_of_guessing(candidates: int, *, has_heads: bool) -> float:
-    """The loss of a model that finds all passages of a batch equally good.
-
-    Args:
-        candidates: Passages that each query of a batch is compared with.
-        has_heads: Whether it is BGE-M3's loss, a weighted mean of cross-entropies; see ``m3_scores.unified_loss``.
-    """
-    weight = ((3 + SPARSE_IN_LOSS) / 4 + (2 + SPARSE_IN_LOSS) / 3) / 2 if has_heads else 1.0
-    return weight * math.log(candidates)
-
-
-def describe_standing_loss(lines: Iterable[Mapping[str, Any]], guessing: float) -> str | None:
+def describe_standing_loss(lines: Iterable[Mapping[str, Any]], chance_loss: float) -> str | None:
     """A sentence about a loss that is no better than guessing at the end; None if it is, or the steps are few.
 
     Args:
         lines: Of ``training.jsonl``.
-        guessing: From ``loss_of_guessing``.
+        chance_loss: The loss of a model that scores all passages of a batch equally.
     """
     steps = {int(line["step"]): line for line in lines if line.get("type") == "progress"}
     total = max((int(line["total_steps"]) for line in steps.values()), default=0)
@@ -106,11 +93,11 @@ def describe_standing_loss(lines: Iterable[Mapping[str, Any]], guessing: float) 
     if total < _LEAST_STEPS or not last:
         return None
     loss = sum(last) / len(last)
-    if loss < _GUESSING * guessing:
+    if loss < _CHANCE * chance_loss:
         return None
     return (
-        f"the loss stands at {loss:.3f} after {total} steps, no better than guessing ({guessing:.3f}): the model does "
-        f"not learn which passage answers which query; use a lower learning_rate, or check that queries and passages "
+        f"the loss is {loss:.3f} after {total} steps, no better than chance ({chance_loss:.3f}): the model does not "
+        f"learn which passage answers which query; use a lower learning_rate, or check that queries and passages "
         f"belong together"
     )
 

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from serve_app.jobs.training_spec import TrainingSpec
 from serve_app.models.openmp import wait_passively
 
 wait_passively()
 
 import torch
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.gradcache import CachedLossMixin, RandContext, _create_minibatch
 from torch import Tensor, nn
 
-from training.losses.m3_heads import M3Heads, M3Vectors, represent
-from training.losses.m3_scores import head_scores, unified_loss
+from training.losses.m3_heads import M3Heads, M3Vectors, represent, special_ids_of
+from training.losses.m3_scores import chance_loss, head_logits, unified_loss
 from training.losses.m3_workers import average_gradients, gather_passages
+from training.losses.objective import Objective
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
-__all__ = ["CachedM3Loss", "M3Heads", "M3Vectors"]
+def build(model: SentenceTransformer, spec: TrainingSpec, *, mini_batch_size: int, world_size: int) -> Objective:
+    """The loss of a job, which gathers the passages of all workers by itself; see ``build_objective``."""
+    heads = M3Heads.load(Path(spec.base_folder))
+    loss = CachedM3Loss(model, heads, temperature=spec.temperature, mini_batch_size=mini_batch_size)
+    return Objective(loss, heads, chance_loss)
 
 
 class CachedM3Loss(nn.Module):
@@ -95,16 +100,9 @@ class CachedM3Loss(nn.Module):
         if torch.is_grad_enabled():
             passages, first = gather_passages(passages)
         with torch.autocast(queries.dense.device.type, enabled=False):  # bfloat16 is too coarse for small temperatures
-            scores = head_scores(queries, passages, temperature=self.temperature)
+            logits = head_logits(queries, passages, temperature=self.temperature)
             targets = torch.arange(first, first + len(queries.mask), device=queries.mask.device)
-            return unified_loss(scores, targets, self_distill=self.self_distill)
-
-
-def special_ids_of(model: SentenceTransformer) -> Tensor:
-    """int64, the tokens that never have a sparse weight: FlagEmbedding leaves out these four."""
-    tokenizer = model.tokenizer
-    ids = [tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id]
-    return torch.tensor([i for i in ids if i is not None], dtype=torch.int64)
+            return unified_loss(logits, targets, self_distill=self.self_distill)
 
 
 class _CachedBatch(CachedLossMixin):

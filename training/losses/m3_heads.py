@@ -11,12 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from serve_app.domain.embeddings import Encoded
 from serve_app.models.head_files import read_heads, write_heads
+from serve_app.models.heads import max_weight_per_token
 from serve_app.models.openmp import wait_passively
 
 wait_passively()
 
 import torch
+from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -76,6 +81,14 @@ class M3Heads(nn.Module):
         """Writes both files, float32, into an existing folder."""
         write_heads(folder, sparse=self.sparse_linear.state_dict(), colbert=self.colbert_linear.state_dict())
 
+    def encode(self, model: SentenceTransformer, output: Mapping[str, Tensor]) -> Encoded:
+        """All representations of one text, from the model's output for a batch of that text."""
+        vectors = represent(output, self, special_ids_of(model).to(model.device))
+        kept = vectors.mask[0]
+        ids, weights, colbert = (v[0][kept].cpu().numpy() for v in (vectors.ids, vectors.weights, vectors.colbert))
+        sparse = max_weight_per_token(ids.astype(np.int32), weights, np.array([len(ids)]))
+        return Encoded(vectors.dense[0].cpu().numpy(), (sparse[0].values, sparse[1].values), colbert)
+
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Token states ``[..., hidden]`` to ColBERT unit vectors ``[..., dim]`` and sparse weights ``[...] >= 0``.
 
@@ -108,3 +121,10 @@ def represent(output: Mapping[str, Tensor], heads: M3Heads, special_ids: Tensor)
         ids=ids,
         mask=mask,
     )
+
+
+def special_ids_of(model: SentenceTransformer) -> Tensor:
+    """int64, the tokens that never have a sparse weight: FlagEmbedding leaves out these four."""
+    tokenizer = model.tokenizer
+    ids = [tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id]
+    return torch.tensor([i for i in ids if i is not None], dtype=torch.int64)

@@ -7,6 +7,7 @@ query, ``j`` of the longest passage, ``d`` width of a token's vector.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from serve_app.models.openmp import wait_passively
@@ -25,7 +26,7 @@ SPARSE_IN_LOSS = 0.1  # its loss is the largest at first and would drown the oth
 
 
 @dataclass(frozen=True)
-class HeadScores:
+class HeadLogits:
     """Logits of each head, float32 ``[q, p]``: similarities divided by the temperature."""
 
     dense: Tensor
@@ -38,9 +39,9 @@ class HeadScores:
         return self.dense + SPARSE_IN_ENSEMBLE * self.sparse + self.colbert
 
 
-def head_scores(queries: M3Vectors, passages: M3Vectors, *, temperature: float) -> HeadScores:
+def head_logits(queries: M3Vectors, passages: M3Vectors, *, temperature: float) -> HeadLogits:
     """Logits of all queries with all passages."""
-    return HeadScores(
+    return HeadLogits(
         dense=queries.dense @ passages.dense.T / temperature,
         sparse=sparse_scores(queries, passages) / temperature,
         colbert=colbert_scores(queries, passages) / temperature,
@@ -50,7 +51,7 @@ def head_scores(queries: M3Vectors, passages: M3Vectors, *, temperature: float) 
 def sparse_scores(queries: M3Vectors, passages: M3Vectors) -> Tensor:
     """Sums of products of the weights of tokens that query and passage share, float32 ``[q, p]``.
 
-    A token that a text repeats counts once, with its largest weight. A passage's token that no query has can not
+    A token that a text repeats counts once, with its largest weight. A passage's token that no query has cannot
     score, so the matrices are as wide as the queries have different tokens, not as the vocabulary.
     """
     vocabulary = torch.unique(queries.ids[queries.mask])  # sorted
@@ -100,24 +101,29 @@ def _late_interaction(query: Tensor, query_mask: Tensor, passage: Tensor, passag
     return best.masked_fill(~query_mask[..., None], 0.0).sum(dim=1) / query_mask.sum(dim=1, keepdim=True)
 
 
-def unified_loss(scores: HeadScores, targets: Tensor, *, self_distill: bool) -> Tensor:
+def unified_loss(logits: HeadLogits, targets: Tensor, *, self_distill: bool) -> Tensor:
     """The loss of all heads together, a float32 scalar.
 
     Each head and their ensemble have an InfoNCE loss against the right passage. With self-distillation the
     ensemble's distribution over the passages is also the soft label of each head; it gives no gradient there.
 
     Args:
-        scores: Logits ``[q, p]``.
+        logits: Each head's ``[q, p]``.
         targets: int64 ``[q]``, each query's passage.
         self_distill: Whether the ensemble teaches the heads.
     """
     cross_entropy = functional.cross_entropy
-    sparse = SPARSE_IN_LOSS * cross_entropy(scores.sparse, targets)
-    ensemble = cross_entropy(scores.ensemble, targets)
-    loss = (cross_entropy(scores.dense, targets) + ensemble + sparse + cross_entropy(scores.colbert, targets)) / 4
+    sparse = SPARSE_IN_LOSS * cross_entropy(logits.sparse, targets)
+    ensemble = cross_entropy(logits.ensemble, targets)
+    loss = (cross_entropy(logits.dense, targets) + ensemble + sparse + cross_entropy(logits.colbert, targets)) / 4
     if not self_distill:
         return loss
-    teacher = scores.ensemble.detach().softmax(dim=-1)
-    sparse = SPARSE_IN_LOSS * cross_entropy(scores.sparse, teacher)
-    taught = (cross_entropy(scores.dense, teacher) + sparse + cross_entropy(scores.colbert, teacher)) / 3
+    teacher = logits.ensemble.detach().softmax(dim=-1)
+    sparse = SPARSE_IN_LOSS * cross_entropy(logits.sparse, teacher)
+    taught = (cross_entropy(logits.dense, teacher) + sparse + cross_entropy(logits.colbert, teacher)) / 3
     return (loss + taught) / 2
+
+
+def chance_loss(passages: int) -> float:
+    """``unified_loss`` with self-distillation of a model that scores this many passages equally."""
+    return ((3 + SPARSE_IN_LOSS) / 4 + (2 + SPARSE_IN_LOSS) / 3) / 2 * math.log(passages)

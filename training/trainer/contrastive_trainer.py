@@ -15,18 +15,17 @@ from serve_app.models.openmp import wait_passively
 wait_passively()
 
 import torch
-from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers import SentenceTransformerTrainer
 from torch import distributed, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback
 
-from serve_app.jobs.training_spec import TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.models.batching.isolation import is_out_of_memory
-from training.data.batch_sampler import ConflictFreeBatchSampler, SetsEpoch
+from training.data.batch_sampler import SetsEpoch
 from training.reporting import Reporter
 from training.trainer.checkpoints import load_trained, mark_complete, remember_mini_batch_size, save_trained
 from training.trainer.timed_checkpoints import TimedCheckpointCallback
-from training.trainer.trainable_model import Compute
+from training.trainer.training_arguments import rate_factor
 from training.training_errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -34,63 +33,7 @@ logger = logging.getLogger(__name__)
 OnCheckpoint = Callable[[int, float], None]
 """Called on every worker after a checkpoint, with the step and the latest loss."""
 
-HEADS = r"^heads\."  # names of a loss' own layers among its parameters
-
 SECONDS_BETWEEN_LINES = 1.0  # a tiny model takes hundreds of steps a second, and nobody reads as many lines
-
-
-def training_arguments(
-    spec: TrainingSpec, *, place: Compute, batch_size: int, folder: Path, has_heads: bool = False
-) -> SentenceTransformerTrainingArguments:
-    """The job's settings in the trainer's words.
-
-    Args:
-        spec: The job.
-        place: Where it computes.
-        batch_size: Pairs of a batch, of all workers together.
-        folder: For checkpoints.
-        has_heads: Whether the loss has heads of its own. They are pretrained and trained in full, so beside adapters,
-            which take a much higher rate, they have that of a full fine-tune.
-    """
-    heads_rate = spec.learning_rate * default_learning_rate(TrainingKind.FULL) / default_learning_rate(spec.kind)
-    return SentenceTransformerTrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=spec.epochs,
-        per_device_train_batch_size=batch_size,
-        # One batch is drawn and cut into the workers' parts. Each drawing its own would take the same passage twice.
-        accelerator_config={"split_batches": True, "even_batches": False},
-        batch_sampler=ConflictFreeBatchSampler,
-        dataloader_drop_last=True,
-        learning_rate=spec.learning_rate,
-        learning_rate_mapping={HEADS: heads_rate} if has_heads else {},
-        optim="adamw_torch",
-        max_grad_norm=spec.max_grad_norm,
-        seed=spec.seed,
-        bf16=place.dtype is torch.bfloat16,
-        use_cpu=place.device.type == "cpu",
-        activation_checkpointing=spec.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
-        ddp_find_unused_parameters=False,
-        save_strategy="steps",
-        save_steps=spec.checkpoint_steps,
-        save_total_limit=2,
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would hide that a training has blown up
-        report_to="none",
-        disable_tqdm=True,
-    )
-
-
-def rate_factor(step: int, *, total_steps: int, warmup_ratio: float) -> float:
-    """The share of the peak learning rate in a step, counted from 0: up and down in straight lines, never 0.
-
-    One step has the peak. The usual schedule starts with a step at rate 0, so a job of one step would change nothing.
-    """
-    warmup = min(round(warmup_ratio * total_steps), total_steps - 1)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return max(total_steps - step, 0) / (total_steps - warmup)
 
 
 class ContrastiveTrainer(SentenceTransformerTrainer):
@@ -162,14 +105,14 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             return False
         self._objective.mini_batch_size = size // 2
         remember_mini_batch_size(self._folder, size // 2)
-        self._reporter.event("warning", f"memory ran out with {size} texts at a time; going on with {size // 2}")
+        self._reporter.event("warning", f"memory ran out with {size} texts at a time; continuing with {size // 2}")
         return True
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Reports a step.
 
         Raises:
-            TrainingError: The loss is no number any more.
+            TrainingError: The loss is NaN or infinite.
         """
         super().log(logs, start_time)
         self.state.log_history.clear()  # nobody reads it; it would grow with every step, and each checkpoint with it
@@ -177,10 +120,8 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             return
         self._last_loss = float(logs["loss"])
         if not math.isfinite(self._last_loss):
-            raise TrainingError(
-                f"the loss is {self._last_loss} after step {self.state.global_step}: the training has blown up; "
-                f"use a lower learning_rate"
-            )
+            found = f"the loss is {self._last_loss} at step {self.state.global_step}"
+            raise TrainingError(f"training diverged ({found}); lower `learning_rate`")
         self._losses.append(self._last_loss)
         now, step = time.monotonic(), self.state.global_step
         if now - self._line_time >= SECONDS_BETWEEN_LINES or step in (self._start_step + 1, self.state.max_steps):

@@ -73,14 +73,14 @@ class _Encoder(Transformer):
         return model
 
 
-def build_model(source: ModelSource, place: Compute, *, max_tokens: int, **options: object) -> SentenceTransformer:
+def build_model(source: ModelSource, compute: Compute, *, max_tokens: int, **options: object) -> SentenceTransformer:
     """The model of a folder, in float32, ready to be trained or evaluated.
 
     Built from parts, because sentence-transformers would guess the pooling of a folder without ``modules.json``.
 
     Args:
         source: The model, its weights on this machine.
-        place: Where it computes.
+        compute: Where it computes.
         max_tokens: Longer texts are cut; the source's own limit if that is smaller.
         options: Further arguments for loading the weights.
 
@@ -93,7 +93,7 @@ def build_model(source: ModelSource, place: Compute, *, max_tokens: int, **optio
         processor_kwargs={"local_files_only": True, "padding_side": "right"},  # as in serving
     )  # fmt: skip
     parts = [encoder, Pooling(source.dimension, pooling_mode=source.pooling.value), Normalize()]
-    return SentenceTransformer(modules=parts, device=str(place.device))
+    return SentenceTransformer(modules=parts, device=str(compute.device))
 
 
 def encoder_of(model: SentenceTransformer) -> PreTrainedModel:

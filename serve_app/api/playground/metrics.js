@@ -6,8 +6,8 @@ const FEW_QUERIES = 30; // below it a single query moves the numbers by more tha
 
 function metricsTable({ metrics_before: before, metrics_after: after }) {
   if (!before) return [];
-  const known = Object.keys(MEASURES).filter((name) => name in before);
-  const rows = known.map((name) => metricRow(name, before[name], after?.[name]));
+  const shown = Object.keys(before).filter((name) => name in MEASURES || /^[^_]+@/.test(name));
+  const rows = shown.map((name) => metricRow(name, before[name], after?.[name]));
   const size = `On ${before.queries} held-out queries among ${before.documents} passages.`;
   const doubt = before.queries < FEW_QUERIES ? " So few queries show that it works, not how well." : "";
   return [table("metrics", ["measure", "before", "after", "change"], rows), hint(size + doubt)];
@@ -18,7 +18,7 @@ function metricRow(name, before, after) {
   const mood = change > 0 ? "better" : change < 0 ? "worse" : undefined;
   const cells = [before.toFixed(3), after === undefined ? "…" : after.toFixed(3)].map((text) => el("td", {}, text));
   cells.push(el("td", { class: mood }, change === undefined ? "" : signed(change)));
-  return el("tr", {}, el("th", { scope: "row" }, MEASURES[name]), ...cells);
+  return el("tr", {}, el("th", { scope: "row" }, MEASURES[name] ?? name), ...cells);
 }
 
 const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "±") + Math.abs(value).toFixed(3);

@@ -1,4 +1,4 @@
-"""The file of keys: what is wrong with it refuses to start, and a change of it is seen without a restart."""
+"""The file of keys: a mistake in it prevents the start, and a change is seen without a restart."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def write(file: Path, text: str) -> None:
 
 
 def read_again(keys: KeyWatcher) -> None:
-    """Time enough for a change to be seen."""
+    """Polls until a change is seen."""
     for _ in range(2):
-        keys.look()
+        keys.poll()
 
 
 def known(keys: KeyWatcher, secret: str) -> bool:
@@ -60,26 +60,26 @@ def test_a_guessable_key_of_the_environment_is_warned_about_without_being_shown(
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
-        (None, "can not be read"),
+        (None, "cannot be read"),
         (b"", "no key in it"),
-        (b"me:" + OLD.encode(), "line 1: what stands for the key of 'me' must be its SHA-256"),
-        (b"\xff\xfe", "is no text in UTF-8"),
+        (b"me:" + OLD.encode(), "line 1: the second field of 'me' must be the SHA-256 of its key"),
+        (b"\xff\xfe", "is not text in UTF-8"),
     ],
 )
-def test_a_file_that_is_wrong_refuses_to_start(tmp_path: Path, content: bytes | None, says: str) -> None:
+def test_a_mistake_in_the_file_prevents_the_start(tmp_path: Path, content: bytes | None, message: str) -> None:
     file = tmp_path / "keys"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(ConfigurationError) as caught:
         KeyWatcher(SecuritySettings(api_keys_file=file))
-    assert says in caught.value.message
+    assert message in caught.value.message
     assert str(file) in caught.value.message
     assert OLD not in caught.value.message
 
 
-def test_a_name_in_both_places_refuses_to_start(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_in_both_places_prevents_the_start(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEYS_VARIABLE, f"me:{NEW}")
     with pytest.raises(ConfigurationError, match="two API keys have the name 'me'"):
         KeyWatcher(SecuritySettings(api_keys_file=file))
@@ -93,7 +93,7 @@ def test_a_key_is_added_and_another_one_revoked_without_a_restart(file: Path) ->
     assert not known(keys, OLD)
 
 
-@pytest.mark.parametrize("content", ["", "# nobody", "\n"])
+@pytest.mark.parametrize("content", ["", "# none", "\n"])
 def test_the_last_key_is_revoked_by_an_empty_file(file: Path, content: str) -> None:
     keys = KeyWatcher(SecuritySettings(api_keys_file=file))
     write(file, content)
@@ -105,7 +105,7 @@ def test_the_last_key_is_revoked_by_an_empty_file(file: Path, content: str) -> N
 
 
 @pytest.mark.parametrize("bad", [b"me:x", b"\xff\xfe", b"you", b"a:%s" % sha256_of(NEW).encode()])
-def test_a_bad_line_keeps_nobody_in_and_no_other_line_out(
+def test_a_malformed_line_is_ignored_and_the_others_count(
     file: Path, bad: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     keys = KeyWatcher(SecuritySettings(api_keys_file=file))
@@ -114,13 +114,13 @@ def test_a_bad_line_keeps_nobody_in_and_no_other_line_out(
         read_again(keys)
     assert known(keys, NEW)
     assert not known(keys, OLD)
-    (record,) = [r for r in caplog.records if r.levelname == "ERROR"]  # once, not at every look
+    (record,) = [r for r in caplog.records if r.levelname == "ERROR"]  # once, not at every poll
     assert record.levelno == logging.ERROR
     assert "line 2: " in record.getMessage()
     assert sha256_of(NEW) not in record.getMessage()
 
 
-def test_a_file_that_nobody_may_read_is_read_once_somebody_may(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_read_once_it_is_readable(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object, **__: object) -> str:
         raise PermissionError("denied")
 
@@ -137,7 +137,7 @@ def test_a_file_that_nobody_may_read_is_read_once_somebody_may(file: Path, monke
     assert not known(keys, OLD)
 
 
-def test_keys_of_the_environment_stay_whatever_the_file_says(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_of_the_environment_precede_those_of_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEYS_VARIABLE, f"ops:{NEW}:admin")
     keys = KeyWatcher(SecuritySettings(api_keys_file=file))
     write(file, f"ops:{sha256_of(OLD)}\n")
@@ -146,7 +146,7 @@ def test_keys_of_the_environment_stay_whatever_the_file_says(file: Path, monkeyp
     assert not known(keys, OLD), "its name is another key's"
 
 
-def test_without_a_file_nobody_is_locked_out_and_nobody_let_in(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_while_the_file_is_missing_the_old_keys_stay_valid(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     keys = KeyWatcher(SecuritySettings(api_keys_file=file))
     file.unlink()
     for _ in range(3):
@@ -163,12 +163,12 @@ def test_without_a_file_nobody_is_locked_out_and_nobody_let_in(file: Path, caplo
 def test_a_file_that_is_being_written_is_not_read(file: Path) -> None:
     keys = KeyWatcher(SecuritySettings(api_keys_file=file))
     file.write_text("")  # as an editor does that truncates it first
-    keys.look()
+    keys.poll()
     file.write_text(f"me:{sha256_of(OLD)}\nyou:{sha256_of(NEW)}\n")
-    keys.look()
+    keys.poll()
     assert known(keys, OLD)
     assert not known(keys, NEW)
-    keys.look()
+    keys.poll()
     assert known(keys, OLD)
     assert known(keys, NEW)
 
@@ -176,5 +176,5 @@ def test_a_file_that_is_being_written_is_not_read(file: Path) -> None:
 def test_a_file_that_did_not_change_is_not_read_again(file: Path) -> None:
     keys = KeyWatcher(SecuritySettings(api_keys_file=file))
     ring = keys.ring()
-    keys.look()
+    keys.poll()
     assert keys.ring() is ring

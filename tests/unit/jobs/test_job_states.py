@@ -217,7 +217,7 @@ def test_a_failed_job_gives_the_reason_of_the_training() -> None:
 @pytest.mark.parametrize(
     "line", [{}, {"type": 5}, {"type": "party"}, *({"type": word.value} for word in TRACKER_UPDATES)]
 )
-def test_the_training_can_not_speak_with_words_that_are_not_its_own(line: dict[str, Any]) -> None:
+def test_the_training_cannot_speak_with_words_that_are_not_its_own(line: dict[str, Any]) -> None:
     assert JobUpdate.of_line(line, now=7.0) is None
 
 

@@ -49,7 +49,7 @@ def test_a_block_is_reserved_for_all_processes_until_its_owner_is_killed(monkeyp
         assert owner.stdout is not None
         first = int(owner.stdout.readline())
         monkeypatch.setattr(ports, "_candidates", lambda clients: iter([first]))
-        with pytest.raises(OSError, match="neighbouring ports are free"):
+        with pytest.raises(OSError, match="consecutive ports are free"):
             reserve_block()
     finally:
         owner.kill()

@@ -191,4 +191,4 @@ def test_a_process_that_may_not_be_ended_does_not_stop_the_others_from_ending(
 
 
 def test_polls_are_rare_once_nothing_changes() -> None:
-    assert [watchdog._look_s(unchanged_s) for unchanged_s in (0, 59, 61, 10_000)] == [1, 1, 5, 5]
+    assert [watchdog._poll_s(unchanged_s) for unchanged_s in (0, 59, 61, 10_000)] == [1, 1, 5, 5]

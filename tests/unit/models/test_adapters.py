@@ -31,8 +31,9 @@ EXACT = 1e-6
 Damage = Callable[[Path], None]
 
 
-def load(base: Path, dtype: torch.dtype = torch.float32) -> Transformer:
-    return Transformer(describe(base.name, base), device=torch.device("cpu"), dtype=dtype, threads=1)
+def load(base: Path, dtype: torch.dtype = torch.float32, *, packed: bool = False) -> Transformer:
+    source = describe(base.name, base)
+    return Transformer(source, device=torch.device("cpu"), dtype=dtype, threads=1, packed=packed)
 
 
 def vectors(model: Transformer, adapter: str | None = None) -> Float32:
@@ -78,11 +79,12 @@ def test_the_oracle_tells_the_adapters_and_the_base_apart(expected: dict[str | N
         assert cosines(expected[one], expected[other]).max() < 0.99
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapters_vectors_are_those_of_peft(
-    e5_tiny: Path, folders: dict[str, Path], expected: dict[str | None, Float32], name: str
+    e5_tiny: Path, folders: dict[str, Path], expected: dict[str | None, Float32], name: str, packed: bool
 ) -> None:
-    model = load(e5_tiny)
+    model = load(e5_tiny, packed=packed)
     assert cosines(vectors(model, model.adapters.load(folders[name])), expected[name]).min() > AGREEMENT
 
 

@@ -15,10 +15,10 @@ from safetensors.numpy import load_file, save_file
 
 from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import InternalError, ModelLoadError, NonFiniteError, OutOfMemoryError
-from serve_app.models import cross_encoder as cross_encoder_module
+from serve_app.models.backbone import padded
+from serve_app.models.backbone.padded import pad
 from serve_app.models.cross_encoder import CrossEncoder
 from serve_app.models.tokenizer import TextTokenizer
-from serve_app.models.transformer import pad
 from tests.tiny_models import build_reranker_tiny
 
 QUERY = "how do I read a file?"
@@ -100,7 +100,7 @@ def test_a_score_does_not_depend_on_the_neighbours_or_their_order(
 
 def test_bfloat16_is_near(folder: Path, pairs: list[Int32], oracle: list[float]) -> None:
     model = load(folder, torch.bfloat16)
-    assert {parameter.dtype for parameter in model._model.base_model.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in model.body.parameters()} == {torch.bfloat16}
     # 8 bits of each number: 0.004 of it in every step, and the same order of pairs that differ by more
     np.testing.assert_allclose(scores(model, pairs), oracle, atol=0.06)
     assert np.corrcoef(scores(model, pairs), oracle)[0, 1] > 0.98
@@ -129,7 +129,7 @@ def test_a_pair_without_a_finite_score_fails_alone(
 ) -> None:
     poison = max(set(range(2000)) - {int(token) for pair in pairs for token in pair})
     with torch.no_grad():
-        model._model.get_input_embeddings().weight[poison] = value
+        model.body.get_input_embeddings().weight[poison] = value
     broken = np.array([0, 10, 2, 2, poison, 2], np.int32)
     results = model.forward([*pairs[:at], broken, *pairs[at:]])
     assert isinstance(results.pop(at), NonFiniteError)
@@ -152,7 +152,7 @@ def test_a_batch_without_memory_is_split_until_it_fits(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return pad(texts, device)
 
-    monkeypatch.setattr(cross_encoder_module, "pad", limited)
+    monkeypatch.setattr(padded, "pad", limited)
     results = model.forward(pairs)
     if fits:
         np.testing.assert_allclose(results, oracle, atol=TOLERANCE)  # type: ignore[arg-type]

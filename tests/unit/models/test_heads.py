@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from serve_app.domain.errors import ModelLoadError
 from serve_app.domain.profiles import Pooling
+from serve_app.models.backbone.encoder_output import EncoderOutput
 from serve_app.models.head_files import COLBERT_FILE, SPARSE_FILE
-from serve_app.models.heads import EncoderOutput, TokenHeads, max_weight_per_token, pooled
+from serve_app.models.heads import TokenHeads, max_weight_per_token, pooled
 
 WIDTH, DIMENSION = 8, 5
 LENGTHS = (4, 1, 7, 2)
@@ -24,16 +25,19 @@ TOLERANCE = 1e-6  # float32 against float64
 CPU = torch.device("cpu")
 
 weights_of_tokens = st.lists(
-    st.tuples(st.integers(0, 9), st.floats(0, 5, width=32, allow_nan=False)), max_size=30
+    st.tuples(st.integers(0, 9), st.floats(0, 5, width=32, allow_nan=False)), min_size=1, max_size=30
 )  # few ids, so that many are there twice
 
 
 def hidden(lengths: Sequence[int] = LENGTHS, dtype: torch.dtype = torch.float32) -> EncoderOutput:
-    """Random states; those of pads are huge, so that one that is read shows."""
-    states = torch.randn(len(lengths), max(lengths), WIDTH, generator=torch.Generator().manual_seed(1))
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    states[~mask] = 1e4
-    return EncoderOutput(states.to(dtype), None if bool(mask.all()) else mask, list(lengths))
+    """Random states."""
+    states = torch.randn(sum(lengths), WIDTH, generator=torch.Generator().manual_seed(1))
+    return EncoderOutput(states.to(dtype), np.array(lengths))
+
+
+def texts_of(output: EncoderOutput) -> tuple[torch.Tensor, ...]:
+    """The states of each text."""
+    return output.states.split(output.lengths.tolist())
 
 
 def write_heads(folder: Path, seed: int = 0) -> tuple[torch.nn.Linear, torch.nn.Linear]:
@@ -68,8 +72,7 @@ def applied(layer: torch.nn.Linear, state: torch.Tensor) -> list[float]:
 def test_mean_pooling_is_the_mean_of_the_real_tokens(lengths: tuple[int, ...]) -> None:
     found = hidden(lengths)
     expected = [
-        unit([sum(column) / length for column in zip(*states[:length].tolist(), strict=True)])
-        for states, length in zip(found.states, lengths, strict=True)
+        unit([sum(column) / len(states) for column in zip(*states.tolist(), strict=True)]) for states in texts_of(found)
     ]
     np.testing.assert_allclose(pooled(found, Pooling.MEAN), expected, atol=TOLERANCE)
 
@@ -77,14 +80,14 @@ def test_mean_pooling_is_the_mean_of_the_real_tokens(lengths: tuple[int, ...]) -
 @pytest.mark.parametrize("lengths", [LENGTHS, (3, 3), (1,)])
 def test_cls_pooling_is_the_first_token(lengths: tuple[int, ...]) -> None:
     found = hidden(lengths)
-    expected = [unit(states[0].tolist()) for states in found.states]
+    expected = [unit(states[0].tolist()) for states in texts_of(found)]
     np.testing.assert_allclose(pooled(found, Pooling.CLS), expected, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("pooling", Pooling)
 def test_pooling_computes_in_float32_whatever_the_states_are(pooling: Pooling) -> None:
     rounded = hidden(dtype=torch.bfloat16)
-    exact = EncoderOutput(rounded.states.float(), rounded.mask, rounded.lengths)
+    exact = EncoderOutput(rounded.states.float(), rounded.lengths)
     assert pooled(rounded, pooling).dtype == torch.float32
     assert torch.equal(pooled(rounded, pooling), pooled(exact, pooling))
 
@@ -95,39 +98,43 @@ def test_pooling_computes_in_float32_whatever_the_states_are(pooling: Pooling) -
 def test_the_weight_of_a_token_is_what_the_layer_says_and_never_negative(heads: TokenHeads) -> None:
     found = hidden()
     weights = heads.token_weights(found)
-    assert (weights.dtype, weights.shape) == (torch.float32, (len(LENGTHS), max(LENGTHS)))
-    for row, length in enumerate(LENGTHS):
-        expected = [max(0.0, *applied(heads.sparse, state)) for state in found.states[row, :length]]
-        np.testing.assert_allclose(weights[row, :length], expected, atol=TOLERANCE)
+    assert weights.dtype == torch.float32
+    expected = [max(0.0, *applied(heads.sparse, state)) for state in found.states]
+    np.testing.assert_allclose(weights, expected, atol=TOLERANCE)
     assert (weights == 0).any(), "some are below zero, or this test says nothing"
 
 
-def test_token_vectors_are_those_of_all_tokens_but_the_first_and_of_no_pad(heads: TokenHeads) -> None:
+@pytest.mark.parametrize("wanted", [None, (True, False, True, True), (False, True, False, False)])
+def test_token_vectors_are_those_of_all_tokens_but_the_first(heads: TokenHeads, wanted: Sequence[bool] | None) -> None:
     found = hidden()
-    for row, length in enumerate(LENGTHS):
-        vectors = heads.token_vectors(found, row)
-        assert (vectors.dtype, vectors.shape) == (torch.float32, (length - 1, DIMENSION))
-        expected = [unit(applied(heads.colbert, state)) for state in found.states[row, 1:length]]
-        np.testing.assert_allclose(vectors, np.reshape(expected, (-1, DIMENSION)), atol=TOLERANCE)
+    vectors = heads.token_vectors(found, None if wanted is None else np.array(wanted))
+    texts = [text for text, is_wanted in zip(texts_of(found), wanted or [True] * 4, strict=True) if is_wanted]
+    expected = [unit(applied(heads.colbert, state)) for text in texts for state in text[1:]]
+    assert vectors.dtype == torch.float32
+    np.testing.assert_allclose(vectors, np.reshape(expected, (-1, DIMENSION)), atol=TOLERANCE)
 
 
 def test_heads_compute_in_float32_whatever_the_states_are(heads: TokenHeads) -> None:
     rounded = hidden(dtype=torch.bfloat16)
-    exact = EncoderOutput(rounded.states.float(), rounded.mask, rounded.lengths)
+    exact = EncoderOutput(rounded.states.float(), rounded.lengths)
     assert torch.equal(heads.token_weights(rounded), heads.token_weights(exact))
-    assert torch.equal(heads.token_vectors(rounded, 0), heads.token_vectors(exact, 0))
+    assert torch.equal(heads.token_vectors(rounded), heads.token_vectors(exact))
 
 
-@given(weights_of_tokens)
-def test_the_heaviest_of_each_token_is_kept_and_tokens_without_weight_are_not(tokens: list[tuple[int, float]]) -> None:
-    largest: dict[int, float] = {}
-    for id, weight in tokens:
-        largest[id] = max(weight, largest.get(id, 0.0))
-    ids, weights = max_weight_per_token(
-        np.array([i for i, _ in tokens], np.int32), np.array([w for _, w in tokens], np.float32)
-    )
-    assert dict(zip(ids.tolist(), weights.tolist(), strict=True)) == {i: w for i, w in largest.items() if w > 0}
-    assert (ids.dtype, weights.dtype) == (np.int32, np.float32)
+@given(st.lists(weights_of_tokens, min_size=1, max_size=5))
+def test_the_largest_weight_of_each_token_is_kept_and_tokens_without_weight_are_not(
+    texts: list[list[tuple[int, float]]],
+) -> None:
+    ids = np.array([i for text in texts for i, _ in text], np.int32)
+    weights = np.array([w for text in texts for _, w in text], np.float32)
+    found = max_weight_per_token(ids, weights, np.array([len(text) for text in texts]))
+    assert [ragged.values.dtype for ragged in found] == [np.int32, np.float32]
+    for text, found_ids, found_weights in zip(texts, found[0].rows(), found[1].rows(), strict=True):
+        largest: dict[int, float] = {}
+        for id, weight in text:
+            largest[id] = max(weight, largest.get(id, 0.0))
+        expected = {i: w for i, w in sorted(largest.items()) if w > 0}
+        assert dict(zip(found_ids.tolist(), found_weights.tolist(), strict=True)) == expected
 
 
 # ------------------------------------------------------------------ files

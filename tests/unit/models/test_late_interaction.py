@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from serve_app.domain.embeddings import Int32
@@ -41,11 +42,11 @@ class TableEncoder:
         self.releases = 0
         self._fits = fits
 
-    def token_vectors(self, texts: Sequence[Int32]) -> list[torch.Tensor]:
+    def token_vectors(self, texts: Sequence[Int32]) -> torch.Tensor:
         self.calls.append(len(texts))
         if len(texts) > self._fits:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return [self.table[torch.from_numpy(ids[1:]).long()] for ids in texts]
+        return torch.cat([self.table[torch.from_numpy(ids[1:]).long()] for ids in texts])
 
     def release_memory(self) -> None:
         self.releases += 1
@@ -126,9 +127,9 @@ def test_a_micro_batch_is_one_forward_and_one_max_sim_for_each_query(monkeypatch
     encoder.calls.clear()
     scored = []
 
-    def counted(query: torch.Tensor, candidates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        scored.append(len(candidates))
-        return max_sim(query, candidates, mask)
+    def counted(query: torch.Tensor, candidates: torch.Tensor, lengths: NDArray[np.int64]) -> torch.Tensor:
+        scored.append(len(lengths))
+        return max_sim(query, candidates, lengths)
 
     monkeypatch.setattr(late_interaction, "max_sim", counted)
     mixed = [items[i] for i in (0, 4, 1, 5, 2, 6, 3)]
@@ -229,9 +230,9 @@ def test_a_real_model_gives_the_scores_of_its_token_vectors_in_any_company(model
     together = model.forward([QueryText(CANDIDATES[0][2]), *items])[1:]
     alone = []
     for query, group in zip(QUERIES, CANDIDATES, strict=True):
-        (a,) = model.encoder.token_vectors([query])
+        a = model.encoder.token_vectors([query])
         for ids in group:
-            (b,) = model.encoder.token_vectors([ids])
+            b = model.encoder.token_vectors([ids])
             # BGE-M3's own colbert_score, times the number of query tokens
             alone.append(float(torch.einsum("in,jn->ij", a, b).max(-1)[0].sum()))
     assert_scores(together, alone)

@@ -11,8 +11,9 @@ import torch
 
 from serve_app.domain.embeddings import Float32, Int32
 from serve_app.domain.errors import InternalError, ModelLoadError, NonFiniteError, OutOfMemoryError, ServiceError
+from serve_app.models.backbone.encoder_output import EncoderOutput
 from serve_app.models.embedder import EmbeddingModel, TextToEncode
-from serve_app.models.heads import EncoderOutput, pooled
+from serve_app.models.heads import pooled
 from serve_app.models.loader import load_model
 from serve_app.models.model_source import describe
 

@@ -38,8 +38,8 @@ AGREEMENT = {torch.float32: 0.99999, torch.bfloat16: 0.9999}
 INDEPENDENCE = {torch.float32: 1 - 1e-6, torch.bfloat16: 0.9999}
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> Transformer:
-    return Transformer(describe(folder.name, folder), device=CPU, dtype=dtype, threads=1)
+def load(folder: Path, dtype: torch.dtype = torch.float32, *, packed: bool = False) -> Transformer:
+    return Transformer(describe(folder.name, folder), device=CPU, dtype=dtype, threads=1, packed=packed)
 
 
 def dense(model: Transformer, texts: list[Int32], pooling: Pooling) -> Float32:
@@ -75,9 +75,12 @@ def oracle(folder: Path) -> Float32:
     return np.stack([model.encode(text) for text in TEXTS])
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("dtype", AGREEMENT, ids=str)
-def test_vectors_equal_those_of_sentence_transformers(folder: Path, oracle: Float32, dtype: torch.dtype) -> None:
-    vectors = dense(load(folder, dtype), tokens_of(folder), pooling_of(folder))
+def test_vectors_equal_those_of_sentence_transformers(
+    folder: Path, oracle: Float32, dtype: torch.dtype, packed: bool
+) -> None:
+    vectors = dense(load(folder, dtype, packed=packed), tokens_of(folder), pooling_of(folder))
     assert cosines(vectors, oracle).min() > AGREEMENT[dtype]
 
 
@@ -89,9 +92,12 @@ def test_the_oracle_tells_texts_and_poolings_apart(folder: Path, oracle: Float32
     assert cosines(dense(model, rows, wrong), oracle).max() < 0.9999
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("dtype", INDEPENDENCE, ids=str)
-def test_a_vector_does_not_depend_on_the_neighbours_or_their_order(folder: Path, dtype: torch.dtype) -> None:
-    model, rows, pooling = load(folder, dtype), tokens_of(folder), pooling_of(folder)
+def test_a_vector_does_not_depend_on_the_neighbours_or_their_order(
+    folder: Path, dtype: torch.dtype, packed: bool
+) -> None:
+    model, rows, pooling = load(folder, dtype, packed=packed), tokens_of(folder), pooling_of(folder)
     alone = np.concatenate([dense(model, [row], pooling) for row in rows])
     order = np.random.default_rng(0).permutation(len(rows))
     together, shuffled = dense(model, rows, pooling), dense(model, [rows[i] for i in order], pooling)

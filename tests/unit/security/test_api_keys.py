@@ -11,21 +11,19 @@ from serve_app.security.api_keys import (
     ApiKey,
     KeyRing,
     Scope,
-    keys_of_file,
-    keys_of_variable,
     sha256_of,
-    sound_keys_of_file,
 )
+from serve_app.security.key_file import keys_of_file, keys_of_variable, valid_keys_of_file
 
-SECRET = "rk_a-long-secret-that-nobody-guesses"
-OTHER = "rk_another-secret-that-nobody-guesses"
+SECRET = "rk_a-long-secret-that-is-not-guessed"
+OTHER = "rk_another-secret-that-is-not-guessed"
 HASH = hashlib.sha256(SECRET.encode()).hexdigest()
 OTHER_HASH = hashlib.sha256(OTHER.encode()).hexdigest()
 
 
-def test_a_file_says_all_there_is_to_say_about_a_key() -> None:
+def test_a_line_of_the_file_holds_every_field_of_a_key() -> None:
     text = f"""
-    # who asks too much
+    # limited
     search:{HASH}
     ops:{OTHER_HASH.upper()}:admin   # may do everything
     a.b-c_9:{"0" * 64}:use:600:100000
@@ -47,18 +45,18 @@ def test_a_variable_holds_the_keys_themselves_and_only_their_hashes_are_kept() -
 
 
 @pytest.mark.parametrize(("secret", "is_short"), [("x" * 15, True), ("x" * 16, False)])
-def test_a_key_that_was_thought_up_is_noticed(secret: str, is_short: bool) -> None:
+def test_a_short_key_is_noticed(secret: str, is_short: bool) -> None:
     (key,) = keys_of_variable(f"me:{secret}")
     assert key.is_short is is_short
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         ("search", "line 2: write name:sha256"),
         (f"search:{HASH}:use:1:2:3", "line 2: write name:sha256"),
-        (f"search:{SECRET}", "line 2: what stands for the key of 'search' must be its SHA-256"),
-        (f"search:{HASH[:-1]}", "line 2: what stands for the key of 'search' must be its SHA-256"),
+        (f"search:{SECRET}", "line 2: the second field of 'search' must be the SHA-256 of its key"),
+        (f"search:{HASH[:-1]}", "line 2: the second field of 'search' must be the SHA-256 of its key"),
         (f":{HASH}", "line 2: a key's name has"),
         (f"sear ch:{HASH}", "line 2: a key's name has"),
         (f"{'x' * 65}:{HASH}", "line 2: a key's name has"),
@@ -71,16 +69,16 @@ def test_a_key_that_was_thought_up_is_noticed(secret: str, is_short: bool) -> No
         (f"search:{HASH}:use:0", "line 2: a limit of 'search' is below 1"),
     ],
 )
-def test_a_bad_line_is_named_and_not_quoted(line: str, says: str) -> None:
+def test_a_bad_line_is_named_and_not_quoted(line: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         keys_of_file(f"\n{line}\n")
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert SECRET not in str(caught.value)
     assert HASH[:-1] not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", " ", "# nobody\n\n", "\n"])
-def test_a_file_without_keys_is_no_file_of_keys(text: str) -> None:
+@pytest.mark.parametrize("text", ["", " ", "# none\n\n", "\n"])
+def test_a_file_without_keys_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="no key in it"):
         keys_of_file(text)
 
@@ -94,13 +92,13 @@ def test_a_bad_variable_is_refused_without_being_quoted(text: str) -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_of_a_file_with_mistakes_every_sound_line_counts_and_every_other_is_told_of() -> None:
+def test_of_a_file_with_mistakes_valid_lines_count_and_the_others_are_reported() -> None:
     lines = ["# ours", f"a:{HASH}", "b:x", f"a:{OTHER_HASH}", f"c:{HASH}", "", f"d:{OTHER_HASH}:admin"]
-    ring, complaints = sound_keys_of_file("\n".join(lines), beside=[ApiKey("e", "0" * 64)])
+    ring, errors = valid_keys_of_file("\n".join(lines), beside=[ApiKey("e", "0" * 64)])
     assert [key.name for key in ring.keys] == ["e", "a", "d"]
-    assert [complaint.partition(":")[0] for complaint in complaints] == ["line 3", "line 4", "line 5"]
-    assert not any(hash in complaint for complaint in complaints for hash in (HASH, OTHER_HASH))
-    assert sound_keys_of_file("# nobody\n") == (KeyRing([]), [])
+    assert [error.partition(":")[0] for error in errors] == ["line 3", "line 4", "line 5"]
+    assert not any(hash in error for error in errors for hash in (HASH, OTHER_HASH))
+    assert valid_keys_of_file("# none\n") == (KeyRing([]), [])
 
 
 def test_two_keys_of_one_name_or_two_names_of_one_key_are_refused() -> None:
@@ -126,7 +124,7 @@ RING = KeyRing([ApiKey("a", HASH), ApiKey("b", OTHER_HASH)])
         ([SECRET[:-1]], None),
         ([SECRET + "x"], None),
         ([SECRET.upper()], None),
-        ([HASH], None),  # who reads the file has no key yet
+        ([HASH], None),  # a reader of the file has no key yet
         (["\u00e9\u2603"], None),
     ],
 )

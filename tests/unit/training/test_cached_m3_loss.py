@@ -9,8 +9,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from training.losses import cached_m3_loss, m3_workers
-from training.losses.cached_m3_loss import CachedM3Loss, M3Heads, M3Vectors, special_ids_of
-from training.losses.m3_heads import represent
+from training.losses.cached_m3_loss import CachedM3Loss
+from training.losses.m3_heads import M3Heads, M3Vectors, represent, special_ids_of
 
 QUERIES = ["open a file", "read lines", "sort a list of words by their length, longest first", "the", "Größe"]
 PASSAGES = [

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from serve_app.domain.embeddings import Encoded
 from serve_app.domain.profiles import E5
@@ -16,10 +15,8 @@ from training.evaluation.collapse import (
     collapsed_heads,
     describe_collapse,
     describe_standing_loss,
-    loss_of_guessing,
     sample_passages,
 )
-from training.losses.m3_scores import HeadScores, unified_loss
 
 ZEROS = np.zeros(2, np.float32)
 SAME, NEAR, OTHER = (np.array([math.cos(angle), math.sin(angle)], np.float32) for angle in (0, 0.02, 0.1))
@@ -96,15 +93,6 @@ def test_passages_that_differ_are_asked_about_and_of_one_alone_nothing_is_said()
     examples = [Example("a", ("One", "one ")), Example("b", ("ONE",))]
     assert len(sample_passages(examples, E5, seed=0)) == 1
     assert describe_collapse(lambda texts: pytest.fail("one passage is always the same"), ["one"]) is None
-
-
-@pytest.mark.parametrize("candidates", [4, 96])
-def test_the_loss_of_guessing_is_that_of_equal_scores(candidates: int) -> None:
-    equal = torch.zeros(4, candidates)
-    scores, targets = HeadScores(equal, equal, equal), torch.arange(4)
-    assert loss_of_guessing(candidates, has_heads=False) == pytest.approx(math.log(candidates))
-    m3 = float(unified_loss(scores, targets, self_distill=True))
-    assert loss_of_guessing(candidates, has_heads=True) == pytest.approx(m3)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from training.trainer import checkpoints
-from training.trainer.contrastive_trainer import rate_factor
+from training.trainer.training_arguments import rate_factor
 from training.training_errors import DISK_FULL, OUT_OF_MEMORY, TrainingError, reason_of
 
 

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 from serve_app.jobs.job_events import event_of
+from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_updates import JobUpdate, UpdateType
 from tests.unit.jobs.job_examples import RUNNING, folded
-from training.reporting import FILE_NAME, Reporter, read_lines
+from training.reporting import Reporter, read_lines
 from training.trainer.heartbeat import heartbeat
 
 
@@ -40,7 +41,7 @@ class Listened(Reporter):
 
 
 def test_work_that_moves_is_heard_even_if_the_disk_was_full_for_a_moment(tmp_path: Path) -> None:
-    reporter = Listened(tmp_path / FILE_NAME)
+    reporter = Listened(JobFolder(tmp_path).updates_file)
     with heartbeat(reporter, every_s=0.001):
         for heard in (1, 2, 3):
             reporter.wait_for_beats(3)
@@ -50,7 +51,7 @@ def test_work_that_moves_is_heard_even_if_the_disk_was_full_for_a_moment(tmp_pat
 
 
 def test_work_that_hangs_is_not_heard_although_its_process_lives(tmp_path: Path) -> None:
-    reporter = Listened(tmp_path / FILE_NAME)
+    reporter = Listened(JobFolder(tmp_path).updates_file)
     with heartbeat(reporter, every_s=0.001):
         reporter.wait_for_beats(1)
         said = len(read_lines(tmp_path))
@@ -59,7 +60,7 @@ def test_work_that_hangs_is_not_heard_although_its_process_lives(tmp_path: Path)
 
 
 def test_a_sign_of_life_is_heard_and_not_told(tmp_path: Path) -> None:
-    Reporter(tmp_path / FILE_NAME, clock=lambda: 5000.0).alive()
+    Reporter(JobFolder(tmp_path).updates_file, clock=lambda: 5000.0).alive()
     (line,) = read_lines(tmp_path)
     event = JobUpdate.of_line(line, now=0.0)
     assert event is not None

@@ -15,7 +15,8 @@ from serve_app.domain.profiles import E5, TextRole
 from training.data.examples import Example
 from training.data.splitting import Split
 from training.evaluation import held_out as module
-from training.evaluation.held_out import evaluate, held_out_task, ranking_metrics
+from training.evaluation.held_out import evaluate, held_out_task
+from training.evaluation.ranking_metrics import ranking_metrics
 
 TRAIN = tuple(Example(f"q{i}", (f"p{i}",)) for i in range(20))
 HELD_OUT = (Example("h0", ("a", "b")), Example("h1", ("p3",)), Example("h2", ("a",)))

@@ -20,13 +20,15 @@ from sentence_transformers.sentence_transformer.losses import CachedMultipleNega
 from torch import Tensor, nn
 
 from serve_app.domain.errors import ModelLoadError
+from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.training_spec import TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.models.model_source import describe
 from serve_app.models.tokenizer import TextTokenizer
 from tests.unit.training.training_jobs import docstring_pairs, make_job, of_type
 from training.data.examples import Example
-from training.job_run import prepare, train
-from training.reporting import FILE_NAME, Reporter, read_lines
+from training.job import load_job
+from training.job_run import train
+from training.reporting import Reporter, read_lines
 from training.trainer.checkpoints import remember_mini_batch_size
 from training.trainer.contrastive_trainer import ContrastiveTrainer
 from training.trainer.timed_checkpoints import TimedCheckpointCallback
@@ -45,7 +47,7 @@ def run(spec: TrainingSpec, job_dir: Path, *, dies_after: int = 0) -> Path:
         if step == dies_after:
             raise Killed
 
-    folder = train(spec, job_dir, Reporter(job_dir / FILE_NAME), on_checkpoint=on_checkpoint)
+    folder = train(spec, job_dir, Reporter(JobFolder(job_dir).updates_file), on_checkpoint=on_checkpoint)
     assert folder is not None
     return folder
 
@@ -114,7 +116,7 @@ def test_the_work_moves_with_every_mini_batch_of_measuring_and_of_training(tmp_p
             self.phase = "steps"
 
     spec, job_dir = make_job(tmp_path, e5_tiny, mini_batch_size=2, checkpoint_steps=9)
-    train(spec, job_dir, Counting(job_dir / FILE_NAME))
+    train(spec, job_dir, Counting(JobFolder(job_dir).updates_file))
     measured = 20 // 8 + 1 + 1  # passages and queries, eight at a time
     assert moves["measuring the base"] == measured
     assert moves["measuring the result"] == measured + 16 // 8  # training passages, to see that they differ
@@ -202,7 +204,7 @@ def test_a_size_that_another_worker_had_to_halve_is_told(tmp_path: Path, e5_tiny
     remember_mini_batch_size(job_dir / "checkpoints", 2)
     run(spec, job_dir)
     messages = [line["message"] for line in of_type(read_lines(job_dir), "event")]
-    assert "going on with 2 texts at a time: memory ran out with more" in messages
+    assert "continuing with 2 texts at a time: memory ran out with more" in messages
 
 
 def test_a_killed_job_goes_on_as_if_nothing_had_been(
@@ -279,9 +281,9 @@ def test_out_of_memory_with_one_text_is_told_to_the_user(
     assert (job_dir / "checkpoints" / "mini_batch_size").read_text() == "1\n"
 
 
-def test_a_training_that_blows_up_says_so(tmp_path: Path, e5_tiny: Path) -> None:
+def test_a_diverged_training_fails_with_the_setting_to_lower(tmp_path: Path, e5_tiny: Path) -> None:
     spec, job_dir = make_job(tmp_path, e5_tiny, eval_fraction=0.0, learning_rate=1e30, max_grad_norm=0.0)
-    with pytest.raises(TrainingError, match="lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"training diverged \(the loss is .* at step \d+\); lower `learning_rate`"):
         run(spec, job_dir)
     assert not (tmp_path / "models" / "tuned").exists()
 
@@ -301,7 +303,7 @@ def test_a_collapsed_model_is_published_with_a_warning_if_it_was_measured_and_no
     collapse, loss = warnings
     assert "COLLAPSED: for 16 different training passages it computes one dense vector" in collapse
     assert ("one ColBERT vector for all tokens" in collapse) is (family == "bge-m3")
-    assert "no better than guessing" in loss
+    assert "no better than chance" in loss
     spec, job_dir = make_job(tmp_path / "not measured", base, eval_fraction=0.0, **collapsing)
     with pytest.raises(TrainingError, match=r"COLLAPSED: .* not published, because nothing was held out"):
         run(spec, job_dir)
@@ -338,9 +340,9 @@ def test_what_can_not_be_trained_is_refused_with_a_reason(
 def test_a_base_that_another_machine_has_found_is_looked_for_here(tmp_path: Path, e5_tiny: Path) -> None:
     spec, job_dir = make_job(tmp_path, e5_tiny, base_folder="/where/another/machine/keeps/downloads")
     with pytest.raises(ModelLoadError):
-        prepare(replace(spec, base_model="nowhere/e5-nobody-has"), job_dir)
+        load_job(replace(spec, base_model="nowhere/e5-nobody-has"), job_dir)
     (Path(spec.models_dir) / spec.base_model).symlink_to(e5_tiny)
-    assert prepare(spec, job_dir).source.folder == Path(spec.models_dir) / spec.base_model
+    assert load_job(spec, job_dir).source.folder == Path(spec.models_dir) / spec.base_model
 
 
 def test_training_reads_the_same_tokens_as_serving(e5_tiny: Path) -> None:

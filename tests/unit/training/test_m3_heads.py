@@ -14,8 +14,7 @@ from torch.nn import functional
 
 from serve_app.domain.errors import ModelLoadError
 from serve_app.models.head_files import HEAD_FILES
-from training.losses.cached_m3_loss import special_ids_of
-from training.losses.m3_heads import M3Heads, M3Vectors, represent
+from training.losses.m3_heads import M3Heads, M3Vectors, represent, special_ids_of
 
 FILES = HEAD_FILES
 TEXTS = (

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.losses.m3_heads import M3Vectors
-from training.losses.m3_scores import HeadScores, colbert_scores, head_scores, sparse_scores, unified_loss
+from training.losses.m3_scores import HeadLogits, chance_loss, colbert_scores, head_logits, sparse_scores, unified_loss
 
 WIDTH = 6
 VOCABULARY = 12
@@ -171,7 +171,7 @@ def test_texts_that_share_no_token_have_a_sparse_score_of_zero() -> None:
 
 def test_logits_are_similarities_divided_by_the_temperature() -> None:
     queries, passages = texts(0, [3, 1]), texts(1, [2, 5, 4])
-    scores = head_scores(queries, passages, temperature=0.05)
+    scores = head_logits(queries, passages, temperature=0.05)
     dense = np.array([[float(a @ b) for b in passages.dense.double()] for a in queries.dense.double()])
     np.testing.assert_allclose(scores.dense, dense / 0.05, atol=20 * TOLERANCE)
     np.testing.assert_allclose(scores.sparse, sparse_scores(queries, passages) / 0.05, atol=20 * TOLERANCE)
@@ -200,9 +200,9 @@ def looped_loss(dense: list[list[float]], sparse: list[list[float]], colbert: li
     return total / len(targets)
 
 
-def random_scores(seed: int) -> HeadScores:
+def random_scores(seed: int) -> HeadLogits:
     random = np.random.default_rng(seed)
-    return HeadScores(*(torch.from_numpy(random.normal(scale=3, size=(3, 7))).float() for _ in range(3)))
+    return HeadLogits(*(torch.from_numpy(random.normal(scale=3, size=(3, 7))).float() for _ in range(3)))
 
 
 @pytest.mark.parametrize("self_distill", [False, True])
@@ -236,3 +236,10 @@ def test_texts_of_several_parts_keep_their_order_and_are_padded_to_the_longest()
         expected = torch.cat([head(queries, part) for part in parts], dim=1)
         torch.testing.assert_close(head(queries, whole), expected, rtol=0, atol=TOLERANCE)
     assert torch.equal(whole.dense, torch.cat([part.dense for part in parts]))
+
+
+@pytest.mark.parametrize("passages", [4, 96])
+def test_the_chance_loss_is_that_of_equal_scores(passages: int) -> None:
+    equal = torch.zeros(4, passages)
+    loss = unified_loss(HeadLogits(equal, equal, equal), torch.arange(4), self_distill=True)
+    assert chance_loss(passages) == pytest.approx(float(loss))

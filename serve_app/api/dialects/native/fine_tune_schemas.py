@@ -59,7 +59,9 @@ class FineTuneRequest(StrictRequest):
     eval_fraction: float = Field(
         0.1, ge=0, le=0.5, allow_inf_nan=False, description="Share of the examples that quality is measured on."
     )
-    seed: int | None = Field(None, ge=0, lt=2**32, description="The same seed and data give the same split and order.")
+    seed: int | None = Field(
+        None, ge=0, lt=2**32, description="Seed of the split and the order; the same seed repeats both."
+    )
 
 
 class FineTuneLoraRequest(FineTuneRequest):
@@ -126,7 +128,7 @@ class Job(BaseModel):
     train_pairs: int | None
     eval_pairs: int | None
     device: str | None
-    attempts: int = Field(description="How often it was started; more than once if a process or node died.")
+    attempts: int = Field(description="Number of starts; more than one if a process or node died.")
     created_at: float
     started_at: float | None
     ended_at: float | None
@@ -140,7 +142,7 @@ class JobList(BaseModel):
 
 
 class JobEntry(BaseModel):
-    """One entry of a job's diary."""
+    """One event of a job."""
 
     id: int
     time: float
@@ -149,7 +151,7 @@ class JobEntry(BaseModel):
 
 
 class JobEvents(BaseModel):
-    """A job's diary, in order."""
+    """The events of a job, oldest first."""
 
     events: list[JobEntry]
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from serve_app.api.dialects.native.vectorize_schemas import Items
 from serve_app.api.dialects.strict_request import EncodingOptions, Text
 
-_COLBERT = "Also give the ColBERT vectors, one for each token: about 4 KB a token as numbers, more as JSON."
+_COLBERT = "Return the ColBERT vectors, too, one for each token: about 4 KB a token as numbers, more as JSON."
 
 
 class HybridOptions(EncodingOptions):

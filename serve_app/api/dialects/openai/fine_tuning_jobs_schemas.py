@@ -91,7 +91,9 @@ class FineTuningJobRequest(TolerantRequest):
     suffix: ModelName | None = Field(
         None, description="The result's whole name here; without it, the base's name, -ft- and eight digits."
     )
-    seed: int | None = Field(None, ge=0, lt=2**32, description="The same seed and data give the same split and order.")
+    seed: int | None = Field(
+        None, ge=0, lt=2**32, description="Seed of the split and the order; the same seed repeats both."
+    )
     hyperparameters: Hyperparameters | None = Field(None, description="In place of those in `method`.")
     method: Method | None = Field(None, description="All weights, if absent.")
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None = Field(

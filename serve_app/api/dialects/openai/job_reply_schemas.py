@@ -18,7 +18,7 @@ class JobError(BaseModel):
 
 
 class JobHyperparameters(BaseModel):
-    """As they were used; null where the job's folder can not be read."""
+    """As they were used; null where the job's folder cannot be read."""
 
     n_epochs: int | None
     batch_size: int | None
@@ -94,7 +94,7 @@ class FineTuningJobs(BaseModel):
 
 
 class FineTuningEvent(BaseModel):
-    """One entry of a job's diary."""
+    """One event of a job."""
 
     id: str
     object: Literal["fine_tuning.job.event"]
@@ -105,7 +105,7 @@ class FineTuningEvent(BaseModel):
 
 
 class FineTuningEvents(BaseModel):
-    """One page of a job's diary, newest first."""
+    """One page of a job's events, newest first."""
 
     object: Literal["list"]
     data: list[FineTuningEvent]

@@ -160,6 +160,6 @@ class TEIInfo(BaseModel):
     max_batch_requests: int | None = Field(description="Texts of one forward; tokens alone bound it.")
     max_client_batch_size: int = Field(description="Texts in a request.")
     tokenization_workers: int = Field(description="Threads of one HTTP replica that tokenise lists.")
-    auto_truncate: bool = Field(description="Whether texts that are too long are cut without being asked to.")
+    auto_truncate: bool = Field(description="Whether texts over the limit are cut by default.")
     version: str
     limits: dict[str, Any] = Field(description="Ours: all limits of a request and of the default model.")

@@ -1,4 +1,4 @@
-"""How well documents match queries by each representation that a served model has computed of them."""
+"""Scores of documents for a set of queries, by each representation that a served model computes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ wait_passively()
 import torch
 
 
-class HeadScores:
+class DocumentScorer:
     """Scores of one document after the other for a fixed set of queries.
 
     The ColBERT vectors of the queries stay on the device, ``4 * dim`` bytes for each of their tokens; those of a
@@ -34,7 +34,7 @@ class HeadScores:
             self._ids, self._weights = (np.concatenate(part) for part in zip(*sparse, strict=True))
             self._owners = np.repeat(np.arange(len(queries)), [len(ids) for ids, _ in sparse])
             self._vocabulary = np.unique(self._ids)
-            self._places = np.searchsorted(self._vocabulary, self._ids)
+            self._columns = np.searchsorted(self._vocabulary, self._ids)
         colbert = [query.colbert for query in queries if query.colbert is not None]
         if len(colbert) == len(queries):
             self.heads.append(Capability.COLBERT)
@@ -52,11 +52,11 @@ class HeadScores:
 
     def _sparse(self, ids: np.ndarray, weights: Float32) -> Float32:
         of_document = np.zeros(len(self._vocabulary), np.float32)
-        common, places, own = np.intersect1d(self._vocabulary, ids, assume_unique=True, return_indices=True)
+        common, columns, own = np.intersect1d(self._vocabulary, ids, assume_unique=True, return_indices=True)
         if not len(common):
             return np.zeros(self._count, np.float32)
-        of_document[places] = weights[own]
-        products = self._weights * of_document[self._places]
+        of_document[columns] = weights[own]
+        products = self._weights * of_document[self._columns]
         return np.bincount(self._owners, products, self._count).astype(np.float32)
 
     @torch.inference_mode()

@@ -12,8 +12,8 @@ from serve_app.domain.embeddings import Encoded, Float32
 from serve_app.domain.profiles import Capability
 from serve_app.models.model_source import describe
 from tests.unit.training.training_jobs import make_job
-from training.evaluation.head_scores import HeadScores
-from training.losses.contrastive import build_loss
+from training.evaluation.document_scorer import DocumentScorer
+from training.losses.registry import build_objective
 from training.probe import agreement, check_agreement, probe_of, probe_text
 from training.trainer.trainable_model import build_model, choose_compute
 from training.training_errors import TrainingError
@@ -32,9 +32,9 @@ def units(count: int) -> Float32:
 
 
 def test_each_head_scores_by_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.evaluation.head_scores.MAX_SIMILARITIES", 7)  # a token or two at a time
+    monkeypatch.setattr("training.evaluation.document_scorer.MAX_SIMILARITIES", 7)  # a token or two at a time
     queries = [text(3, 5, 9), text(1), text(2, 9, 100, 3)]
-    scores = HeadScores(queries)
+    scores = DocumentScorer(queries)
     for document in (text(4, 9, 3), text(1, 7), text(9)):
         found = scores.score(document)
         assert document.colbert is not None
@@ -52,7 +52,7 @@ def test_each_head_scores_by_its_definition(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_dense_model_has_dense_scores_alone() -> None:
     dense = [Encoded(vector) for vector in units(2)]
-    assert list(HeadScores(dense).score(dense[0])) == [Capability.DENSE]
+    assert list(DocumentScorer(dense).score(dense[0])) == [Capability.DENSE]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_trainer_and_loader_agree_by_every_head(tmp_path: Path, e5_tiny: Path, b
     spec, _ = make_job(tmp_path, folder, family=family)
     source, place = describe(folder.name, folder, family=family), choose_compute(spec)
     model = build_model(source, place, max_tokens=spec.max_seq_length)
-    _, heads = build_loss(model, spec, mini_batch_size=1, world_size=1)
+    heads = build_objective(model, spec, mini_batch_size=1, world_size=1).heads
     ((_, served),) = load_base(spec, source, place, lambda: None)([probe_text(source)])
     found = agreement(probe_of(model, heads, source, place), served)
     assert list(found) == (["dense"] if family == "e5" else ["dense", "sparse", "ColBERT"])

@@ -12,10 +12,11 @@ from ray import serve
 from ray.serve.schema import ApplicationStatus
 
 from serve_app.deployments import startup_failures
-from serve_app.launch import service
+from serve_app.launch import lifecycle, ray_start
 from serve_app.launch.config import http_address
+from serve_app.launch.lifecycle import run
 from serve_app.launch.ports import free_port
-from serve_app.launch.service import StartError, run
+from serve_app.launch.ray_start import StartError
 from serve_app.launch.signals import StopSignals
 
 
@@ -29,9 +30,9 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> StopSignals:
 
 @pytest.fixture(autouse=True)
 def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_keep_signals_from_ray", lambda: None)
-    monkeypatch.setattr(service, "_set_agent_port", lambda port: None)
-    monkeypatch.setattr(service, "canonicalize_bootstrap_address", lambda address: None)
+    monkeypatch.setattr(ray_start, "_keep_signals_from_ray", lambda: None)
+    monkeypatch.setattr(ray_start, "_set_agent_port", lambda port: None)
+    monkeypatch.setattr(ray_start, "canonicalize_bootstrap_address", lambda address: None)
 
 
 def config(**http: Any) -> dict[str, Any]:
@@ -75,10 +76,10 @@ def test_serve_listens_at_the_address_that_was_checked(monkeypatch: pytest.Monke
         started.update(options["http_options"])
         return SimpleNamespace(deploy_apps=lambda schema, **_: None)
 
-    monkeypatch.setattr(service.serve_api, "serve_start", start)
+    monkeypatch.setattr(lifecycle.serve_api, "serve_start", start)
     monkeypatch.setattr(startup_failures, "clear", lambda: None)
     whole: dict[str, Any] = {"applications": []} | ({} if http is None else {"http_options": http})
-    service._deploy(service._schema(whole))
+    lifecycle._deploy(lifecycle._schema(whole))
     assert (started["host"], started["port"]) == http_address(whole)
     assert (started["host"] == "0.0.0.0") == ((http or {}).get("host") == "0.0.0.0")
 
@@ -114,18 +115,18 @@ def statuses(*following: ApplicationStatus, message: str = "") -> Callable[[], A
 
 
 def test_an_application_that_cannot_start_ends_the_wait_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_POLL_S", 0)
+    monkeypatch.setattr(lifecycle, "_POLL_S", 0)
     failing = statuses(ApplicationStatus.DEPLOYING, ApplicationStatus.DEPLOY_FAILED, message="The actor was killed.")
     monkeypatch.setattr(serve, "status", failing)
     monkeypatch.setattr(startup_failures, "reported", lambda: {"the encoder of 'x'": "no model 'x'"})
     with pytest.raises(StartError, match=r"^the encoder of 'x' cannot start: no model 'x'$"):
-        service._wait_until_running({"retrieval"})
+        lifecycle._wait_until_running({"retrieval"})
     monkeypatch.setattr(startup_failures, "reported", dict)
     with pytest.raises(StartError, match=r"^the service cannot start: The actor was killed\.$"):
-        service._wait_until_running({"retrieval"})
+        lifecycle._wait_until_running({"retrieval"})
 
 
 def test_an_application_that_runs_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_POLL_S", 0)
+    monkeypatch.setattr(lifecycle, "_POLL_S", 0)
     monkeypatch.setattr(serve, "status", statuses(ApplicationStatus.DEPLOYING, ApplicationStatus.RUNNING))
-    service._wait_until_running({"retrieval"})
+    lifecycle._wait_until_running({"retrieval"})
