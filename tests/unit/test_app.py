@@ -110,7 +110,7 @@ def test_on_one_node_several_replicas_start_and_a_redeploy_starts_new_ones_first
 def test_a_full_machine_says_that_a_redeploy_pauses(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(app, "say", print)
+    monkeypatch.setattr(app, "print_to_terminal", print)
     models = [{"name": "e5-a", "num_cpus": 1.1}, {"name": "e5-b", "num_cpus": 0.4}]
     found = deployments(monkeypatch, 0, models=models)
     surges = {name: deployment._deployment_config.max_surge_percent for name, deployment in found.items()}
@@ -156,7 +156,7 @@ def test_numbers_are_taken_as_they_are_and_the_start_says_what_follows(
     surge: int,
     warning: str,
 ) -> None:
-    monkeypatch.setattr(app, "say", print)
+    monkeypatch.setattr(app, "print_to_terminal", print)
     model = {"name": "e5-a", "num_cpus": 0}
     found = deployments(monkeypatch, 0, nodes=2, models=[model], ingress={"num_replicas": 2, **ingress})["Ingress"]
     assert list(resources(found).values()) == share
