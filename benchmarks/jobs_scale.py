@@ -23,7 +23,8 @@ from typing import Any
 from benchmarks import machine
 from serve_app.api.dialects.native.jobs_routes import job_body
 from serve_app.api.encoding.json_stream import dumps
-from serve_app.jobs.job_reconciler import JobPolicy
+from serve_app.jobs.job_folder import JobFolder
+from serve_app.jobs.job_policy import JobPolicy
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.job_service import JobService
 from serve_app.jobs.lease import Lease, LeaseHolder
@@ -126,8 +127,8 @@ def make_jobs(root: Path, count: int) -> None:
         )
         folder = root / spec.job_id
         folder.mkdir(parents=True)
-        (folder / "spec.json").write_text(spec.to_json(), encoding="utf-8")
-        (folder / "job.json").write_text(ended.to_json(), encoding="utf-8")
+        JobFolder(folder).spec_file.write_text(spec.to_json(), encoding="utf-8")
+        JobFolder(folder).record_file.write_text(ended.to_json(), encoding="utf-8")
 
 
 def job_id(number: int) -> str:

@@ -14,7 +14,7 @@ from ray.serve import Application
 
 from serve_app.deployments.encoder import Encoder
 from serve_app.deployments.ingress import Ingress
-from serve_app.deployments.operator_log import say
+from serve_app.deployments.operator_log import print_to_terminal
 from serve_app.deployments.reranker import Reranker
 from serve_app.deployments.rollout import Part, alive_nodes, plan_rollout
 from serve_app.settings.model_settings import ModelSettings
@@ -22,13 +22,13 @@ from serve_app.settings.service_settings import Settings
 
 
 def build(settings: Settings) -> Application:
-    """The deployment graph: an encoder for each model, the rerankers, and the ingress in front of them."""
+    """The deployment graph: an encoder for each model, the rerankers, and the ingress that calls them."""
     models = {_name(Encoder, model): model for model in settings.models}
     models |= {_name(Reranker, model): model for model in settings.rerankers}
     parts = [Part("Ingress", settings.ingress), *(Part(name, model, _gpus(model)) for name, model in models.items())]
     rollout = plan_rollout(settings, parts, alive_nodes())
     for warning in rollout.warnings:
-        say(f"WARNING {warning}")
+        print_to_terminal(f"WARNING {warning}")
     encoders = {model.name: _with_model(Encoder, model, settings, rollout.options) for model in settings.models}
     rerankers = {model.name: _with_model(Reranker, model, settings, rollout.options) for model in settings.rerankers}
     ingress = serve.deployment()(Ingress).options(
@@ -41,8 +41,9 @@ def _with_model(
     kind: type, model: ModelSettings, settings: Settings, options: Mapping[str, Mapping[str, Any]]
 ) -> Application:
     name = _name(kind, model)
-    if not _gpus(model) and model.device == "auto":  # Ray would let it see GPUs that others have reserved
-        model = model.model_copy(update={"device": "cpu"})
+    if model.device == "auto":
+        # with a share of a GPU it must not fall back to the CPU; without one, Ray would show it those of other replicas
+        model = model.model_copy(update={"device": "cuda" if _gpus(model) else "cpu"})
     deployment = serve.deployment()(kind).options(
         name=name, health_check_period_s=5, graceful_shutdown_timeout_s=20, **options[name]
     )

@@ -20,11 +20,11 @@ from torch import distributed
 
 import training.trainer.contrastive_trainer
 import training.trainer.trainable_model
-from serve_app.jobs.training_spec import TrainingSpec
+from serve_app.jobs.job_folder import JobFolder
 from serve_app.launch.ports import free_port
 from tests.service import ROOT
 from training.job_run import train
-from training.reporting import FILE_NAME, Reporter
+from training.reporting import Reporter
 from training.trainer.timed_checkpoints import TimedCheckpointCallback
 
 DIES_AFTER = "dies_after"  # holds the step
@@ -73,8 +73,8 @@ def take_part(job_dir: Path, *, rank: int = 0, world_size: int = 1, dies_after: 
         if step == dies_after:
             raise Killed
 
-    spec = TrainingSpec.from_json((job_dir / "spec.json").read_text())
-    reporter = Reporter(job_dir / FILE_NAME if rank == 0 else None)
+    spec = JobFolder(job_dir).read_spec()
+    reporter = Reporter(JobFolder(job_dir).updates_file if rank == 0 else None)
     train(spec, job_dir, reporter, rank=rank, world_size=world_size, on_checkpoint=on_checkpoint)
 
 

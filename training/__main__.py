@@ -13,11 +13,12 @@ import os
 import sys
 from pathlib import Path
 
+from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.training_spec import CLUSTER_VARIABLE, TrainingSpec
 from serve_app.models.openmp import wait_passively
 from training.ownership import Claim, Ownership
 from training.publication import cleanup, published_by
-from training.reporting import FILE_NAME, Reporter
+from training.reporting import Reporter
 from training.training_errors import OwnershipLostError, TrainingError, is_cut_off, reason_of
 
 logger = logging.getLogger("training")
@@ -35,9 +36,10 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m training JOB_DIR\n       python -m training submit --help", file=sys.stderr)
         return 2
     job_dir = Path(arguments[0]).resolve()
-    _log_to(job_dir / "logs")
+    folder = JobFolder(job_dir)
+    _log_to(folder.log_file("driver"))
     claim = Claim.of_environment()
-    reporter = Reporter(job_dir / FILE_NAME, ownership=Ownership(job_dir, claim))
+    reporter = Reporter(folder.updates_file, ownership=Ownership(job_dir, claim))
     try:
         reporter.check_ownership()
         run(job_dir, reporter, claim)
@@ -80,7 +82,7 @@ def run(job_dir: Path, reporter: Reporter, claim: Claim | None = None) -> None:
 
 def _read_spec(job_dir: Path) -> TrainingSpec:
     try:
-        return TrainingSpec.from_json((job_dir / "spec.json").read_text(encoding="utf-8"))
+        return JobFolder(job_dir).read_spec()
     except (OSError, ValueError, TypeError) as error:
         raise TrainingError(f"the job's spec.json can not be read: {error}") from error
 
@@ -102,10 +104,10 @@ def _start_ray() -> None:
     ray.init(address=address or "local", include_dashboard=None if address else False, runtime_env={"env_vars": ask})
 
 
-def _log_to(folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
+def _log_to(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
     logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT)
-    file = logging.FileHandler(folder / "driver.log", encoding="utf-8")
+    file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter(_LOG_FORMAT))
     logging.getLogger().addHandler(file)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from serve_app.domain.files import remove
-from serve_app.jobs.training_spec import TrainingKind, TrainingSpec, staging_folder
+from serve_app.jobs.training_spec import TrainingKind, TrainingSpec
 from serve_app.models.folder_json import write_json
 from serve_app.models.folder_writer import prompts_of, write_sentence_transformers
 from serve_app.models.manifest import MANIFEST_FILE
@@ -28,7 +28,7 @@ def stage(model: SentenceTransformer, heads: Heads | None, spec: TrainingSpec, s
     Returns:
         The folder, on the file system of its later place.
     """
-    folder = staging_folder(spec)
+    folder = spec.staging_dir
     remove(folder)  # of an earlier attempt
     folder.mkdir(parents=True)
     if spec.kind is TrainingKind.FULL:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve_app.domain.profiles import Profile
+from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.training_spec import TrainingSpec
 from serve_app.models.model_source import ModelSource, describe, find_model
 from training.data.splitting import Split, load_split
@@ -43,7 +44,7 @@ class Job:
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
-        return self.folder / "checkpoints"
+        return JobFolder(self.folder).checkpoints
 
     @property
     def title(self) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.lease import current_lease
 from serve_app.jobs.training_spec import ATTEMPT_VARIABLE, LEASE_VARIABLE
@@ -81,9 +82,7 @@ class Ownership:
         lease = _read(lambda: current_lease(self._job_dir.parent))
         if lease is not None and lease.holder is not None and lease.holder.cluster != self._claim.cluster:
             return f"its jobs folder is managed by {lease.holder.name} now"
-        record: JobRecord | None = _read(
-            lambda: JobRecord.from_json((self._job_dir / "job.json").read_text(encoding="utf-8"))
-        )
+        record: JobRecord | None = _read(JobFolder(self._job_dir).read_record)
         if record is None:
             return None if self._job_dir.is_dir() else "it was deleted"
         if record.status in (JobStatus.CANCELLED, JobStatus.FAILED):

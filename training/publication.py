@@ -10,8 +10,9 @@ from pathlib import Path
 
 from serve_app.domain.errors import ModelLoadError
 from serve_app.domain.files import remove
-from serve_app.jobs.job_record import JobRecord, JobStatus
-from serve_app.jobs.training_spec import TrainingKind, TrainingSpec, cleanup_dirs
+from serve_app.jobs.job_folder import JobFolder
+from serve_app.jobs.job_record import JobStatus
+from serve_app.jobs.training_spec import TrainingKind, TrainingSpec
 from serve_app.models.manifest import Manifest
 from training.fsync import flush
 from training.training_errors import TrainingError
@@ -29,7 +30,7 @@ def publish(
     """Gives a staged result its manifest and its name. It appears whole or not at all.
 
     Args:
-        staged: What was written to ``staging_folder(spec)``.
+        staged: What was written to ``spec.staging_dir``.
         spec: The job.
         metrics: Retrieval quality, by ``before`` and ``after``.
         data: Examples, by what they were used for.
@@ -46,7 +47,7 @@ def publish(
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes its files 0600
     flush(staged)
     _check_wanted(staged, job_dir)
-    target = Path(spec.models_dir) / spec.model_name
+    target = spec.result_dir
     try:
         if target.exists():  # an empty folder would be replaced silently
             raise FileExistsError(target)
@@ -63,7 +64,7 @@ def publish(
 def _check_wanted(staged: Path, job_dir: Path) -> None:
     """A training that could not be stopped comes to its end all the same; by then its name may be another job's."""
     try:
-        record = JobRecord.from_json((job_dir / "job.json").read_text(encoding="utf-8"))
+        record = JobFolder(job_dir).read_record()
     except (OSError, ValueError):
         return  # there is no tracker that could have ended it: a training by hand
     if record.status in (JobStatus.CANCELLED, JobStatus.FAILED):
@@ -77,7 +78,7 @@ def published_by(spec: TrainingSpec) -> Path | None:
     Raises:
         TrainingError: The name belongs to something else.
     """
-    target = Path(spec.models_dir) / spec.model_name
+    target = spec.result_dir
     if not target.exists():
         return None
     if _job_of(target) != spec.job_id:
@@ -118,5 +119,5 @@ def manifest(
 
 def cleanup(spec: TrainingSpec, job_dir: Path) -> None:
     """Removes what a finished job needs no more."""
-    for folder in cleanup_dirs(spec, job_dir):
+    for folder in JobFolder(job_dir).cleanup_dirs(spec):
         remove(folder)

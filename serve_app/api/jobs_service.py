@@ -90,19 +90,19 @@ class JobsProtocol(Protocol):
         """Files that jobs can be made from."""
         ...
 
-    async def submit(self, order: ParsedFineTune) -> JobRecord:
+    async def submit(self, request: ParsedFineTune) -> JobRecord:
         """Stores a job; it is started as soon as there is room.
 
-        An order whose name is made up is the same job when it is sent again within a minute.
+        With a generated name, an identical request within a minute is the same job.
 
         Raises:
             ModelNotFoundError: There is no such base model.
-            InvalidInputError: The base model can not be fine-tuned.
-            CapabilityError: It can not be fine-tuned by Q-LoRA.
+            InvalidInputError: The base model cannot be fine-tuned.
+            CapabilityError: It cannot be fine-tuned by Q-LoRA.
             ConflictError: The result's name is taken.
             JobsReadOnlyError: Another service manages the jobs.
             QueueFullError: Too many jobs wait.
-            StorageError: It can not be written.
+            StorageError: It cannot be written.
         """
         ...
 
@@ -111,7 +111,7 @@ class JobsProtocol(Protocol):
         ...
 
     async def specs(self, job_ids: Sequence[str]) -> Mapping[str, TrainingSpec]:
-        """What jobs were asked to do, by id; without those that are gone or whose spec can not be read."""
+        """What jobs were asked to do, by id; without those that are gone or whose spec cannot be read."""
         ...
 
     async def page(self, *, limit: int, after: str | None) -> Sequence[JobRecord]:

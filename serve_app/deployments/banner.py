@@ -1,4 +1,4 @@
-"""The block that ends the start log: where the service is, what it serves, where to look."""
+"""The last block of the start log: addresses, served models, an example."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ray._private.services import get_webui_url_from_internal_kv  # no public wa
 from serve_app.api.service import ServiceProtocol
 from serve_app.api.service_results import ModelState
 from serve_app.deployments.http_address import base_url, host, is_loopback, network_url
-from serve_app.deployments.operator_log import say
+from serve_app.deployments.operator_log import print_to_terminal
 from serve_app.domain.errors import ServiceError
 
 logger = logging.getLogger(__name__)
@@ -22,16 +22,16 @@ _AFTER_SERVE_S = 0.5
 _WARNING = "any client that reaches this port may use, train and delete models: it needs no API key (docs/security.md)"
 
 
-async def announce(gateway: ServiceProtocol, *, needs_key: bool) -> None:
+async def announce(service: ServiceProtocol, *, needs_key: bool) -> None:
     """Waits until a forward succeeds, then prints the block once.
 
     Args:
-        gateway: What serves.
-        needs_key: Whether API keys are on; if not, that is worth a warning unless only this machine can ask.
+        service: The inference service.
+        needs_key: Whether API keys are required; if not, a service that other machines reach prints a warning.
     """
     while True:
         try:
-            await gateway.check(timeout_s=5.0)
+            await service.check(timeout_s=5.0)
             break
         except ServiceError:
             await asyncio.sleep(0.2)
@@ -39,11 +39,13 @@ async def announce(gateway: ServiceProtocol, *, needs_key: bool) -> None:
     warning = None if needs_key or is_loopback(host()) else _WARNING
     if warning:
         logger.warning(warning)
-    models = await gateway.models()
-    say(text(models, base_url(), network_url(), dashboard_url(), needs_key=needs_key, warning=warning))
+    models = await service.models()
+    print_to_terminal(
+        banner_text(models, base_url(), network_url(), dashboard_url(), needs_key=needs_key, warning=warning)
+    )
 
 
-def text(
+def banner_text(
     models: Sequence[ModelState],
     base: str,
     network: str | None,
@@ -55,12 +57,12 @@ def text(
     """The block, ending without a line break.
 
     Args:
-        models: What is served.
+        models: The served models.
         base: Address for this machine.
-        network: Address for others, if they reach the service.
+        network: Address for other machines, if they reach the service.
         dashboard: Address of the dashboard.
-        needs_key: Whether API keys are on.
-        warning: What the operator should know.
+        needs_key: Whether API keys are required.
+        warning: A warning for the operator.
     """
     key = " -H 'Authorization: Bearer KEY'" if needs_key else ""
     lines = [
@@ -91,7 +93,7 @@ def dashboard_url() -> str:
 
 
 def ray_command() -> str:
-    """Ray's own command line as it can be typed: it is beside the interpreter, which may not be on the PATH."""
+    """Path of Ray's command line, which is beside the interpreter and perhaps not on the PATH."""
     beside = Path(sys.executable).with_name("ray")
     try:
         return str(beside.relative_to(Path.cwd()))

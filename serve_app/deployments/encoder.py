@@ -13,7 +13,7 @@ from ray import serve
 
 from serve_app.deployments.first_forward import first_forward
 from serve_app.deployments.model_worker import Compute, ModelWorker
-from serve_app.deployments.operator_log import keep_log_fresh, log_startup_failure
+from serve_app.deployments.operator_log import log_startup_failure, start_log_flush
 from serve_app.domain.embeddings import Encoded, EncodedBatch, TokenBatch
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.profiles import Capability
@@ -26,17 +26,17 @@ _Outcome: TypeAlias = "asyncio.Future[list[Encoded | ServiceError]]"
 
 
 class Encoder:
-    """Turns token ids into vectors, in micro-batches, off the event loop.
+    """Encodes token ids into vectors, in micro-batches, off the event loop.
 
-    ``@serve.batch`` collects what arrives together; the scheduler decides what runs together. Both are
-    needed: the first closes its batches before the device is free, so alone it makes them too small.
+    ``@serve.batch`` collects calls that arrive together; the scheduler forms the micro-batches. ``@serve.batch`` alone
+    would make them too small, because it closes its batches before the device is free.
     """
 
     async def __init__(self, settings: ModelSettings, models_dir: Path) -> None:  # type: ignore[misc]
-        """Loads the model and proves that it computes.
+        """Loads the model and runs a first forward.
 
         Raises:
-            ModelLoadError: The model can not be found, read or placed; the replica does not start.
+            ModelLoadError: The model cannot be found, read or placed; the replica does not start.
         """
         from serve_app.models.embedder import TextToEncode
         from serve_app.models.fine_tune_cache import FineTuneCache  # torch: seconds to import, and only here
@@ -57,51 +57,51 @@ class Encoder:
             model = load(source)
         self._text = TextToEncode
         self._dimension = source.dimension
-        self._device: ModelWorker[TextToEncode, Encoded] = ModelWorker(
+        self._worker: ModelWorker[TextToEncode, Encoded] = ModelWorker(
             model.encode,
             probe=TextToEncode(np.full(8, 5, np.int32)),
             settings=settings,
             state=ReplicaState(str(model.transformer.device), model.transformer.dtype_name, threads),
         )
-        self._bank: FineTuneCache[Compute[TextToEncode, Encoded]] = FineTuneCache(
+        self._fine_tunes: FineTuneCache[Compute[TextToEncode, Encoded]] = FineTuneCache(
             settings.name,
             model,
             models_dir=models_dir,
             max_bytes=settings.max_fine_tunes_bytes,
             load=load,
             wrap=lambda loaded: loaded.encode,
-            on_device=self._device.run,
+            on_device=self._worker.run,
         )
         with log_startup_failure(what, is_last=True):
-            await first_forward(self._device, source, model.transformer.dtype_name)
-        keep_log_fresh(self._device.tasks)
+            await first_forward(self._worker, source, model.transformer.dtype_name)
+        start_log_flush(self._worker.tasks)
 
     async def encode(self, batch: TokenBatch) -> EncodedBatch:
-        """The representations that each share asks for; texts that failed or were refused are named in the answer."""
+        """The representations that each share requests; texts that failed or were refused are listed in the answer."""
         try:
-            async with self._bank.use(batch.variant) as compute:
+            async with self._fine_tunes.use(batch.variant) as compute:
                 results = await self._compute(batch, compute)
-        except ServiceError as error:  # the fine-tune is gone, or there is no room for it
+        except ServiceError as error:  # the fine-tune was deleted, or does not fit in memory
             results = [error] * len(batch.lengths)
         wanted = frozenset[Capability]().union(*(share.want for share in batch.shares))
         answer = EncodedBatch.of_texts(results, wanted, self._dimension)
         for code, count in Counter(failure.code for failure in answer.failures).items():
-            self._device.metrics.count_failure(code, count)
+            self._worker.metrics.count_failure(code, count)
         return answer
 
     async def state(self) -> ReplicaState:
-        """Answers at once, whatever the device is doing; proves that a replica is there."""
-        return self._device.state
+        """The replica's state, returned at once even while the device is busy."""
+        return self._worker.state
 
     async def check_health(self) -> None:
-        """Asked by Serve; raises if this replica is to be replaced."""
-        await self._device.check_health()
+        """Called by Serve; raises if this replica must be replaced."""
+        await self._worker.check_health()
 
     async def _compute(self, batch: TokenBatch, compute: Any) -> list[Encoded | ServiceError]:
         outcomes = await self._admit((batch, compute))
         try:
             return [result for outcome in outcomes for result in await outcome]
-        finally:  # if the caller went away: what still waits must not run
+        finally:  # if the caller was cancelled: items that still wait must not run
             for outcome in outcomes:
                 outcome.cancel()
 
@@ -119,8 +119,8 @@ class Encoder:
             start += share.count
             texts = [self._text(row, share.want) for row in rows[part]]
             try:
-                outcome = self._device.submit(compute, texts, lengths[part], key=share.key, timeout_s=share.timeout_s)
-            except ServiceError as error:  # no room: this share is refused, its neighbours are not
+                outcome = self._worker.submit(compute, texts, lengths[part], key=share.key, timeout_s=share.timeout_s)
+            except ServiceError as error:  # the backlog is full: only this share is refused
                 outcome = asyncio.get_running_loop().create_future()
                 outcome.set_result([error] * share.count)
             outcomes.append(outcome)

@@ -1,4 +1,4 @@
-"""The first forward of a replica: a model that does not compute does not start, and says why."""
+"""The first forward of a replica: a model that does not compute prevents the start, with a clear error."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from serve_app.domain.errors import ModelLoadError, NonFiniteError, OutOfMemoryE
 from serve_app.models.model_source import ModelSource
 
 
-class Starts(Protocol):
-    """What runs a forward when it starts."""
+class Worker(Protocol):
+    """A worker that runs a forward when it starts."""
 
     def start(self) -> Awaitable[None]:
         """Raises ``ServiceError`` if the model does not compute."""
         ...
 
 
-async def first_forward(device: Starts, source: ModelSource, dtype: str) -> None:
-    """Starts the device.
+async def first_forward(worker: Worker, source: ModelSource, dtype: str) -> None:
+    """Starts the worker.
 
     Args:
-        device: Of a replica that has loaded the model.
+        worker: Worker of a replica that has loaded the model.
         source: The model, for the message.
-        dtype: What it computes in.
+        dtype: Number format that it computes in.
 
     Raises:
-        ModelLoadError: The model computes no finite numbers, or nothing at all.
+        ModelLoadError: The model computes NaN or infinity, or its forward fails.
     """
     try:
-        await device.start()
+        await worker.start()
     except NonFiniteError as error:
         wider = "" if dtype == "float32" else "choose `dtype: float32` (MODEL_DTYPE), or "
         raise ModelLoadError(
@@ -38,8 +38,8 @@ async def first_forward(device: Starts, source: ModelSource, dtype: str) -> None
         ) from error
     except OutOfMemoryError as error:
         raise ModelLoadError(
-            f"the device has no memory left for one short text beside the model in {source.folder}; free some or use a "
-            f"larger device"
+            f"the device has too little memory for one short text beside the model in {source.folder}; free memory or "
+            f"use a larger device"
         ) from error
     except ServiceError as error:
         raise ModelLoadError(f"the model in {source.folder} does not compute: {error.message}") from error

@@ -1,4 +1,4 @@
-"""Where this node's HTTP proxy listens, as a replica can know it."""
+"""The address of this node's HTTP proxy, as known in a replica."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _ALL = {"", "0.0.0.0", "::"}
 
 
 def base_url() -> str:
-    """The address at which this machine itself reaches its HTTP proxy."""
+    """The address of the HTTP proxy for this machine."""
     return _url("127.0.0.1" if host() in _ALL else host())
 
 
 def network_url() -> str | None:
-    """The address at which other machines reach this node's HTTP proxy; None if only this machine does."""
+    """The address of the HTTP proxy for other machines; None if only this machine reaches it."""
     reachable = node_ip() if host() in _ALL else host()
     return None if is_loopback(reachable) else _url(reachable)
 
 
 def node_ip() -> str:
-    """The address that the other nodes of the cluster know this one by."""
+    """The address of this node within the cluster."""
     return str(ray.util.get_node_ip_address())
 
 
@@ -46,5 +46,5 @@ def is_loopback(host: str) -> bool:
 
 def _http_options() -> Any:  # ray.serve.config.HTTPOptions
     client = _get_global_client()
-    assert client is not None, "only a replica knows the address"
+    assert client is not None, "the address is known in replicas only"
     return client.http_config

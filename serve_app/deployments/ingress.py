@@ -1,4 +1,4 @@
-"""The ingress: HTTP in, handle calls out. CPU only; it never imports torch."""
+"""The ingress: HTTP requests in, handle calls out. It needs no GPU and never imports torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from serve_app.deployments.graceful_stop import drain_on_stop
 from serve_app.deployments.http_address import host, is_loopback
 from serve_app.deployments.key_watcher import KeyWatcher
 from serve_app.deployments.metrics import IngressMetrics
-from serve_app.deployments.operator_log import keep_log_fresh, log_startup_failure
+from serve_app.deployments.operator_log import log_startup_failure, start_log_flush
 from serve_app.deployments.reranker import Reranker
 from serve_app.deployments.serve_handle import ServeHandle, coalesce_small
 from serve_app.deployments.shared_rates import SharedRates
@@ -53,7 +53,7 @@ class Ingress:
         encoders: Mapping[str, DeploymentHandle[Encoder]],
         rerankers: Mapping[str, DeploymentHandle[Reranker]],
     ) -> None:
-        """Reads the tokenizers and finds the replicas; those that are still loading are not waited for long.
+        """Reads the tokenizers and finds the replicas; waits at most 10 s for those that are still loading.
 
         Args:
             settings: All settings.
@@ -61,8 +61,8 @@ class Ingress:
             rerankers: Handle of each reranker, by model name.
 
         Raises:
-            ModelLoadError: A model's card or tokenizer can not be read.
-            ConfigurationError: The API keys can not be read.
+            ModelLoadError: A model's card or tokenizer cannot be read.
+            ConfigurationError: The API keys cannot be read.
         """
         self._settings = settings
         with log_startup_failure("the ingress", is_last=True):
@@ -85,7 +85,7 @@ class Ingress:
             self._metrics,
         )
         capacity = Capacity(settings.ingress.max_ongoing_requests, LIST_THREADS)
-        self._gateway = InferenceService(
+        self._service = InferenceService(
             embedders, rankers, settings.models_dir, settings.limits, self._metrics, capacity
         )
         self._jobs = TrackerClient(
@@ -99,22 +99,22 @@ class Ingress:
         tasks.start("connection to the job tracker", self._jobs.start(), may_end=True)
         self._drain = DrainState()
         tasks.start("watch for a stop of the service", drain_on_stop(self._drain), may_end=True)
-        keep_log_fresh(tasks)
+        start_log_flush(tasks)
         if self._keys is not None:
             self._keys.watch(tasks)
         if serve.get_replica_context().rank.rank == 0:
-            tasks.start("banner", announce(self._gateway, needs_key=self._keys is not None), may_end=True)
+            tasks.start("banner", announce(self._service, needs_key=self._keys is not None), may_end=True)
 
     async def check_health(self) -> None:
-        """Asked by Ray Serve; raises if this replica is to be replaced."""
+        """Called by Ray Serve; raises if this replica must be replaced."""
         self._tasks.check()
 
     def _served(self, model: ModelSettings, caller: C) -> ServedModel[C]:
         source = find_model(model.name, self._settings.models_dir, family=model.family, weights=False)
-        can = source.profile.capabilities
+        capabilities = source.profile.capabilities
         return ServedModel(
             source,
-            can & DENSE if model.dense_only else can,
+            capabilities & DENSE if model.dense_only else capabilities,
             caller,
             max_backlog_tokens=model.batching.max_backlog_tokens,
             batch_tokens=lambda device: model.batching.for_device(device)[0],
@@ -123,7 +123,7 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Ray Serve after the constructor."""
         return create_app(
-            self._gateway,
+            self._service,
             self._jobs,
             self._settings.limits,
             self._settings.training.limits,
@@ -131,7 +131,7 @@ class Ingress:
             access=self._access(),
             cors_origins=self._settings.security.cors_origins,
             hosts=self._settings.security.allowed_hosts if self._is_private else None,
-            door=self._drain,
+            drain=self._drain,
         )
 
     def _access(self) -> Access | None:

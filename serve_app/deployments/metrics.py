@@ -26,16 +26,16 @@ class _Flushed(ABC):
     """Metrics that are handed to Ray once a second."""
 
     def start(self, tasks: BackgroundTasks) -> None:
-        """Has ``flush`` called once a second."""
+        """Starts to call ``flush`` once a second."""
         tasks.every("metrics", _FLUSH_S, self.flush)
 
     @abstractmethod
     def flush(self) -> None:
-        """Hands what was counted to Ray."""
+        """Hands the counts to Ray."""
 
 
 class IngressMetrics(_Flushed):
-    """What the ingress counts: texts, tokens, cut texts, statuses; tokenising and writing times."""
+    """Metrics of an ingress replica: texts, tokens, truncated texts, statuses, times."""
 
     def __init__(self) -> None:
         """Registers the metrics."""
@@ -51,7 +51,7 @@ class IngressMetrics(_Flushed):
         self._encode = Histogram("retrieval_encode_seconds", "From tokens to vectors, queue included.", _SECONDS)
 
     def count_status(self, path: str, status: int) -> None:
-        """Counts a response; unknown paths share one label, so that nobody can grow the label set."""
+        """Counts a response; unknown paths share one label, so that clients cannot grow the label set."""
         self._statuses[path if status != 404 else "other", str(status)] += 1
 
     def observe(self, tokenise_s: float, encode_s: float) -> None:
@@ -71,7 +71,7 @@ class IngressMetrics(_Flushed):
 
 
 class DeviceMetrics(_Flushed):
-    """What a replica with a model counts: micro-batches, their fill, times, and its backlog."""
+    """Metrics of a replica with a model: micro-batches, their fill, times, and the backlog."""
 
     def __init__(
         self, model: str, max_batch_tokens: int, backlog: Callable[[], tuple[int, int]], budget: Callable[[], int]
@@ -80,9 +80,9 @@ class DeviceMetrics(_Flushed):
 
         Args:
             model: Value of the label ``model``.
-            max_batch_tokens: What a full micro-batch holds.
-            backlog: Gives the waiting texts and tokens at a moment.
-            budget: Gives the padded tokens that a micro-batch may have at a moment.
+            max_batch_tokens: Padded tokens of a full micro-batch.
+            backlog: Returns the waiting texts and tokens.
+            budget: Returns the padded tokens that a micro-batch may have now.
         """
         label = {"model": model}
         self._backlog = backlog

@@ -1,4 +1,4 @@
-"""What every replica with a model has: a scheduler that feeds a worker thread, and the question if it still works."""
+"""The worker of a replica with a model: a scheduler that feeds one thread, and health checks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from serve_app.models.batching.isolation import observing_memory
 from serve_app.models.batching.scheduler import Scheduler
 from serve_app.settings.model_settings import ModelSettings
 
-_GRACE_S = 120.0  # no forward is called hung before that, however few tokens it has
-_LONG_S = 10.0  # a probe would wait behind such a forward, and Serve waits half a minute for the answer
-_SUSPICIOUS_FORWARDS = 5  # so many in a row without one result: is the device lost, as after a CUDA error?
+_GRACE_S = 120.0  # no forward counts as hung earlier, however few tokens it has
+_LONG_S = 10.0  # a probe would wait for such a forward, and Serve waits half a minute for a health check
+_SUSPICIOUS_FORWARDS = 5  # so many in a row without a result: the device may be lost, as after a CUDA error
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,16 +33,16 @@ Compute: TypeAlias = Callable[[Sequence[T]], list[R | ServiceError]]
 
 
 class ModelWorker(Generic[T, R]):
-    """A share of a device and its thread, so that the replica's event loop stays free."""
+    """A scheduler and one thread for a share of a device; the replica's event loop stays free."""
 
     def __init__(self, compute: Compute[T, R], *, probe: T, settings: ModelSettings, state: ReplicaState) -> None:
-        """Puts the parts together; ``start`` begins the work.
+        """Prepares; ``start`` begins the work.
 
         Args:
-            compute: Of the replica's own model.
+            compute: Function of the replica's own model.
             probe: An item that a healthy model can compute.
             settings: Name and bounds.
-            state: Where it computes.
+            state: Device and number format.
         """
         self._state = state
         self._min_speed = settings.batching.min_speed_for_device(state.device)
@@ -67,7 +67,7 @@ class ModelWorker(Generic[T, R]):
         self._without_result = 0
 
     async def start(self) -> None:
-        """One forward, so that the first client does not pay for it and a broken model does not start.
+        """Runs one forward, so that the first client need not wait for it and a broken model does not start.
 
         Raises:
             ServiceError: The model does not compute.
@@ -89,7 +89,7 @@ class ModelWorker(Generic[T, R]):
         """Puts items into the backlog, see ``Scheduler.submit``; only those of one ``compute`` share a forward.
 
         Returns:
-            One result or error for each item, in order; cancelling it takes what still waits out again.
+            One result or error for each item, in order; cancelling it withdraws the items that still wait.
 
         Raises:
             QueueFullError: The backlog is at its bound.
@@ -100,11 +100,11 @@ class ModelWorker(Generic[T, R]):
         ).done
 
     async def run(self, function: Callable[[], S]) -> S:
-        """Runs something on the device's thread, between two micro-batches."""
+        """Runs a function on the device's thread, between two micro-batches."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
 
     async def check_health(self) -> None:
-        """Raises if a forward hangs, the model does not compute any more or a background task has failed.
+        """Raises if a forward hangs, the model no longer computes, or a background task has failed.
 
         Ray Serve then replaces the replica.
         """
@@ -113,16 +113,16 @@ class ModelWorker(Generic[T, R]):
         if self._is_stuck:
             raise RuntimeError(f"a forward has been running for {self._forward_s:.0f} s")
         if self._without_result >= _SUSPICIOUS_FORWARDS and self._forward_s < _LONG_S:
-            # the texts may be to blame: ask for one that is known
+            # the texts may be the cause: probe with a known one
             try:
                 await self._validate()
             except ServiceError as error:
-                raise RuntimeError(f"the model does not compute any more: {error.message}") from error
+                raise RuntimeError(f"the model no longer computes: {error.message}") from error
             self._without_result = 0
 
     @property
     def state(self) -> ReplicaState:
-        """As it is now."""
+        """The current state."""
         return replace(self._state, is_stuck=self._is_stuck)
 
     @property
@@ -132,7 +132,7 @@ class ModelWorker(Generic[T, R]):
 
     @property
     def _forward_s(self) -> float:
-        """For how long the forward has been running; 0 if none is."""
+        """Seconds that the forward has been running; 0 if none is."""
         forward = self._scheduler.under_way
         return 0.0 if forward is None else time.monotonic() - forward.began
 
@@ -146,7 +146,7 @@ class ModelWorker(Generic[T, R]):
         splits: list[None] = []
 
         def run() -> tuple[list[R | ServiceError], float]:
-            began = perf_counter()  # on the device's thread: what ran there before it is no computation
+            began = perf_counter()  # on the device's thread: time spent waiting for it is not computation
             with observing_memory(lambda: splits.append(None)):
                 results = compute([item for _, item in works])
             return results, perf_counter() - began

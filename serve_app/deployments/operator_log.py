@@ -1,8 +1,8 @@
-"""Logs and words for the operator.
+"""Logs and messages for the operator.
 
-Ray Serve keeps a replica's log in a file and away from the terminal. Our loggers join that file (so they
-get its format, JSON or text, and the request id), errors also go to the terminal of ``serve run``, and
-the file is flushed every second: Serve's fast settings buffer a thousand lines.
+Ray Serve writes a replica's log to a file and not to the terminal. Our loggers write to that file (in its format, JSON
+or text, with the request id), errors also go to the terminal of ``serve run``, and the file is flushed every second:
+Serve's fast settings buffer a thousand lines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SERVE = logging.getLogger("ray.serve")
 _FLUSH_S = 1.0
 
 
-def say(text: str) -> None:
+def print_to_terminal(text: str) -> None:
     """Prints to the terminal of ``serve run``; a replica's own ``print`` goes to its log file."""
     terminal = sys.__stdout__
     if terminal is not None:
@@ -31,7 +31,7 @@ def say(text: str) -> None:
 
 
 def join_serve_log() -> None:
-    """Sends this package's log records to the replica's log, and errors to the terminal as well."""
+    """Sends this package's log records to the replica's log, and errors also to the terminal."""
     ours = logging.getLogger("serve_app")
     if ours.parent is _SERVE:
         return
@@ -42,8 +42,8 @@ def join_serve_log() -> None:
     ours.addHandler(terminal)
 
 
-def keep_log_fresh(tasks: BackgroundTasks) -> None:
-    """Has the replica's log flushed every second."""
+def start_log_flush(tasks: BackgroundTasks) -> None:
+    """Starts to flush the replica's log every second."""
     tasks.every("log", _FLUSH_S, _flush_log)
 
 
@@ -54,14 +54,14 @@ def _flush_log() -> None:
 
 @contextmanager
 def log_startup_failure(what: str, *, is_last: bool = False) -> Iterator[None]:
-    """Says in one line why ``what`` cannot start; Serve knows a traceback only.
+    """Reports in one line why ``what`` cannot start; Serve reports only a traceback.
 
-    The line goes to the command line that started the service, which prints it once for all tries and replicas; without
-    one (``serve run``, KubeRay) to the terminal.
+    The line goes to the command that started the service, which prints it once for all attempts and replicas; without
+    that command (``serve run``, KubeRay) to the terminal.
 
     Args:
         what: The replica, as in "the encoder of 'NAME'".
-        is_last: Whether the replica has started when the block ends; that withdraws the reason of an earlier try.
+        is_last: Whether the replica has started when the block ends; that withdraws the reason of an earlier attempt.
     """
     join_serve_log()
     try:

@@ -1,4 +1,4 @@
-"""The reranker: one scoring model on one share of a device; token vectors stay here, scores leave."""
+"""The reranker: one scoring model on one share of a device; only scores leave the replica."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from serve_app.deployments.first_forward import first_forward
 from serve_app.deployments.model_worker import ModelWorker
-from serve_app.deployments.operator_log import keep_log_fresh, log_startup_failure
+from serve_app.deployments.operator_log import log_startup_failure, start_log_flush
 from serve_app.domain.embeddings import ItemFailure
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.profiles import Capability
@@ -28,10 +28,10 @@ class Reranker:
     """Scores candidates for a query. Micro-batches are formed across requests, by tokens."""
 
     async def __init__(self, settings: RerankerSettings, models_dir: Path) -> None:  # type: ignore[misc]
-        """Loads the model and proves that it computes.
+        """Loads the model and runs a first forward.
 
         Raises:
-            ModelLoadError: The model can not be found, read or placed; the replica does not start.
+            ModelLoadError: The model cannot be found, read or placed; the replica does not start.
         """
         from serve_app.models.fine_tune_cache import FineTuneCache  # torch: seconds to import, and only here
         from serve_app.models.late_interaction import CandidateText, LateInteractionModel, QueryText
@@ -51,38 +51,38 @@ class Reranker:
         where = model if self._reads_pairs else model.transformer
         self._model: Any = model if self._reads_pairs else LateInteractionModel(model)
         probe = np.full(8, 5, np.int32)
-        self._device: ModelWorker[Any, Any] = ModelWorker(
+        self._worker: ModelWorker[Any, Any] = ModelWorker(
             self._model.forward,
             probe=probe if self._reads_pairs else QueryText(probe),
             settings=settings,
             state=ReplicaState(str(where.device), where.dtype_name, threads),
         )
-        self._bank: FineTuneCache[Any] | None = None  # of cross-encoders there are no fine-tunes
+        self._fine_tunes: FineTuneCache[Any] | None = None  # cross-encoders have no fine-tunes
         if not self._reads_pairs:
-            self._bank = FineTuneCache(
+            self._fine_tunes = FineTuneCache(
                 settings.name,
                 model,
                 models_dir=models_dir,
                 max_bytes=settings.max_fine_tunes_bytes,
                 load=load,
                 wrap=LateInteractionModel,
-                on_device=self._device.run,
+                on_device=self._worker.run,
             )
         with log_startup_failure(what, is_last=True):
-            await first_forward(self._device, source, where.dtype_name)
-        keep_log_fresh(self._device.tasks)
+            await first_forward(self._worker, source, where.dtype_name)
+        start_log_flush(self._worker.tasks)
 
     async def rank(self, request: RankRequest) -> Scores:
-        """Scores of the candidates; what failed or was refused is named in the answer."""
+        """Scores of the candidates; candidates that failed or were refused are listed in the answer."""
         try:
             async with self._use(request) as model:
                 results = await self._score(request, model)
-        except ServiceError as error:  # answered, not raised: a full queue is no event for Ray's error log
+        except ServiceError as error:  # returned, not raised: a full queue does not belong in Ray's error log
             nothing = np.zeros(len(request.candidates.lengths), np.float32)
             return Scores(nothing, (ItemFailure.of(QUERY, error),))
         failures = [ItemFailure.of(i, r) for i, r in enumerate(results) if isinstance(r, ServiceError)]
         for failure in failures:
-            self._device.metrics.count_failure(failure.code)
+            self._worker.metrics.count_failure(failure.code)
         values = [0.0 if isinstance(result, ServiceError) else result for result in results]
         return Scores(np.array(values, np.float32), tuple(failures))
 
@@ -90,7 +90,7 @@ class Reranker:
         """The token matches behind the score of the request's only candidate; late interaction only.
 
         Raises:
-            ServiceError: A text failed, or there was no room for the request.
+            ServiceError: A text failed, or the backlog was full.
         """
         async with self._use(request) as model:
             items = await self._items(request, model)
@@ -101,15 +101,15 @@ class Reranker:
         return matches
 
     async def state(self) -> ReplicaState:
-        """Answers at once, whatever the device is doing; proves that a replica is there."""
-        return self._device.state
+        """The replica's state, returned at once even while the device is busy."""
+        return self._worker.state
 
     async def check_health(self) -> None:
-        """Asked by Serve; raises if this replica is to be replaced."""
-        await self._device.check_health()
+        """Called by Serve; raises if this replica must be replaced."""
+        await self._worker.check_health()
 
     def _use(self, request: RankRequest) -> AbstractAsyncContextManager[Any]:
-        return self._bank.use(request.candidates.variant) if self._bank else nullcontext(self._model)
+        return self._fine_tunes.use(request.candidates.variant) if self._fine_tunes else nullcontext(self._model)
 
     async def _score(self, request: RankRequest, model: Any) -> list[Any]:
         items, lengths = await self._items(request, model), request.candidates.lengths.tolist()
@@ -121,7 +121,7 @@ class Reranker:
         return [result for part in parts for result in part]
 
     async def _items(self, request: RankRequest, model: Any) -> list[Any]:
-        """What the model takes for each candidate; of late interaction the query is encoded for it."""
+        """The model's input for each candidate; for late interaction the query is encoded first."""
         rows = request.candidates.rows()
         if self._reads_pairs:
             return list(rows)
@@ -135,10 +135,10 @@ class Reranker:
     async def _compute(
         self, request: RankRequest, compute: Any, items: Sequence[Any], lengths: Sequence[int], max_texts: int
     ) -> list[Any]:
-        outcome = self._device.submit(
+        outcome = self._worker.submit(
             compute, items, lengths, key=request.key, timeout_s=request.timeout_s, max_texts=max_texts
         )
         try:
             return await outcome
-        finally:  # if the caller went away: what still waits must not run
+        finally:  # if the caller was cancelled: items that still wait must not run
             outcome.cancel()

@@ -1,9 +1,9 @@
-"""How Ray Serve places the replicas of a service and replaces them in a redeploy.
+"""Options by which Ray Serve places the replicas of a service and replaces them in a redeploy.
 
 Serve's own ``max_replicas_per_node`` counts old and new replicas together. On two nodes with a replica each, new
 replicas that start before the old ones stop would find no node, and the redeploy would wait for ever. So the limit is
-set here as Serve sets it, through a resource of which every node has one, but under a name that changes with the
-settings: the replicas of a redeploy are counted apart from those that they replace.
+set as Serve sets it, through a resource that every node has once, but under a name that changes with the settings: the
+replicas of a redeploy are counted separately from those that they replace.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Part:
     gpus: float = 0.0
 
     def demand(self, nodes: Sequence[Node]) -> Demand:
-        """What it asks of the cluster."""
+        """The resources that it needs."""
         asked = self.settings
         free = Demand(self.name, asked.min_replicas, asked.max_replicas, asked.num_cpus, self.gpus)
         limit = asked.max_replicas_per_node
@@ -45,7 +45,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Rollout:
-    """What Serve is told, and what the operator should know.
+    """Options for Serve and warnings for the operator.
 
     Attributes:
         options: Options of each deployment by name.
@@ -57,7 +57,7 @@ class Rollout:
 
 
 def plan_rollout(settings: Settings, parts: Sequence[Part], nodes: Sequence[Node]) -> Rollout:
-    """Chooses surge and placement of every deployment for the nodes that are there."""
+    """Chooses surge and placement of every deployment for the nodes of the cluster."""
     generation = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12]
     demands = {part.name: part.demand(nodes) for part in parts}
     full = without_room(list(demands.values()), nodes)
@@ -76,7 +76,7 @@ def plan_rollout(settings: Settings, parts: Sequence[Part], nodes: Sequence[Node
 
 
 def alive_nodes() -> list[Node]:
-    """The nodes of the cluster, with all that each of them has."""
+    """The nodes of the cluster with their total resources."""
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [Node(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in resources]
 
@@ -104,7 +104,7 @@ def _scaling(settings: DeploymentSettings) -> dict[str, Any]:
 def _warnings(demand: Demand, surge: int, nodes: Sequence[Node], *, has_room: bool) -> Iterable[str]:
     if demand.max_per_node is not None and (places := capacity(demand, nodes)) < demand.replicas:
         yield (
-            f"{demand.name}: {demand.replicas} replicas, but the nodes that are there hold {places} of them "
+            f"{demand.name}: {demand.replicas} replicas, but the nodes of the cluster hold {places} of them "
             f"(max_replicas_per_node is {demand.max_per_node}); the others wait for more nodes"
         )
     elif not has_room and surge:

@@ -1,10 +1,9 @@
-"""Limits of API keys that hold for all ingress replicas together: one small actor counts.
+"""Rate limits of API keys across all ingress replicas, counted by one small actor.
 
-A request of a key with limits waits for one call of an actor, one to three milliseconds, and for a second one where it
-has more tokens than its size promised; others never ask it. If it
-does not answer, each replica counts for itself until it does, so for that time n replicas let in up to n times
-the limit: better than to refuse everybody. It belongs to the replica that made it and ends with that; the next one
-starts with full buckets, which forgives a minute's worth at most.
+A request of a key with limits waits for one call of the actor, one to three milliseconds, and for a second call if it
+has more tokens than its size suggested; other requests never call it. While it does not answer, each replica counts by
+itself, so n replicas allow up to n times the limit: better than refusing all requests. The actor ends with the replica
+that created it; the next one starts with full buckets, which forgives at most a minute's worth.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 NAME, NAMESPACE = "ApiKeyRates", "retrieval"
 _ANSWER_S = 1.0
-_AGAIN_S = 5.0
+_RECONNECT_S = 5.0
 
 
 class RateCounter:
-    """The actor: the buckets, and one clock for all."""
+    """The actor: all buckets, on one clock."""
 
     def __init__(self) -> None:
         self._rates = Rates()
@@ -48,7 +47,7 @@ class RateCounter:
 
 
 def shared_counter() -> Any:
-    """The handle of the cluster's counter, which may still be starting; creates it if there is none."""
+    """The handle of the cluster's counter, which may still be starting; creates the actor if it does not exist."""
     actor: Any = ray.remote(RateCounter).options(name=NAME, namespace=NAMESPACE, get_if_exists=True, num_cpus=0)
     return actor.remote()
 
@@ -57,14 +56,14 @@ class SharedRates:
     """Implements ``api.token_budget.Limiter`` on the actor."""
 
     def __init__(self, *, connect: Callable[[], Any] = shared_counter) -> None:
-        """Prepares; ``start`` or the first question connects."""
+        """Prepares; ``start`` or the first call connects."""
         self._connect = connect
         self._counter: Any = None
         self._not_before = 0.0
         self._alone = RateCounter()
 
     def start(self) -> None:
-        """Has the actor started, so that the first request need not wait for it."""
+        """Starts the actor, so that the first request does not wait for it."""
         if self._counter is not None or time.monotonic() < self._not_before:
             return
         try:
@@ -75,23 +74,23 @@ class SharedRates:
     async def admit(self, key: ApiKey, estimate: int) -> Admission:
         """See ``Limiter.admit``."""
         self.start()
-        admission: Admission = await self._ask("admit", key, estimate)
+        admission: Admission = await self._call("admit", key, estimate)
         return admission
 
     async def charge(self, key: ApiKey, extra: int, reserved: int) -> float:
         """See ``Limiter.charge``."""
-        wait_s: float = await self._ask("charge", key, extra, reserved)
+        wait_s: float = await self._call("charge", key, extra, reserved)
         return wait_s
 
     def settle(self, key: ApiKey, used: int, reserved: int) -> None:
-        """See ``Limiter.settle``; where the counter was lost meanwhile, what is given back overfills no bucket."""
+        """See ``Limiter.settle``; a counter that replaced a lost one does not overfill its buckets."""
         if self._counter is not None:
             self._counter.settle.remote(key, used, reserved)
         else:
             self._alone.settle(key, used, reserved)
 
-    async def _ask(self, method: str, *args: Any) -> Any:
-        """The answer of the shared counter, or of this replica's own while the shared one does not answer."""
+    async def _call(self, method: str, *args: Any) -> Any:
+        """The answer of the shared counter, or of this replica's own while that does not answer."""
         if self._counter is not None:
             try:
                 async with asyncio.timeout(_ANSWER_S):
@@ -103,4 +102,4 @@ class SharedRates:
     def _lost(self, error: Exception) -> None:
         logger.warning("each replica counts for itself now: the counter of API keys fails (%s)", type(error).__name__)
         self._counter = None
-        self._not_before = time.monotonic() + _AGAIN_S
+        self._not_before = time.monotonic() + _RECONNECT_S

@@ -1,7 +1,7 @@
-"""Why a replica cannot start, from the replica to the command line that started the service.
+"""Reasons why replicas cannot start, passed from a replica to the command that started the service.
 
-Serve retries a constructor that failed and knows its traceback only. The reason in one sentence goes through the
-key-value store of the cluster's control service, and the command line prints it once for all replicas and tries.
+Serve retries a constructor that failed and reports only its traceback. The reason in one sentence is stored in the
+key-value store of the cluster's control service, and the command prints it once for all replicas and attempts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PREFIX = b"retrieval-cannot-start:"
 
 
 def report(what: str, reason: str) -> None:
-    """Keeps the reason why ``what`` cannot start; a later one replaces it."""
+    """Stores the reason why ``what`` cannot start; a later one replaces it."""
     try:
         _internal_kv_put(_PREFIX + what.encode(), reason.encode())
     except Exception as error:
@@ -29,7 +29,7 @@ def report(what: str, reason: str) -> None:
 
 
 def withdraw(what: str) -> None:
-    """Removes the reason of ``what``, which has started after all."""
+    """Removes the reason of ``what``, which has started."""
     try:
         _internal_kv_del(_PREFIX + what.encode())
     except Exception as error:
@@ -37,7 +37,7 @@ def withdraw(what: str) -> None:
 
 
 def reported() -> dict[str, str]:
-    """What cannot start, and why."""
+    """The reason for each replica that cannot start."""
     return {
         key.removeprefix(_PREFIX).decode(): (_internal_kv_get(key) or b"").decode()
         for key in sorted(_internal_kv_list(_PREFIX))
@@ -45,5 +45,5 @@ def reported() -> dict[str, str]:
 
 
 def clear() -> None:
-    """Forgets reasons of an earlier start on the same cluster."""
+    """Removes the reasons of an earlier start on the same cluster."""
     _internal_kv_del(_PREFIX, del_by_prefix=True)

@@ -1,37 +1,54 @@
-"""The jobs behind the routes: a client of the tracker that does not mind if that is restarted."""
+"""The jobs behind the routes: a client of the tracker that survives its restarts."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from serve_app.api.jobs_service import ParsedFineTune
 from serve_app.domain.errors import ConflictError, ServiceError, UnavailableError
-from serve_app.inference.training_spec_resolver import BaseModels, check_feasible, data_of, spec_of
-from serve_app.jobs.job_events import JobEvent
-from serve_app.jobs.job_reconciler import JobPolicy
+from serve_app.inference.training_spec_resolver import BaseModels, check_feasible, resolve_spec, training_data
+from serve_app.jobs.job_policy import JobPolicy
 from serve_app.jobs.job_record import JobRecord
+from serve_app.jobs.job_service import JobService
 from serve_app.jobs.tracker import TrackerConfig, ensure_tracker
-from serve_app.jobs.training_spec import TrainingSpec
 from serve_app.jobs.upload_store import UploadStore
 from serve_app.settings.model_settings import ModelSettings
 from serve_app.settings.training_settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
 
-_ANSWER_S = 30.0  # a cancellation takes up to ten
+_CALL_TIMEOUT_S = 30.0  # a cancellation takes up to ten
 _TRIES = 3
-_AGAIN_S = 5.0
+_RETRY_S = 5.0
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _forward(
+    method: Callable[Concatenate[JobService, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[TrackerClient, P], Coroutine[Any, Any, R]]:
+    """A method of the client that calls the tracker's method of the same name, with the same parameters and result."""
+
+    @wraps(method)
+    async def forwarded(client: TrackerClient, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = await client.call(method.__name__, *args, **kwargs)
+        return result
+
+    return forwarded
 
 
 class TrackerClient:
-    """Implements ``api.jobs_gateway.JobsProtocol`` on the tracker; lives in an ingress replica."""
+    """Implements ``api.jobs_service.JobsProtocol`` by calls to the tracker; lives in an ingress replica."""
 
     def __init__(
         self,
@@ -43,15 +60,15 @@ class TrackerClient:
         aliases: Mapping[str, str] | None = None,
         connect: Callable[..., Any] = ensure_tracker,
     ) -> None:
-        """Prepares; ``start`` or the first question connects.
+        """Prepares; ``start`` or the first call connects.
 
         Args:
-            settings: Of fine-tuning.
+            settings: Settings of fine-tuning.
             models: The configured models, the default one first.
             models_dir: Where results appear.
             rerankers: Names of the models that score pairs, which cannot be tuned.
             aliases: The model of each alias; no result can be named like one.
-            connect: Makes the tracker's handle, as ``ensure_tracker`` does.
+            connect: Returns the tracker's handle, as ``ensure_tracker`` does.
         """
         limits = settings.limits
         self.uploads = UploadStore(settings.jobs_dir, max_files=limits.max_files, max_bytes=limits.max_files_bytes)
@@ -73,82 +90,51 @@ class TrackerClient:
             except Exception as error:
                 reason = error.message if isinstance(error, ServiceError) else repr(error)
                 logger.error("fine-tuning is not available yet: %s", reason)
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(_RETRY_S)
 
-    async def submit(self, order: ParsedFineTune) -> JobRecord:
+    async def submit(self, request: ParsedFineTune) -> JobRecord:
         """See ``JobsProtocol.submit``."""
-        if (name := order.model_name) in self._aliases:
+        if (name := request.model_name) in self._aliases:
             raise ConflictError(
                 f"model_name: {name!r} is an alias of the model {self._aliases[name]!r}; choose another"
             )
-        base = await asyncio.to_thread(self._bases.find, order.base_model)
-        check_feasible(order, base)
+        base = await asyncio.to_thread(self._bases.find, request.base_model)
+        check_feasible(request, base)
         gpus = 0.0
         if self._settings.gpus_per_worker == "auto":
             gpus = (await asyncio.to_thread(ray.cluster_resources)).get("GPU", 0.0)
-        spec = spec_of(order, base, self._settings, self._models_dir, gpus=gpus)
-        data = await asyncio.to_thread(data_of, order)
-        record: JobRecord = await self._ask(
-            "submit",
+        spec = resolve_spec(request, base, self._settings, self._models_dir, gpus=gpus)
+        data = await asyncio.to_thread(training_data, request)
+        return await self._store(
             spec,
             data,
-            accepted=len(order.examples) + len(order.held_out),
-            ignored=order.ignored,
-            has_generated_name=order.has_generated_name,
+            accepted=len(request.examples) + len(request.held_out),
+            ignored=request.ignored,
+            has_generated_name=request.has_generated_name,
         )
-        return record
 
-    async def get(self, job_id: str) -> JobRecord:
-        """See ``JobsProtocol.get``."""
-        record: JobRecord = await self._ask("get", job_id)
-        return record
+    _store = _forward(JobService.submit)
+    get = _forward(JobService.get)
+    specs = _forward(JobService.specs)
+    page = _forward(JobService.page)
+    live = _forward(JobService.live)
+    cancel = _forward(JobService.cancel)
+    delete = _forward(JobService.delete)
+    events = _forward(JobService.events)
+    logs = _forward(JobService.logs)
+    loss_curve = _forward(JobService.loss_curve)
 
-    async def specs(self, job_ids: Sequence[str]) -> Mapping[str, TrainingSpec]:
-        """See ``JobsProtocol.specs``."""
-        specs: Mapping[str, TrainingSpec] = await self._ask("specs", job_ids)
-        return specs
+    async def call(self, method: str, *args: object, **more: object) -> Any:
+        """Calls a method of the tracker, and calls it again if the tracker dies meanwhile: no method minds that.
 
-    async def page(self, *, limit: int, after: str | None) -> Sequence[JobRecord]:
-        """See ``JobsProtocol.page``."""
-        records: Sequence[JobRecord] = await self._ask("page", limit=limit, after=after)
-        return records
+        A deletion that was done before the tracker died is then answered with ``JobNotFoundError``.
 
-    async def live(self) -> Sequence[JobRecord]:
-        """See ``JobsProtocol.live``."""
-        records: Sequence[JobRecord] = await self._ask("live")
-        return records
-
-    async def cancel(self, job_id: str) -> JobRecord:
-        """See ``JobsProtocol.cancel``."""
-        record: JobRecord = await self._ask("cancel", job_id)
-        return record
-
-    async def delete(self, job_id: str) -> None:
-        """See ``JobsProtocol.delete``."""
-        await self._ask("delete", job_id)
-
-    async def events(self, job_id: str, *, after: int) -> Sequence[JobEvent]:
-        """See ``JobsProtocol.events``."""
-        events: Sequence[JobEvent] = await self._ask("events", job_id, after=after)
-        return events
-
-    async def logs(self, job_id: str) -> str:
-        """See ``JobsProtocol.logs``."""
-        text: str = await self._ask("logs", job_id)
-        return text
-
-    async def loss_curve(self, job_id: str) -> str | None:
-        """See ``JobsProtocol.loss_curve``."""
-        picture: str | None = await self._ask("loss_curve", job_id)
-        return picture
-
-    async def _ask(self, method: str, *args: object, **more: object) -> Any:
-        """Asks the tracker; every question may be asked twice, so it is, if the tracker dies under it.
-
-        A deletion that was done is then answered as one of a job that is not there.
+        Raises:
+            ServiceError: The tracker raised it.
+            UnavailableError: The tracker does not answer in time.
         """
         try:
-            async with asyncio.timeout(_ANSWER_S):
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
                 for _ in range(_TRIES):
                     try:
                         if self._tracker is None:

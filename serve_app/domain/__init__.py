@@ -1,1 +1,1 @@
-"""What the service is about, in plain Python and numpy: no Ray, no web framework, no torch."""
+"""Values, errors and pure functions that all parts share, in Python and numpy."""

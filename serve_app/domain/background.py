@@ -1,4 +1,4 @@
-"""Background tasks of a process, watched: none ends without anybody noticing."""
+"""Background tasks of a process, supervised: the end of a task fails the next health check."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Work: TypeAlias = Coroutine[Any, Any, None]
 
 
 class BackgroundTaskError(RuntimeError):
-    """A background task has ended that the process cannot do without."""
+    """A background task that the process needs has ended."""
 
 
 class BackgroundTasks:
-    """The background tasks of one process, on one event loop; it keeps them alive, and knows how each ended."""
+    """The background tasks of one process, on one event loop; it records their failures."""
 
     def __init__(self) -> None:
-        """No tasks yet."""
+        """Starts without tasks."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: dict[str, str] = {}
         self._is_stopping = False
@@ -34,8 +34,8 @@ class BackgroundTasks:
 
         Args:
             name: For the log and for ``check``, as in "the background task 'NAME' failed".
-            work: What to do.
-            may_end: Whether it is no failure if the work ends without an error.
+            work: Coroutine to run.
+            may_end: Whether the work may end without an error; otherwise its end is a failure.
             on_failure: Called with the reason, at once.
         """
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -44,7 +44,7 @@ class BackgroundTasks:
         return task
 
     def every(self, name: str, seconds: float, work: Callable[[], Awaitable[None] | None]) -> asyncio.Task[None]:
-        """Does something again and again, a pause before each time; an error is logged, and the task goes on."""
+        """Calls a function periodically, first after a pause; an error is logged, and the task continues."""
 
         async def repeat() -> None:
             while True:
@@ -54,7 +54,7 @@ class BackgroundTasks:
                     if inspect.isawaitable(doing):
                         await doing
                 except Exception:
-                    logger.exception("the background task %r failed; it goes on", name)
+                    logger.exception("the background task %r failed; it continues", name)
 
         return self.start(name, repeat())
 
@@ -62,7 +62,7 @@ class BackgroundTasks:
         """Part of a health check.
 
         Raises:
-            BackgroundTaskError: A task has failed; the message names it and says why.
+            BackgroundTaskError: A task has failed; the message has its name and the reason.
         """
         for name, reason in self._failures.items():
             raise BackgroundTaskError(f"the background task {name!r} failed: {reason}")

@@ -29,7 +29,7 @@ class ModelVersion:
 
     Attributes:
         name: The name it is served by.
-        version: Tells it from an earlier one of the same name.
+        version: Distinguishes it from an earlier fine-tune of the same name.
     """
 
     name: str
@@ -43,8 +43,8 @@ class RequestShare:
     Attributes:
         key: The same for all shares of a request, so that scheduling can be fair between requests.
         count: Number of texts.
-        timeout_s: Seconds until nobody waits for the answer any more.
-        want: The representations asked for; dense vectors come always.
+        timeout_s: Seconds until the request times out.
+        want: Requested representations; dense vectors are always included.
     """
 
     key: int
@@ -60,8 +60,8 @@ class TokenBatch:
     Attributes:
         ids: int32 ``[sum(lengths)]``, the texts one after the other.
         lengths: int32 ``[n]``, tokens of each text, every one at least 1.
-        shares: Who asked; their counts add up to ``n``.
-        variant: The fine-tune that is to compute; None for the deployment's own model.
+        shares: Requests of the texts; their counts add up to ``n``.
+        variant: The fine-tune that computes; None for the deployment's own model.
     """
 
     ids: Int32
@@ -103,7 +103,7 @@ class TokenBatch:
 
 @dataclass(frozen=True)
 class ItemFailure:
-    """Why one text has no vector; ``code`` names a class of ``domain.errors``."""
+    """The error of one text; ``code`` names a class of ``domain.errors``."""
 
     index: int
     code: str
@@ -112,21 +112,21 @@ class ItemFailure:
 
     @classmethod
     def of(cls, index: int, error: ServiceError) -> ItemFailure:
-        """What is left of an error on the way to another process."""
+        """An error as it is sent to another process."""
         return cls(index, error.code, error.message, error.retry_after_s)
 
     def error(self) -> ServiceError:
-        """The error that it was; it names the text where that is at fault, and not the queue or the clock."""
+        """The original error; it names the text only if the text caused it, rather than the queue or the deadline."""
         item = self.index if self.code in _FAULTS_OF_A_TEXT else None
         return error_of(self.code, self.message, retry_after_s=self.retry_after_s, item=item)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """All that was asked for of one text.
+    """The requested representations of one text.
 
     Attributes:
-        dense: float32 ``[dimension]``, L2-normalised unless the text asked for ``UNNORMALIZED``.
+        dense: float32 ``[dimension]``, L2-normalised unless ``UNNORMALIZED`` was requested.
         sparse: int32 ``[k]`` distinct token ids and float32 ``[k]`` their weights, all above 0.
         colbert: float32 ``[tokens - 1, dimension]``, each row L2-normalised; the first token has none.
         states: float32 ``[tokens, dimension]``, the hidden state of each token.
@@ -140,16 +140,16 @@ class Encoded:
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """The encoder's answer to a ``TokenBatch``; a text that failed, or did not ask, has zeros or an empty row.
+    """The encoder's answer to a ``TokenBatch``; a text that failed, or did not request one, has zeros or an empty row.
 
     Attributes:
-        dense: float32 ``[n, dimension]`` in the order of the texts, L2-normalised but for texts that asked for
+        dense: float32 ``[n, dimension]`` in the order of the texts, L2-normalised except for texts that requested
             ``UNNORMALIZED``.
         failures: One entry for each text that failed.
-        sparse_ids: int32 rows of distinct token ids; None if no text asked.
+        sparse_ids: int32 rows of distinct token ids; None if no text requested it.
         sparse_weights: float32 rows, as long as those of the ids.
-        colbert: float32 rows ``[tokens - 1, dimension]``; None if no text asked.
-        states: float32 rows ``[tokens, dimension]``; None if no text asked.
+        colbert: float32 rows ``[tokens - 1, dimension]``; None if no text requested it.
+        states: float32 rows ``[tokens, dimension]``; None if no text requested it.
     """
 
     dense: Float32
@@ -179,8 +179,8 @@ class EncodedBatch:
 
         Args:
             results: At least one.
-            want: What any of the texts asked for.
-            dimension: Of the vectors where all texts failed; a fine-tune's may differ from its host's.
+            want: Representations requested by any of the texts.
+            dimension: Dimension of the vectors if all texts failed; a fine-tune's may differ from its host's.
         """
         failures = tuple(ItemFailure.of(i, r) for i, r in enumerate(results) if isinstance(r, ServiceError))
         dimension = next((len(r.dense) for r in results if isinstance(r, Encoded)), dimension)

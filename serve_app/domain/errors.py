@@ -16,7 +16,7 @@ Where each one is raised, along the way of a request::
       │
     fine-tune: id, name or state ───────────────── JobNotFoundError 404, UploadNotFoundError 404, ConflictError 409
       │
-    fine-tune: its folder can not be written ───── StorageError              503
+    fine-tune: its folder cannot be written ───── StorageError              503
       │
     fine-tune: another service manages the jobs ── JobsReadOnlyError         503
       │
@@ -44,7 +44,7 @@ class ServiceError(Exception):
 
     Attributes:
         retry_after_s: Seconds until the same request may succeed, where that is known.
-        item: Index of the text at fault, where it is one; the route turns it into the field's name.
+        item: Index of the text that caused it, if a text did; the route translates it into a field name.
     """
 
     status: ClassVar[int] = 500
@@ -88,7 +88,7 @@ class ForeignHostError(ServiceError):
 
 
 class RateLimitError(ServiceError):
-    """The API key has used up its requests or tokens; ``retry_after_s`` says when there are some again."""
+    """The API key has used up its requests or tokens; ``retry_after_s`` is the time until some are available again."""
 
     status = 429
     code = "rate_limit_exceeded"
@@ -130,7 +130,7 @@ class ModelNotFoundError(ServiceError):
 
 
 class CapabilityError(ServiceError):
-    """The model has no such representation; the message says which served models do."""
+    """The model lacks a capability; the message lists the served models that have it."""
 
     status = 400
     code = "capability_missing"
@@ -224,13 +224,13 @@ class InternalError(ServiceError):
 
 
 class ConfigurationError(ServiceError):
-    """What an operator configured can not be read or makes no sense; raised at start, never during a request."""
+    """The configuration cannot be read or is inconsistent; raised at start, never during a request."""
 
     code = "configuration"
 
 
 class ModelLoadError(ServiceError):
-    """A model can not be found or read; raised at start, never during a request."""
+    """A model cannot be found or read; raised at start, never during a request."""
 
     code = "model_load"
 

@@ -1,8 +1,11 @@
-"""What an ingress replica does beside its event loop, so that nobody waits for a long list of somebody else.
+"""Threads of an ingress replica beside its event loop, so that the long list of one request does not delay others.
 
-Its default executor has a few threads, first come first served: enough for large JSON and for files, which are read at
-a stretch. A list of texts takes many seconds to tokenise. So lists go slice by slice through threads of their
-own, and take turns there; and looking for a fine-tune, which every request to one does, waits for no list at all.
+The event loop's default executor serves large JSON and files, first come first served. A list of texts may take many
+seconds to tokenise, so lists are processed in slices, in their own threads, where slices of different lists alternate.
+Reads of small files, such as a fine-tune's manifest, have other threads and never wait for lists.
+
+The threads are the standard library's pools. With ``anyio.to_thread`` and a limiter, a request that is cancelled would
+either wait for its thread (a folder that hangs), or free its slot while the thread runs on, without a bound on threads.
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ from typing import ParamSpec, TypeVar
 from serve_app.domain.errors import ServiceError
 from serve_app.domain.ragged import chunk_slices
 
-_SLICE = 64 * 1024  # characters, some 25 ms of tokenising; or token ids, some 3 ms of looking through them
+_SLICE = 64 * 1024  # characters, about 25 ms of tokenising; or token ids, about 3 ms of checking
 
 LIST_THREADS = 4
 
-_look_ups = ThreadPoolExecutor(2, thread_name_prefix="look-up")
-_lists = ThreadPoolExecutor(LIST_THREADS, thread_name_prefix="list")
+_io_threads = ThreadPoolExecutor(2, thread_name_prefix="io")
+_list_threads = ThreadPoolExecutor(LIST_THREADS, thread_name_prefix="list")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,31 +33,31 @@ R = TypeVar("R")
 
 
 async def run_io(function: Callable[P, R], *args: P.args, **more: P.kwargs) -> R:
-    """Runs something that looks into a folder or reads a small file."""
-    return await _run(_look_ups, partial(function, *args, **more))
+    """Runs a function that reads a folder or a small file."""
+    return await _run(_io_threads, partial(function, *args, **more))
 
 
 async def run_chunked(
     work: Callable[[Sequence[T]], R], items: Sequence[T], sizes: Iterable[int], *, overhead: int = 0
 ) -> list[R]:
-    """Does work on a list in slices; other lists have their turn between two of them.
+    """Runs a function on a list in slices, between which the slices of other lists may run.
 
     Args:
-        work: Run in a thread, on one slice after the other.
+        work: Called in a thread, on one slice after the other.
         items: The list.
-        sizes: How much work each item is, in characters or token ids.
-        overhead: How much work each slice is beside its items; slices are made so large that it is at most half.
+        sizes: Work for each item, in characters or token ids.
+        overhead: Work for each slice beside its items; a slice is at least this large.
 
     Returns:
-        What came of each slice, in order; at least one result.
+        The result of each slice, in order; at least one.
 
     Raises:
-        ServiceError: What ``work`` raised; its ``item`` is the index in the whole list.
+        ServiceError: Raised by ``work``; its ``item`` is the index in the whole list.
     """
     results = []
     for part in chunk_slices(sizes, max(_SLICE, overhead)) or [slice(0, 0)]:
         try:
-            results.append(await _run(_lists, partial(work, items[part])))
+            results.append(await _run(_list_threads, partial(work, items[part])))
         except ServiceError as error:
             if error.item is not None:
                 error.item += part.start
@@ -63,5 +66,5 @@ async def run_chunked(
 
 
 async def _run(threads: Executor, function: Callable[[], R]) -> R:
-    """As ``asyncio.to_thread``: what is logged in the thread carries the request's id."""
+    """As ``asyncio.to_thread``, with context variables: log records of the thread have the request's id."""
     return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, function)

@@ -1,4 +1,4 @@
-"""Files that are replaced whole, and folders that are removed whole, whatever was put in their way.
+"""Atomic replacement of files and safe removal of folders, even where other users can write.
 
 The name of a temporary file is random and the file must not exist before (``O_EXCL``, ``O_NOFOLLOW``), so that a link
 that another user of the machine has put there beforehand is never written through.

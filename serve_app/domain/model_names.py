@@ -1,4 +1,4 @@
-"""The ways in which clients write the name of a model: with the prefix of a provider, or an alias."""
+"""Spellings of a model's name by clients: with the prefix of a provider, or an alias."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ PROVIDERS = frozenset(
     {"openai", "custom_openai", "openai_like", "litellm_proxy", "hosted_vllm", "vllm", "infinity", "huggingface",
      "cohere", "jina_ai", "voyage", "lm_studio", "nvidia_nim", "xinference"}
 )  # fmt: skip
-"""Prefixes by which LiteLLM and clients like it choose how to speak to a service; some send them along."""
+"""Prefixes by which LiteLLM and similar clients choose a provider; some of them send the prefix."""
 
 
 MAX_CHARS = 256
-"""A longer name is no model's, and nothing is looked up for it."""
+"""Longest name of a model; longer names are not searched for."""
 _MAX_PREFIXES = 2
 _SHOWN_CHARS = 100
 
@@ -26,7 +26,7 @@ def spellings(name: str, aliases: Mapping[str, str]) -> Iterator[str]:
     """The names that a client may mean, the most literal first.
 
     A model that is served by the whole name comes before one whose provider prefix was cut off, so a model that is
-    called ``openai/x`` is never taken for ``x``. At most two prefixes are cut off, and a name of more than
+    called ``openai/x`` is never confused with ``x``. At most two prefixes are cut off, and a name of more than
     ``MAX_CHARS`` characters has no spelling at all.
 
     Args:

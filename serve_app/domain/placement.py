@@ -1,4 +1,4 @@
-"""Where the replicas of a service fit: how many of a deployment one node may hold, and whether a redeploy has room.
+"""Placement of a service's replicas: replicas of a deployment on one node, and room for a redeploy.
 
 A redeploy replaces every replica. Where a node has room for one more, the new replica starts first (surge); else
 the old one has to stop first, and a deployment with one replica pauses for as long as its model loads. Pure
@@ -19,7 +19,7 @@ _STEP_PERCENT = 25
 
 @dataclass(frozen=True)
 class Node:
-    """What a node of the cluster has in all, used or not."""
+    """Total resources of a node of the cluster."""
 
     cpus: float
     gpus: float = 0.0
@@ -27,12 +27,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a deployment asks of the cluster.
+    """Resources that a deployment needs.
 
     Attributes:
         name: The deployment's name.
-        replicas: How many there always are.
-        max_replicas: How many there may be.
+        replicas: Smallest number of replicas.
+        max_replicas: Largest number of replicas.
         cpus: CPUs that a replica reserves.
         gpus: GPUs that a replica reserves; a fraction is a share of one GPU.
         max_per_node: Replicas that one node may hold; None for any number.
@@ -46,7 +46,7 @@ class Demand:
     max_per_node: int | None = None
 
     def limited(self, max_per_node: int | None) -> Demand:
-        """The same with another ``max_per_node``."""
+        """A copy with another ``max_per_node``."""
         return replace(self, max_per_node=max_per_node)
 
 
@@ -75,7 +75,7 @@ def surge_percent(demand: Demand) -> int:
 
 
 def without_room(demands: Sequence[Demand], nodes: Iterable[Node]) -> frozenset[str]:
-    """Deployments of which no node can hold one more replica while all the others run."""
+    """Deployments for which no node can hold one more replica while all others run."""
     rooms = [_Room(node) for node in nodes]
     for demand in sorted(demands, key=lambda demand: (demand.gpus, demand.cpus), reverse=True):
         for _ in range(demand.replicas):

@@ -19,19 +19,19 @@ from serve_app.domain.errors import ModelLoadError
 
 
 class TextRole(StrEnum):
-    """What a text is for: E5 embeds a query and a passage differently."""
+    """Role of a text: E5 embeds a query and a passage differently."""
 
     QUERY = "query"
     PASSAGE = "passage"
 
     @classmethod
     def of(cls, *, is_query: bool) -> TextRole:
-        """The role behind the wire's ``is_query`` flag."""
+        """The role for the wire's ``is_query`` flag."""
         return cls.QUERY if is_query else cls.PASSAGE
 
 
 class Capability(StrEnum):
-    """What a model computes: a representation of a text, or the score of a pair of texts.
+    """Output of a model: a representation of a text, or the score of a pair of texts.
 
     Every embedding model has the last two, so no profile lists them: the dense vector before its L2 normalisation, in
     place of the normalised one, and the hidden state of every token.
@@ -46,7 +46,7 @@ class Capability(StrEnum):
 
 
 class Pooling(StrEnum):
-    """How token states become one vector."""
+    """Reduction of token states to one vector."""
 
     MEAN = "mean"
     CLS = "cls"
@@ -61,7 +61,7 @@ class Profile:
         query_prefix: Text put in front of every query.
         passage_prefix: Text put in front of every passage.
         max_tokens: Longest input in tokens, special tokens and prefix included.
-        pooling: Used when the model folder does not say (``1_Pooling/config.json``).
+        pooling: Pooling for model folders without ``1_Pooling/config.json``.
         capabilities: The representations the family has.
     """
 
@@ -76,7 +76,7 @@ class Profile:
         """The text as the model was trained to read it.
 
         Args:
-            role: What the text is for.
+            role: Role of the text.
             text: Without a prefix.
             keep_prefix: Return a text that already begins with the query or the passage prefix as it is.
         """
@@ -131,10 +131,10 @@ def resolve_profile(name: str, family: str | None = None) -> Profile:
     Args:
         name: Model name, as ``intfloat/multilingual-e5-large`` or a folder's name. Guessed from only
             when ``family`` is not given.
-        family: What a manifest or the ``family:`` setting says.
+        family: Family in a manifest or in the ``family:`` setting.
 
     Raises:
-        ModelLoadError: The family is unknown, or can not be guessed from the name.
+        ModelLoadError: The family is unknown, or cannot be guessed from the name.
     """
     known = ", ".join(PROFILES)
     if family is not None:

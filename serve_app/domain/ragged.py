@@ -29,7 +29,7 @@ class Ragged:
 
     @classmethod
     def join(cls, parts: Sequence[Ragged]) -> Ragged:
-        """Several as one, in order; at least one."""
+        """Concatenates at least one, in order."""
         return cls(np.concatenate([p.values for p in parts]), np.concatenate([p.lengths for p in parts]))
 
     def rows(self) -> list[NDArray[Any]]:
@@ -45,7 +45,7 @@ class Ragged:
 
 
 def chunk_slices(sizes: Iterable[int], most: int) -> list[slice]:
-    """Cuts a row of things into runs whose sizes together are at most ``most`` (or one larger thing)."""
+    """Cuts a sequence into runs with a total size of at most ``most`` each (or one larger item)."""
     runs, start, used, stop = [], 0, 0, 0
     for stop, size in enumerate(sizes, 1):
         if stop - 1 > start and used + size > most:

@@ -17,11 +17,11 @@ class RankRequest:
     """One query and its candidates.
 
     Attributes:
-        query: int32 ``[length]``, special tokens included; empty for a cross-encoder, whose candidates hold it.
+        query: int32 ``[length]``, special tokens included; empty for a cross-encoder, whose candidates contain it.
         candidates: At least one; for a cross-encoder the pairs of query and candidate. Its variant, if any, computes.
-        key: Names the request for fairness.
-        timeout_s: Seconds until nobody waits for the answer any more.
-        batch_size: Candidates of this request in one forward, at most.
+        key: Identifier of the request, for fair scheduling.
+        timeout_s: Seconds until the request times out.
+        batch_size: Largest number of this request's candidates in one forward.
     """
 
     query: Int32

@@ -1,4 +1,4 @@
-"""What one request may ask for."""
+"""Bounds of one request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 MOST_TEXTS = 10_000
-"""Texts of a request, whatever is configured: what is checked on an event loop must end soon."""
+"""Largest configurable number of texts of a request, because they are checked on the event loop."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Limits:
     request_timeout_s: float = 120.0
 
     def __post_init__(self) -> None:
-        """Raises ``ValueError`` where a bound is beyond what the schemas take, or no body of the largest size fits."""
+        """Raises ``ValueError`` if a bound exceeds the schemas', or no body of the largest size fits."""
         if self.max_bodies_bytes < self.max_body_bytes:
             raise ValueError(f"max_bodies_bytes: {self.max_bodies_bytes}, at least max_body_bytes")
         for name in ("max_items", "max_candidates"):

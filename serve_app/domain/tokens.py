@@ -1,4 +1,4 @@
-"""One token of a text, as a client may see it."""
+"""One token of a text, as clients see it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Token:
-    """A token and where it stands.
+    """A token and its position.
 
     Attributes:
         id: Its number in the model's vocabulary.
-        text: The part of the text that it stands for, a blank in front of a word included; a special token's name.
-        special: Whether it was put around the text and stands for none of it.
-        start: Byte of the text's UTF-8 form at which it begins; None for a special token.
-        stop: The byte behind its last one; likewise.
+        text: Its part of the text, including a blank before a word; the name of a special token.
+        special: Whether it was added around the text.
+        start: First byte in the text's UTF-8 form; None for a special token.
+        stop: Byte after the last one; None for a special token.
     """
 
     id: int

@@ -1,4 +1,4 @@
-"""Whether a string is text, and whether two texts are one but for the way they are written."""
+"""Checks and normalisation of Unicode text."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import unicodedata
 
 
 def is_unicode(text: str) -> bool:
-    r"""Whether it has a UTF-8 form.
+    r"""Whether a string has a UTF-8 form.
 
-    JSON can spell half of a surrogate pair (``"\ud83d"``); no tokenizer reads it, and no reply or file can hold it.
+    JSON can spell half of a surrogate pair (``"\ud83d"``); no tokenizer, reply or file can represent it.
     """
     try:
         text.encode()
@@ -18,7 +18,7 @@ def is_unicode(text: str) -> bool:
 
 
 def fold(text: str) -> str:
-    """The text without case, Unicode form (NFKC) and differences of white space: what two spellings of it share."""
+    """The text with case, Unicode form (NFKC) and white space normalised, for comparing spellings."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(text.casefold().split())

@@ -1,7 +1,6 @@
-"""What a request costs in tokens, reported from the layer that tokenises to the one that checks the API key.
+"""The tokens of a request, reported from the layer that tokenises to the middleware that checks the API key.
 
-The layers between need not pass it on: it travels in a context variable, which every request has for itself and
-which threads that work for the request see, too.
+They are passed in a context variable, which is separate for each request and visible in threads that work for it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ async def _free(tokens: int) -> None:
 
 
 class Usage:
-    """A count that grows.
+    """A running count of tokens.
 
     Attributes:
         tokens: Tokens read so far, special tokens and prefixes included.
@@ -28,7 +27,7 @@ class Usage:
         """Starts at zero.
 
         Args:
-            charge: Awaited with the new count before it holds; it raises where the request may not have so many.
+            charge: Awaited with the new count before it holds; it raises if the request may not have that many.
         """
         self.tokens = 0
         self._charge = charge
@@ -48,7 +47,7 @@ _usage: ContextVar[Usage | None] = ContextVar("usage", default=None)
 
 @contextmanager
 def measured(charge: Charge = _free) -> Iterator[Usage]:
-    """Counts what is read inside of the block; ``charge`` as in ``Usage``."""
+    """Counts the tokens read within the block; ``charge`` as in ``Usage``."""
     usage = Usage(charge)
     token = _usage.set(usage)
     try:
@@ -58,10 +57,10 @@ def measured(charge: Charge = _free) -> Iterator[Usage]:
 
 
 async def add_tokens(tokens: int) -> None:
-    """Counts tokens for the request at hand, before anything is computed of them; does nothing if nobody measures.
+    """Counts tokens for the current request before they are computed; does nothing outside ``measured``.
 
     Raises:
-        ServiceError: The API key of the request may not spend so many.
+        ServiceError: The API key's limit does not allow that many.
     """
     usage = _usage.get()
     if usage is not None:

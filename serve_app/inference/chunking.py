@@ -1,4 +1,4 @@
-"""A large request in pieces, a few under way at once: it neither floods a backlog nor hides its length from it."""
+"""Chunked calls: a large request is sent in parts, a few in flight at once."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TypeVar
 from serve_app.domain.errors import QueueFullError
 
 CHUNK_TOKENS = 8192
-_UNDER_WAY = 4
-_LONGEST_PAUSE_S = 1.0
+_IN_FLIGHT = 4
+_MAX_PAUSE_S = 1.0
 
 A = TypeVar("A")
 
@@ -18,19 +18,19 @@ A = TypeVar("A")
 async def gather_chunks(parts: Sequence[slice], send: Callable[[slice], Awaitable[A]]) -> list[A]:
     """The answers to all parts, in order.
 
-    If there is no room for the first part there is none for the request; later ones wait for their place. The first
-    error ends the others.
+    If the backlog is full at the first part, the request fails; later parts wait and are sent again. The first error
+    cancels the other parts.
 
     Args:
-        parts: At least one.
-        send: Asks for one part; raises ``QueueFullError`` where there is no room.
+        parts: Slices of the request, at least one.
+        send: Sends one part; raises ``QueueFullError`` if the backlog is full.
 
     Raises:
-        ServiceError: What ``send`` raised.
+        ServiceError: Raised by ``send``.
     """
-    gate = asyncio.Semaphore(_UNDER_WAY)
+    gate = asyncio.Semaphore(_IN_FLIGHT)
 
-    async def ask(part: slice) -> A:
+    async def send_part(part: slice) -> A:
         async with gate:
             while True:
                 try:
@@ -38,11 +38,11 @@ async def gather_chunks(parts: Sequence[slice], send: Callable[[slice], Awaitabl
                 except QueueFullError as error:
                     if part is parts[0]:
                         raise
-                    await asyncio.sleep(min(_LONGEST_PAUSE_S, error.retry_after_s or _LONGEST_PAUSE_S))
+                    await asyncio.sleep(min(_MAX_PAUSE_S, error.retry_after_s or _MAX_PAUSE_S))
 
-    tasks = [asyncio.ensure_future(ask(part)) for part in parts]
+    tasks = [asyncio.ensure_future(send_part(part)) for part in parts]
     try:
         return await asyncio.gather(*tasks)
-    finally:  # one failed, or the client left: the others are not wanted any more
+    finally:  # one failed, or the client disconnected: the others are not needed
         for task in tasks:
             task.cancel()

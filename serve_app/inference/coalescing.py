@@ -1,4 +1,4 @@
-"""One handle call for several small requests, and what becomes of them if its replica is lost."""
+"""One handle call for several small requests, and retries that isolate a text on which replicas crash."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from serve_app.domain.embeddings import EncodedBatch, TokenBatch
 from serve_app.domain.errors import UnavailableError
 from serve_app.inference.replica_caller import ATTEMPTS, PAUSE_S, ReplicaCaller, ReplicaLostError
 
-_AT_ONCE = 4  # calls of one ``BatchedCall`` under way; a text on which a replica crashes takes all of them along
-_LEAST_ATTEMPTS_ALONE = 2
+_AT_ONCE = 4  # calls of one ``BatchedCall`` in flight; a text on which a replica crashes fails all of them
+_MIN_ATTEMPTS_ALONE = 2
 
 
 class BatchedCall:
-    """A call of ``encode`` with the texts of several requests; it is cancelled when none of them waits any more.
+    """A call of ``encode`` with the texts of several requests; it is cancelled when no request waits for it.
 
     If the replica is lost, the requests are sent again in two calls at once, each with half of them, and so on for each
     call that is lost: a text on which a replica crashes is alone after log2(n) rounds, while the others are computed
-    together. Only a request that is lost alone, with no other call of these under way, fails.
+    together. A request fails only if it is lost alone, while no other call of these is in flight.
 
     Attributes:
         answers: One future for each request; cancelling it withdraws the request.
@@ -31,13 +31,13 @@ class BatchedCall:
         self._caller = caller
         self._batches = batches
         self._calls = asyncio.Semaphore(_AT_ONCE)
-        self._suspects: list[tuple[int, int]] = []  # lost in a call of their own, beside others; calls lost so far
+        self._suspects: list[tuple[int, int]] = []  # index and lost calls of requests lost alone, beside other calls
         self.answers: list[asyncio.Future[EncodedBatch]] = [loop.create_future() for _ in batches]
         self._task = loop.create_task(self._run())
         for answer in self.answers:
-            answer.add_done_callback(self._cancel_if_unwanted)
+            answer.add_done_callback(self._cancel_if_withdrawn)
 
-    def _cancel_if_unwanted(self, _: asyncio.Future[EncodedBatch]) -> None:
+    def _cancel_if_withdrawn(self, _: asyncio.Future[EncodedBatch]) -> None:
         if all(answer.cancelled() for answer in self.answers):
             self._task.cancel()
 
@@ -51,43 +51,43 @@ class BatchedCall:
                 await self._send_one_by_one()
         except Exception as error:
             self._fail(everything, error)
-        except asyncio.CancelledError:  # raised by the call, or the ingress stops: no request may wait for ever
+        except asyncio.CancelledError:  # raised by the call, or the ingress stops: the requests must not wait for ever
             self._fail(everything, UnavailableError("the call to the model was cancelled; try again"))
             raise
 
     async def _send(self, requests: Sequence[int], *, lost: int) -> None:
-        """Sends some of the requests in one call, and if that is lost its halves in two; answers what it can.
+        """Sends some of the requests in one call; if that is lost, sends each half in its own call.
 
         Args:
-            requests: Indices; those that were withdrawn meanwhile are left out.
-            lost: Number of calls that these requests were lost in so far.
+            requests: Indices; withdrawn requests are left out.
+            lost: Number of lost calls of these requests so far.
         """
         async with self._calls:
-            wanted = [i for i in requests if not self.answers[i].done()]
-            if not wanted:
+            waiting = [i for i in requests if not self.answers[i].done()]
+            if not waiting:
                 return
             try:
-                joined = await self._caller.call_once("encode", TokenBatch.join([self._batches[i] for i in wanted]))
+                joined = await self._caller.call_once("encode", TokenBatch.join([self._batches[i] for i in waiting]))
             except ReplicaLostError:
                 lost += 1
             except Exception as error:
-                self._fail(wanted, error)
+                self._fail(waiting, error)
                 return
             else:
-                self._answer_parts(wanted, joined)
+                self._answer_parts(waiting, joined)
                 return
-        if len(wanted) == 1:
-            self._suspects.append((wanted[0], lost))
+        if len(waiting) == 1:
+            self._suspects.append((waiting[0], lost))
             return
         await asyncio.sleep(PAUSE_S * lost)
-        middle = len(wanted) // 2
-        await asyncio.gather(self._send(wanted[:middle], lost=lost), self._send(wanted[middle:], lost=lost))
+        middle = len(waiting) // 2
+        await asyncio.gather(self._send(waiting[:middle], lost=lost), self._send(waiting[middle:], lost=lost))
 
     async def _send_one_by_one(self) -> None:
-        """The requests that may have crashed their replica, one after the other, so that none fails by another one."""
-        line = deque((i, max(_LEAST_ATTEMPTS_ALONE, ATTEMPTS - lost)) for i, lost in self._suspects)
-        while line:
-            i, attempts = line.popleft()
+        """Sends requests that may have crashed a replica one after the other, so that none fails because of another."""
+        queue = deque((i, max(_MIN_ATTEMPTS_ALONE, ATTEMPTS - lost)) for i, lost in self._suspects)
+        while queue:
+            i, attempts = queue.popleft()
             if self.answers[i].done():
                 continue
             await asyncio.sleep(PAUSE_S * (ATTEMPTS - attempts))
@@ -95,7 +95,7 @@ class BatchedCall:
                 self._answer(i, await self._caller.call_once("encode", self._batches[i]))
             except ReplicaLostError as error:
                 if attempts > 1:
-                    line.append((i, attempts - 1))
+                    queue.append((i, attempts - 1))
                 else:
                     self._fail([i], error)
             except Exception as error:

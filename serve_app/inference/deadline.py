@@ -1,4 +1,4 @@
-"""The deadline of a request, wherever it waits: for its turn to be tokenised as well as for a replica."""
+"""The deadline of a request, while it is tokenised and while it waits for a replica."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 async def within(timeout_s: float, work: Awaitable[T], *, stated_s: float | None = None) -> T:
-    """The result of some work; the work is cancelled when it takes longer.
+    """The result of an awaitable, which is cancelled at the deadline.
 
     Args:
         timeout_s: Seconds that are left.
-        work: What is awaited.
+        work: Awaitable to run.
         stated_s: Seconds that the request had in all, for the message; ``timeout_s`` if None.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The gateway behind the routes: format, tokenise, encode, and name the text at fault."""
+"""The service behind the routes: tokenise, encode, and attribute errors to texts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _HYBRID = frozenset({Capability.DENSE, Capability.SPARSE, Capability.COLBERT})
 _SPARSE = frozenset({Capability.SPARSE})
 _STATES = frozenset({Capability.DENSE, Capability.TOKEN_STATES})
 _CAPACITY = Capacity(max_concurrent_requests=1, tokenization_workers=LIST_THREADS)
-_INLINE_WEIGHTS = 4000  # about a millisecond of naming
+_INLINE_WEIGHTS = 4000  # about a millisecond of conversion
 
 T = TypeVar("T")
 
@@ -148,8 +148,8 @@ class InferenceService:
 
     def _states(self) -> list[ModelState]:
         states: dict[str, ModelState] = {}
-        for catalogue, route in ((self._models, "embed"), (self._rerankers.models, "rerank")):
-            for served in catalogue.all():
+        for registry, route in ((self._models, "embed"), (self._rerankers.models, "rerank")):
+            for served in registry.all():
                 known = states.setdefault(served.source.name, served.state())
                 states[served.source.name] = replace(known, serves=(*known.serves, route))
         named = [
@@ -250,16 +250,16 @@ async def _within(options: CallOptions, began: float, work: Awaitable[T]) -> T:
     return await within(left_s, work, stated_s=options.stated_s)
 
 
-async def _by_text(named: Callable[[list[int], Float32], T], answer: EncodedBatch) -> list[T]:
-    """The sparse rows of all texts in a client's form; many are made in a thread."""
+async def _by_text(convert: Callable[[list[int], Float32], T], answer: EncodedBatch) -> list[T]:
+    """The sparse rows of all texts in the form of the reply; many are converted in a thread."""
     assert answer.sparse_ids is not None
     if len(answer.sparse_ids.values) <= _INLINE_WEIGHTS:
-        return [named(ids, weights) for ids, weights in _sparse_rows(answer)]
-    return await asyncio.to_thread(lambda: [named(ids, weights) for ids, weights in _sparse_rows(answer)])
+        return [convert(ids, weights) for ids, weights in _sparse_rows(answer)]
+    return await asyncio.to_thread(lambda: [convert(ids, weights) for ids, weights in _sparse_rows(answer)])
 
 
 def _sparse_rows(answer: EncodedBatch) -> Iterator[tuple[list[int], Float32]]:
-    """Ids and weights of each text; the weights stay float32: orjson writes those shorter."""
+    """Ids and weights of each text; the weights stay float32, which orjson writes shorter."""
     assert answer.sparse_ids is not None
     assert answer.sparse_weights is not None
     for ids, weights in zip(answer.sparse_ids.rows(), answer.sparse_weights.rows(), strict=True):

@@ -1,4 +1,4 @@
-"""Which model a request means: a configured one, or a fine-tune of one, found on disk by its name."""
+"""The served models by name: the configured ones and their fine-tunes, which are found on disk."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from serve_app.models.model_source import describe
 
 logger = logging.getLogger(__name__)
 
-_FRESH_S = 1.0  # a fine-tune that was found is not looked for again so soon
-_DEEPEST = 10  # fine-tunes of fine-tunes
+_FRESH_S = 1.0  # a fine-tune that was found is not searched for again earlier
+_MAX_DEPTH = 10  # of fine-tunes of fine-tunes
 
 C = TypeVar("C", bound=ReplicaCaller)
 
 
 def require_free_aliases(aliases: Mapping[str, str], models_dir: Path) -> None:
-    """Raises ``ConfigurationError`` if a fine-tune has the name of an alias: one of them could not be reached."""
+    """Raises ``ConfigurationError`` if a fine-tune has the name of an alias, which would hide one of them."""
     for alias, name in aliases.items():
         if find_fine_tune(alias, models_dir) is not None:
             raise ConfigurationError(
@@ -44,12 +44,12 @@ def require_free_aliases(aliases: Mapping[str, str], models_dir: Path) -> None:
 
 
 class ModelRegistry(Generic[C]):
-    """The models of one kind of deployment. A fine-tune is computed by the deployment of the model it comes from."""
+    """The models of one kind of deployment; a fine-tune is computed by the deployment of its base."""
 
     def __init__(
         self, configured: Mapping[str, ServedModel[C]], models_dir: Path, aliases: Mapping[str, str] | None = None
     ) -> None:
-        """Takes the configured models, by name, the default first; and the model of each alias, of others too."""
+        """Takes the configured models by name, the default first, and the model of each alias."""
         self.configured = configured
         self.aliases = aliases or {}
         self._models_dir = models_dir
@@ -58,37 +58,37 @@ class ModelRegistry(Generic[C]):
     async def pick(
         self, name: str | None, needed: frozenset[Capability], what: str, *, others: ModelRegistry[Any] | None = None
     ) -> ServedModel[C]:
-        """The model with this name, or the first configured one that can.
+        """The model with this name, or the first configured one that has the capabilities.
 
         Args:
-            name: What the client said; None for the default.
-            needed: What it must be able to do.
-            what: How a sentence calls this.
-            others: Models that are served for something else.
+            name: Name in the request; None for the default.
+            needed: Capabilities that it must have.
+            what: Name of these capabilities in a message.
+            others: Models of the other kind of deployment, for the message.
 
         Raises:
-            ModelNotFoundError: No such name.
-            CapabilityError: The model can not do it, or none can.
-            UnavailableError: It is a fine-tune whose folder can not be read.
+            ModelNotFoundError: No model has this name.
+            CapabilityError: The model lacks the capabilities, or all models do.
+            UnavailableError: It is a fine-tune whose folder cannot be read.
         """
-        able = [served.source.name for served in self.configured.values() if needed <= served.capabilities]
+        capable = [served.source.name for served in self.configured.values() if needed <= served.capabilities]
         if name is None:
-            if not able:
+            if not capable:
                 raise CapabilityError(f"none of the served models does {what}")
-            return self.configured[able[0]]
+            return self.configured[capable[0]]
         served = await self._find(name)
         if served is None and not (others and await others.has(name)):
             names = ", ".join(dict.fromkeys([*self.configured, *(others.configured if others else ())]))
             raise ModelNotFoundError(f"no model {shown(name)} is served; these are: {names}, and their fine-tunes")
         if served is None or not needed <= served.capabilities:
-            raise CapabilityError(f"{shown(name)} does not do {what}; these models do: {', '.join(able) or 'none'}")
+            raise CapabilityError(f"{shown(name)} does not do {what}; these models do: {', '.join(capable) or 'none'}")
         return served
 
     async def has(self, name: str) -> bool:
         """Whether there is a model of this name.
 
         Raises:
-            UnavailableError: It is a fine-tune whose folder can not be read.
+            UnavailableError: It is a fine-tune whose folder cannot be read.
         """
         return await self._find(name) is not None
 
@@ -99,19 +99,19 @@ class ModelRegistry(Generic[C]):
         return None
 
     def all(self) -> Iterator[ServedModel[C]]:
-        """Every model; reads manifests, and the vocabularies of fine-tunes that were not seen yet."""
+        """All models; reads manifests, and the vocabularies of fine-tunes that are new."""
         yield from self.configured.values()
         for found in fine_tunes(self._models_dir):
             if found.name in self.configured:
                 continue
             try:
                 served = self._served(found)
-            except ModelLoadError as error:  # or it was deleted this very moment
+            except ModelLoadError as error:  # or it was deleted meanwhile
                 logger.warning("the fine-tune %r is not listed: %s", found.name, error.message)
                 continue
             if served is not None:
                 if served is not self._known(found.name):
-                    self._found[found.name] = (-math.inf, served)  # kept, but looked for again by the next request
+                    self._found[found.name] = (-math.inf, served)  # stored, but searched for again by the next request
                 yield served
 
     async def _fine_tune(self, name: str) -> ServedModel[C] | None:
@@ -122,8 +122,8 @@ class ModelRegistry(Generic[C]):
         try:
             served = await run_io(self._served, found) if found else None
         except ModelLoadError as error:
-            logger.warning("the fine-tune %r can not be read: %s", name, error.message)
-            raise UnavailableError(f"the fine-tune {name!r} can not be read; the log says why") from error
+            logger.warning("the fine-tune %r cannot be read: %s", name, error.message)
+            raise UnavailableError(f"the fine-tune {name!r} cannot be read; the log says why") from error
         if served is None:
             self._found.pop(name, None)
         else:
@@ -131,7 +131,7 @@ class ModelRegistry(Generic[C]):
         return served
 
     def _served(self, found: FineTune) -> ServedModel[C] | None:
-        """The fine-tune at its host; None if the model that it comes from is not served."""
+        """The fine-tune on the deployment of its base; None if the base is not served."""
         known = self._known(found.name)
         if known and known.variant == found.variant:
             return known
@@ -139,11 +139,11 @@ class ModelRegistry(Generic[C]):
         if host is None:
             return None
         base = find_fine_tune(found.base, self._models_dir) if found.adapter else found
-        if base is not None and base.adapter:  # an adapter on an adapter: replicas have no such thing
+        if base is not None and base.adapter:  # an adapter on an adapter, which replicas cannot load
             return None
         if base is None and found.family != (family := host.source.profile.family):
             raise ModelLoadError(
-                f"{found.folder / 'manifest.json'} says that it was trained as {found.family!r}, and its base "
+                f"{found.folder / 'manifest.json'} records the family {found.family!r}, but its base "
                 f"{host.source.name!r} is served as {family!r}; set `family: {found.family}` there, or train again"
             )
         source = host.source if base is None else describe(found.name, base.folder, family=found.family)
@@ -161,9 +161,9 @@ class ModelRegistry(Generic[C]):
         return found[1] if found else None
 
     def _host(self, found: FineTune) -> ServedModel[C] | None:
-        """The nearest configured ancestor; a whole model can do with any of its family."""
+        """The nearest configured ancestor; a whole model can be served by any deployment of its family."""
         ancestor: FineTune | None = found
-        for _ in range(_DEEPEST):
+        for _ in range(_MAX_DEPTH):
             if ancestor is None:
                 break
             if ancestor.base in self.configured:

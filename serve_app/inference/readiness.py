@@ -1,4 +1,4 @@
-"""Whether each configured model works: a forward says so; where it comes too late, its replicas say why."""
+"""Readiness of each configured model: a forward succeeds, or its replicas report whether they are busy or broken."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serve_app.inference.replica_caller import ReplicaCaller
 from serve_app.inference.served_model import ServedModel
 
 STATE_S = 1.5
-"""Of a check, for the question whether a replica that does not answer in time is busy or broken."""
+"""Seconds of a check reserved for asking a late replica whether it is busy or broken."""
 
 Forward = Callable[[float], Awaitable[object]]
 """Runs a short text through a model within this many seconds, or raises ``ServiceError``."""
@@ -46,7 +46,7 @@ async def _state_of(caller: ReplicaCaller, forward: Forward, timeout_s: float) -
         return "busy", None
     except UnavailableError as error:
         return _unavailable(caller, error)
-    except ServiceError as error:  # it answers, and does not compute
+    except ServiceError as error:  # it answers but does not compute
         return "down", error.message
     return "ready", None
 
@@ -56,7 +56,7 @@ def _unavailable(caller: ReplicaCaller, error: UnavailableError) -> tuple[ReadyS
 
 
 def reason_not_ready(models: Sequence[ModelReadiness]) -> str | None:
-    """Why requests should go elsewhere: the first model does not answer, or one is down; else None."""
+    """The reason why the service is not ready: the default model does not answer, or another is down; else None."""
     default, *others = models
     if default.state not in ("ready", "busy"):
         return f"{default.model!r} is {default.state}: {default.reason}"

@@ -1,4 +1,4 @@
-"""The ingress's side of reranking: tokenise, ask the reranker, name the text at fault."""
+"""Reranking in an ingress replica: tokenise, call the reranker, attribute errors to texts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from serve_app.models.tokenizer import Tokenised
 
 T = TypeVar("T")
 
-_NO_QUERY: Int32 = np.empty(0, np.int32)  # a cross-encoder's pairs hold it
+_NO_QUERY: Int32 = np.empty(0, np.int32)  # for a cross-encoder, whose pairs contain the query
 
 
 class RerankClient:
-    """All rerankers, by name; the first one is the default."""
+    """Calls the rerankers; the first one is the default."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class RerankClient:
         max_request_tokens: int,
         metrics: RequestMetrics,
     ) -> None:
-        """Takes the served rerankers, the models that embed, and how many tokens a request may have."""
+        """Takes the rerankers, the embedding models, and the largest number of tokens of a request."""
         self.models = models
         self._others = others
         self._max_request_tokens = max_request_tokens
@@ -45,7 +45,7 @@ class RerankClient:
     async def rerank(
         self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
     ) -> Ranked:
-        """See ``ServiceProtocol.rerank``. A candidate that stands twice is scored once."""
+        """See ``ServiceProtocol.rerank``. A repeated candidate is scored once."""
         distinct = list(dict.fromkeys(candidates))
         place = {text: i for i, text in enumerate(distinct)}
         rows = [place[text] for text in candidates]
@@ -62,7 +62,7 @@ class RerankClient:
     async def _rank(
         self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
     ) -> tuple[Ranked, Callable[[list[int]], int]]:
-        """The scores, and what counts the tokens of the query and of candidates, which may stand twice."""
+        """The scores, and a function that counts the tokens of the query and of candidates, which may repeat."""
         began = time.monotonic()
         served = await self._pick(options, frozenset(), "reranking")
         served.caller.require_ready()
@@ -91,10 +91,10 @@ class RerankClient:
         return Ranked(served.source.name, values, read, cut), lambda rows: len(ids) + int(lengths[rows].sum())
 
     async def forward(self, served: ServedModel[ReplicaCaller], timeout_s: float) -> None:
-        """Scores a short text: a model that works can.
+        """Scores a short text, for the readiness check.
 
         Raises:
-            ServiceError: It did not within ``timeout_s`` seconds.
+            ServiceError: The forward failed, or took longer than ``timeout_s`` seconds.
         """
         options = CallOptions(served.source.name, truncate=True, timeout_s=timeout_s)
         await self._rank("ready?", ["yes"], options, batch_size=1, normalize=True)
@@ -108,16 +108,16 @@ class RerankClient:
         served.caller.require_ready()
         tokens = await self._within(options, began, served.tokenise([query, candidate], TextRole.PASSAGE))
         cut = require_short(tokens, options, first=QUERY)
-        asked, answer = tokens.batch().rows()
-        candidates = TokenBatch.of_rows([answer], variant=served.variant)
-        request = RankRequest(asked, candidates, next_key(), self._left_s(options, began), 1)
+        query_ids, candidate_ids = tokens.batch().rows()
+        candidates = TokenBatch.of_rows([candidate_ids], variant=served.variant)
+        request = RankRequest(query_ids, candidates, next_key(), self._left_s(options, began), 1)
         count(self._metrics, [tokens])
         matches: TokenMatches = await self._call(served, "explain", request, options)
         vocabulary = served.tokenizer.vocabulary
         return Explained(
             served.source.name,
-            vocabulary.pieces(asked[1:].tolist()),
-            vocabulary.pieces(answer[1:].tolist()),
+            vocabulary.pieces(query_ids[1:].tolist()),
+            vocabulary.pieces(candidate_ids[1:].tolist()),
             matches,
             cut,
         )
@@ -141,7 +141,7 @@ class RerankClient:
 
 
 def _require_short_pairs(pairs: Tokenised, options: CallOptions, limit: int) -> list[int]:
-    """As ``require_short`` for pairs of at most ``limit`` tokens; a pair is only shorter if its query was cut."""
+    """As ``require_short``, for pairs; a pair is shorter than ``limit`` tokens only if its query was truncated."""
     cut = pairs.truncated
     if cut and not options.truncate:
         length, full_length = int(pairs.lengths[cut[0]]), int(pairs.full_lengths[cut[0]])

@@ -1,4 +1,4 @@
-"""A model as an ingress replica knows it: its card, its tokenizer, the way to its replicas."""
+"""A served model in an ingress replica: its card, its tokenizer, the client of its replicas."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from serve_app.models.fine_tunes import FineTune
 from serve_app.models.model_source import ModelSource
 from serve_app.models.tokenizer import TextTokenizer, Tokenised
 
-_INLINE_CHARS = 4000  # about half a millisecond of tokenising; more goes to a thread, in turns with others
-_INLINE_IDS = 10_000  # likewise of looking through ids
+_INLINE_CHARS = 4000  # about half a millisecond of tokenising; longer lists are tokenised in threads, in slices
+_INLINE_IDS = 10_000  # about half a millisecond of checking ids
 
 C = TypeVar("C", bound=ReplicaCaller)
 
@@ -41,11 +41,11 @@ class ServedModel(Generic[C]):
 
         Args:
             source: The model's card.
-            capabilities: What this deployment computes, which may be less than its family does.
+            capabilities: Capabilities of this deployment, which may be fewer than those of the family.
             caller: Calls its replicas.
-            fine_tune: What it is, if it is one.
-            max_backlog_tokens: Tokens that may wait for one replica, where that is known.
-            batch_tokens: Gives the padded tokens of one forward on a device, where that is known.
+            fine_tune: The fine-tune, if it is one.
+            max_backlog_tokens: Tokens that may wait for one replica, if known.
+            batch_tokens: Returns the padded tokens of one forward on a device, if known.
         """
         self.source = source
         self.capabilities = capabilities
@@ -57,7 +57,7 @@ class ServedModel(Generic[C]):
 
     @property
     def variant(self) -> ModelVersion | None:
-        """What replicas are told; None for a deployment's own model."""
+        """The fine-tune that replicas load; None for a deployment's own model."""
         return self.fine_tune.variant if self.fine_tune else None
 
     def batch(self, tokens: Tokenised) -> TokenBatch:
@@ -65,9 +65,9 @@ class ServedModel(Generic[C]):
         return replace(tokens.batch(), variant=self.variant)
 
     def state(self) -> ModelState:
-        """The model as an operator sees it."""
+        """The model's state, for the list of models."""
         replica = self.caller.state
-        told = self.fine_tune
+        fine_tune = self.fine_tune
         return ModelState(
             name=self.source.name,
             family=self.source.profile.family,
@@ -76,10 +76,10 @@ class ServedModel(Generic[C]):
             device=replica.device if replica else None,
             dtype=replica.dtype if replica else None,
             capabilities=[c.value for c in Capability if c in self.capabilities],
-            base=told.base if told else None,
-            kind=told.kind if told else None,
-            created=told.manifest.created if told else None,
-            metrics=told.manifest.metrics if told else None,
+            base=fine_tune.base if fine_tune else None,
+            kind=fine_tune.kind if fine_tune else None,
+            created=fine_tune.manifest.created if fine_tune else None,
+            metrics=fine_tune.manifest.metrics if fine_tune else None,
             pooling=self.source.pooling.value,
             max_backlog_tokens=self.max_backlog_tokens,
             max_batch_tokens=self.batch_tokens(replica.device) if self.batch_tokens and replica else None,
@@ -88,7 +88,7 @@ class ServedModel(Generic[C]):
     async def tokenise(
         self, texts: Sequence[str], role: TextRole | None, options: CallOptions | None = None
     ) -> Tokenised:
-        """Token ids of the texts, formatted as the model's family wants them; long work is done in turns."""
+        """Token ids of the texts, with the prefixes of the model's family; long lists are tokenised in slices."""
         formatted = self._formatted(texts, role, keep_prefix=options is not None and options.keep_prefix)
         tokenizer: Callable[[Sequence[str]], Tokenised] = self.tokenizer
         if options is not None and (options.max_tokens is not None or options.keep_end):
@@ -101,7 +101,7 @@ class ServedModel(Generic[C]):
         return await _count_usage(Tokenised.join(await run_chunked(tokenizer, formatted, map(len, formatted))))
 
     async def of_ids(self, rows: Sequence[Sequence[int]], options: CallOptions | None = None) -> Tokenised:
-        """Texts that a client has tokenised itself; long work is done in turns.
+        """Checks texts that the client has tokenised; long lists are checked in slices.
 
         Raises:
             InvalidInputError: An id is not in the vocabulary; ``item`` is the row.
@@ -114,7 +114,7 @@ class ServedModel(Generic[C]):
         return await _count_usage(Tokenised.join(await run_chunked(of_ids, rows, map(len, rows))))
 
     async def decode(self, rows: Sequence[Sequence[int]], *, special: bool) -> list[str]:
-        """The text of each row of token ids; long work is done in turns.
+        """The text of each row of token ids; long lists are decoded in slices.
 
         Raises:
             InvalidInputError: An id is not in the vocabulary; ``item`` is the row.
@@ -123,7 +123,7 @@ class ServedModel(Generic[C]):
         return [text for part in await run_chunked(decode, rows, map(len, rows)) for text in part]
 
     async def tokens(self, texts: Sequence[str], role: TextRole | None, *, special: bool) -> list[list[Token]]:
-        """The tokens of the texts, formatted likewise, with their places in the formatted texts."""
+        """The tokens of the texts, with the family's prefixes, and their positions in the prefixed texts."""
         formatted = self._formatted(texts, role)
         parts = await run_chunked(partial(self.tokenizer.tokens, special=special), formatted, map(len, formatted))
         rows = [tokens for part in parts for tokens in part]
@@ -139,7 +139,7 @@ class ServedModel(Generic[C]):
         self, query: str, candidates: Sequence[str], options: CallOptions | None = None
     ) -> Tokenised:
         """Token ids of the query with each candidate."""
-        pairs = partial(self.tokenizer.pairs, query)  # reads the query again for each slice
+        pairs = partial(self.tokenizer.pairs, query)  # tokenises the query once for each slice
         if options is not None:
             pairs = partial(
                 pairs,
@@ -153,6 +153,6 @@ class ServedModel(Generic[C]):
 
 
 async def _count_usage(tokens: Tokenised) -> Tokenised:
-    """Charges the request for its tokens; that its texts may yet be refused does not matter."""
+    """Charges the request for its tokens, even if its texts are refused later."""
     await add_tokens(len(tokens.ids))
     return tokens

@@ -1,4 +1,4 @@
-"""From an order to a job: the base found, every default resolved, the data as files."""
+"""From an request to a job: the base found, every default resolved, the data as files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serve_app.domain.errors import (
 )
 from serve_app.domain.model_names import shown, spellings
 from serve_app.domain.profiles import Capability
-from serve_app.jobs.job_folders import TrainingData
+from serve_app.jobs.job_folder_readers import TrainingData
 from serve_app.jobs.training_pairs import Example
 from serve_app.jobs.training_spec import NARROWEST_IN_FOUR_BITS, TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.models.fine_tunes import find_fine_tune
@@ -51,8 +51,8 @@ class BaseModels:
 
         Raises:
             ModelNotFoundError: There is no such model here.
-            InvalidInputError: It can not be tuned.
-            UnavailableError: Its folder can not be read; why is for the log, because it names folders of this machine.
+            InvalidInputError: It cannot be tuned.
+            UnavailableError: Its folder cannot be read; why is for the log, because it names folders of this machine.
         """
         name = next(iter(self._models)) if not name else self._resolved(name)
         try:
@@ -71,8 +71,8 @@ class BaseModels:
                 raise InvalidInputError(f"base_model: {name!r} is an adapter; tune its base {found.base!r} instead")
             return describe(name, found.folder, family=found.family)
         except ModelLoadError as error:
-            logger.warning("the base model %r can not be read: %s", name, error.message)
-            raise UnavailableError(f"base_model: {name!r} can not be read; the log says why") from error
+            logger.warning("the base model %r cannot be read: %s", name, error.message)
+            raise UnavailableError(f"base_model: {name!r} cannot be read; the log says why") from error
 
     def _resolved(self, name: str) -> str:
         """The name of the model that a client means, if there is one."""
@@ -83,7 +83,7 @@ class BaseModels:
         return name
 
 
-def check_feasible(order: ParsedFineTune, base: ModelSource) -> None:
+def check_feasible(request: ParsedFineTune, base: ModelSource) -> None:
     """Makes sure that the base has all that is trained, and that a Q-LoRA can run; nothing else takes its place.
 
     Raises:
@@ -93,10 +93,10 @@ def check_feasible(order: ParsedFineTune, base: ModelSource) -> None:
         for name in HEAD_FILES:
             if not (base.folder / name).is_file():
                 raise CapabilityError(
-                    f"base_model: {base.name!r} can not be tuned without {name}, which its folder lacks; copy it from "
+                    f"base_model: {base.name!r} cannot be tuned without {name}, which its folder lacks; copy it from "
                     f"the original model"
                 )
-    if order.kind is not TrainingKind.QLORA:
+    if request.kind is not TrainingKind.QLORA:
         return
     instead = "take LoRA on unquantised weights (use_qlora: false; in OpenAI's form the method lora)"
     if find_spec("bitsandbytes") is None:
@@ -108,49 +108,49 @@ def check_feasible(order: ParsedFineTune, base: ModelSource) -> None:
         )
 
 
-def spec_of(
-    order: ParsedFineTune, base: ModelSource, settings: TrainingSettings, models_dir: Path, *, gpus: float
+def resolve_spec(
+    request: ParsedFineTune, base: ModelSource, settings: TrainingSettings, models_dir: Path, *, gpus: float
 ) -> TrainingSpec:
-    """An order with every default resolved.
+    """An request with every default resolved.
 
     Args:
-        order: What the client wants.
+        request: What the client wants.
         base: The model that is tuned.
         settings: What is used where the client said nothing.
         models_dir: Where the result will be.
         gpus: GPUs of the cluster, for ``auto``.
     """
-    auto = min(1.0 if settings.num_workers > 1 else settings.gpu_share, gpus)  # two on one GPU can not talk
+    auto = min(1.0 if settings.num_workers > 1 else settings.gpu_share, gpus)  # two on one GPU cannot talk
     per_worker = auto if settings.gpus_per_worker == "auto" else settings.gpus_per_worker
     return TrainingSpec(
         job_id=str(uuid.uuid4()),
-        model_name=order.model_name,
+        model_name=request.model_name,
         base_model=base.name,
         base_folder=str(base.folder),
         models_dir=str(models_dir),
         family=base.profile.family,
-        kind=order.kind,
-        lora=order.lora,
-        epochs=order.epochs,
-        batch_size=order.batch_size,
-        learning_rate=order.learning_rate or default_learning_rate(order.kind),
-        max_seq_length=min(order.max_seq_length or settings.max_seq_length, base.max_tokens),
+        kind=request.kind,
+        lora=request.lora,
+        epochs=request.epochs,
+        batch_size=request.batch_size,
+        learning_rate=request.learning_rate or default_learning_rate(request.kind),
+        max_seq_length=min(request.max_seq_length or settings.max_seq_length, base.max_tokens),
         mini_batch_size=settings.mini_batch_size,
-        eval_fraction=order.eval_fraction,
-        seed=settings.seed if order.seed is None else order.seed,
+        eval_fraction=request.eval_fraction,
+        seed=settings.seed if request.seed is None else request.seed,
         gradient_checkpointing=settings.gradient_checkpointing,
         checkpoint_steps=settings.checkpoint_steps,
         num_workers=settings.num_workers,
         cpus_per_worker=settings.cpus_per_worker,
         gpus_per_worker=0.0 if settings.device == "cpu" else per_worker,
         device=settings.device,
-        origin=order.origin,
+        origin=request.origin,
     )
 
 
-def data_of(order: ParsedFineTune) -> TrainingData:
+def training_data(request: ParsedFineTune) -> TrainingData:
     """The files of a job."""
-    return TrainingData(_lines(order.examples), _lines(order.held_out) if order.held_out else None)
+    return TrainingData(_lines(request.examples), _lines(request.held_out) if request.held_out else None)
 
 
 def _lines(examples: Sequence[Example]) -> bytes:

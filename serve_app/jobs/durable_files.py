@@ -29,7 +29,7 @@ def storage_errors() -> Iterator[None]:
         logger.error("job folders: %s", error)
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise StorageError("the disk with the job folders is full: delete old jobs or make room") from error
-        raise StorageError(f"the job folders can not be used: {error.strerror or error}") from error
+        raise StorageError(f"the job folders cannot be used: {error.strerror or error}") from error
 
 
 def write(path: Path, data: bytes) -> None:

@@ -60,9 +60,9 @@ class JobLauncher:
                     else:
                         self._repository.wait(record, "waiting for another job to end")
                 except ServiceError as error:
-                    logger.warning("job %s can not be started: %s", waiting.id, error.message)
+                    logger.warning("job %s cannot be started: %s", waiting.id, error.message)
                 except Exception:
-                    logger.exception("job %s can not be started", waiting.id)
+                    logger.exception("job %s cannot be started", waiting.id)
 
     def interrupt(self, job_id: str) -> None:
         """Waits no longer for the cluster's answer, if a job is being started at this moment.
@@ -104,7 +104,7 @@ class JobLauncher:
         Raises:
             UnavailableError: The cluster did not answer, or somebody did not want to wait for it.
         """
-        folder = self._repository.store.folder(job_id)
+        folder = self._repository.store.folder(job_id).path
         asking = self._asking[job_id] = asyncio.ensure_future(self._ray_jobs.submit(submission_id, folder))
         try:
             await asyncio.wait({asking})

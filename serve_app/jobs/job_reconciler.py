@@ -18,47 +18,21 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from serve_app.domain.errors import ServiceError, UnavailableError
 from serve_app.jobs.heartbeat_ages import HeartbeatAges
 from serve_app.jobs.job_launcher import JobLauncher, next_submission
+from serve_app.jobs.job_policy import JobPolicy
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.job_repository import JobRepository
 from serve_app.jobs.job_updates import UpdateType
 from serve_app.jobs.ray_jobs import RayJobs, RayJobState
 from serve_app.jobs.resource_pool import ResourcePool
-from serve_app.jobs.retry_policy import RetryPolicy, final_failure
+from serve_app.jobs.retry_policy import final_failure
 
 logger = logging.getLogger(__name__)
 
 _POSSIBLY_WAITING = "not started yet; possibly waiting for "
-
-
-@dataclass(frozen=True)
-class JobPolicy:
-    """How jobs are treated.
-
-    Attributes:
-        max_concurrent_jobs: Jobs that have a Ray Job at once; the others wait for their turn.
-        max_waiting_jobs: With more than this the service answers 429.
-        retry_policy: So much may be lost before a job is given up.
-        max_silence_s: A training that runs, or could, and says nothing for so long is taken for dead.
-        stop_s: So long a cancellation waits for the Ray Job to end; Ray itself kills after three seconds. Together with
-            ``log_s`` it stays below the ten seconds in which a cancellation is answered.
-        log_s: So long Ray is given to tell a log.
-        poll_s: Between two looks at a Ray Job that is being stopped.
-        slow_start_s: A Ray Job that was given its place and says nothing for so long may not have got it.
-    """
-
-    max_concurrent_jobs: int = 1
-    max_waiting_jobs: int = 100
-    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
-    max_silence_s: float = 3600.0
-    stop_s: float = 7.0
-    log_s: float = 1.5
-    poll_s: float = 0.2
-    slow_start_s: float = 30.0
 
 
 class JobReconciler:

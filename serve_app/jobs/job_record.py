@@ -176,5 +176,5 @@ def _checked(name: str, annotation: str, value: Any) -> Any:
         return _ENUMS[annotation](value)
     allowed = _kinds(annotation)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        raise ValueError(f"the field {name!r} can not be {value!r}")
+        raise ValueError(f"the field {name!r} cannot be {value!r}")
     return value

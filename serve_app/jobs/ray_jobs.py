@@ -142,7 +142,7 @@ class RayJobsClient:
         except Exception as error:  # the client raises RuntimeError, ConnectionError and those of requests and asyncio
             self._client = None
             if isinstance(error, TimeoutError) and threads is self._threads:
-                threads.shutdown(wait=False)  # a thread that hangs can not be ended; the next question has others
+                threads.shutdown(wait=False)  # a thread that hangs cannot be ended; the next question has others
                 self._threads = _new_threads()
             if (fault := repr(error)) != self._last_fault:  # asked every second, it would fill the log
                 logger.warning("the Ray Jobs API does not answer: %s", fault)

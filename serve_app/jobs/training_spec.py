@@ -1,25 +1,8 @@
 """What a fine-tune is asked to do: the value behind ``spec.json`` of a job folder.
 
 The service writes it once, at submission, with every default resolved; the training reads it and asks nobody
-else. So a job that is resumed on another machine, after a restart or under newer settings, is still the same job.
-
-A job folder holds::
-
-    spec.json        TrainingSpec, written by the service, never changed
-    pairs.jsonl      one training example a line: {"query": str, "pos": [str], "neg": [str]}
-    eval.jsonl       held-out examples of the same form, if the client sent some
-    job.json         the record; one writer, the tracker
-    events.jsonl     what happened, for people; the tracker appends
-    training.jsonl   what the training says of itself; the training appends, the tracker reads
-    split.sha256     how the first attempt split the examples, see ``training.data.split_record``
-    checkpoints/     of the training; removed a day after the job has ended
-    logs/            of the training
-
-Beside the job folders the jobs folder holds::
-
-    .lease/          which tracker may write here, see ``jobs.lease``
-    .ended.jsonl     an index of ended jobs, see ``jobs.ended``; it may be deleted while no service runs
-    .files/          uploaded files, see ``jobs.uploads``
+else. So a job that is resumed on another machine, after a restart or under newer settings, is still the same job. See
+``jobs.job_folder`` for the file's place.
 """
 
 from __future__ import annotations
@@ -155,6 +138,16 @@ class TrainingSpec:
     device: str = "auto"
     origin: ClientMetadata | None = None
 
+    @property
+    def result_dir(self) -> Path:
+        """The model folder that the job publishes."""
+        return Path(self.models_dir) / self.model_name
+
+    @property
+    def staging_dir(self) -> Path:
+        """Where the result is written before: on the same file system, under a name that is not a model's."""
+        return Path(self.models_dir) / ".staging" / self.job_id
+
     def to_json(self) -> str:
         """The text of ``spec.json``."""
         return json.dumps(asdict(self), indent=1) + "\n"
@@ -174,16 +167,6 @@ class TrainingSpec:
             name: _part(part, values.get(name)) for name, part in (("lora", LoraSettings), ("origin", ClientMetadata))
         }
         return cls(**{**given, **parts, "kind": TrainingKind(values.get("kind", "full"))})
-
-
-def staging_folder(spec: TrainingSpec) -> Path:
-    """Where the job's result is written: on the file system of its later place, under a name that is no model's."""
-    return Path(spec.models_dir) / ".staging" / spec.job_id
-
-
-def cleanup_dirs(spec: TrainingSpec, job_dir: Path) -> tuple[Path, ...]:
-    """Folders that a job needs no more once its result is there: checkpoints are several times as large as that."""
-    return job_dir / "checkpoints", job_dir / "ray", staging_folder(spec)
 
 
 def _part(cls: type, given: Any) -> Any:

@@ -86,7 +86,7 @@ class UploadStore:
 
         Raises:
             UploadNotFoundError: There is none with this id.
-            StorageError: It can not be read.
+            StorageError: It cannot be read.
         """
         with storage_errors():
             try:
@@ -94,7 +94,7 @@ class UploadStore:
             except FileNotFoundError:
                 raise _not_found(file_id) from None
             except (ValueError, TypeError) as error:
-                logger.error("the uploaded file %s can not be read: %s", file_id, error)
+                logger.error("the uploaded file %s cannot be read: %s", file_id, error)
                 raise _not_found(file_id) from error
 
     def page(self, *, limit: int, after: str | None, newest_first: bool) -> list[Upload]:
@@ -107,7 +107,7 @@ class UploadStore:
 
         Raises:
             UploadNotFoundError: There is no file ``after``.
-            StorageError: They can not be read.
+            StorageError: They cannot be read.
         """
         files = sorted(self._all(), key=lambda upload: (upload.created_at, upload.id), reverse=newest_first)
         start = 0
@@ -123,7 +123,7 @@ class UploadStore:
 
         Raises:
             UploadNotFoundError: There is none with this id.
-            StorageError: It can not be read.
+            StorageError: It cannot be read.
         """
         with storage_errors():
             try:

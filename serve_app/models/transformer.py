@@ -10,8 +10,7 @@ from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import ModelLoadError
 from serve_app.models.adapters import Adapters
 from serve_app.models.backbone.encoder_output import EncoderOutput
-from serve_app.models.backbone.packed import PackedBackbone, can_pack
-from serve_app.models.backbone.padded import PaddedBackbone
+from serve_app.models.backbone.layout import choose_backbone
 from serve_app.models.openmp import wait_passively
 from serve_app.models.weights import load_weights
 
@@ -39,8 +38,20 @@ def choose_device(setting: str) -> torch.device:
         raise ModelLoadError(f"device {setting!r} is no device; use auto, cpu, cuda or cuda:0") from None
     count = torch.cuda.device_count() if device.type == "cuda" else 0
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise ModelLoadError(f"device {setting!r} is configured, but {count} CUDA devices are visible to this replica")
+        raise ModelLoadError(f"device {setting!r} cannot be used: {_why_no_cuda(count)}, or set `device: cpu`")
     return device
+
+
+def _why_no_cuda(count: int) -> str:
+    """Why a CUDA device is missing, and what to do about it."""
+    if torch.version.cuda is None:
+        return f"this PyTorch ({torch.__version__}) is built without CUDA; install one that is built with it"
+    if count == 0:
+        return (
+            f"PyTorch {torch.__version__} sees no GPU; it needs a driver for CUDA {torch.version.cuda} or newer (the "
+            f"first line of nvidia-smi shows the driver's); update the driver"
+        )
+    return f"{count} CUDA devices are visible to this replica; give it another one"
 
 
 def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
@@ -129,20 +140,3 @@ class Transformer:
         """Gives cached device memory back, after an out-of-memory error."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def choose_backbone(
-    model: torch.nn.Module, device: torch.device, dtype: torch.dtype, *, packed: bool | None = None
-) -> PackedBackbone | PaddedBackbone:
-    """How a model's micro-batches are laid out.
-
-    Args:
-        model: On the device.
-        device: Where it computes.
-        dtype: What it computes in.
-        packed: None for packed where the device has variable-length attention for the dtype and the architecture
-            dispatches to it. A CPU attends text by text then, which is slower than padding, but computes the same.
-    """
-    if packed is None:
-        packed = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and can_pack(model)
-    return PackedBackbone(model, device) if packed else PaddedBackbone(model, device)

@@ -1,4 +1,4 @@
-"""Requests and tokens a minute, counted in token buckets. Pure: the time is an argument.
+"""Limits of requests and tokens per minute, as token buckets; pure functions of the time.
 
 A bucket holds a minute's worth and fills evenly, so a client may send a minute's worth at once and then as much as
 flows in. The exact tokens of a request are known only when its texts have been tokenised, so they are taken in three
@@ -20,11 +20,11 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Admission:
-    """The answer to a request that asks for admission.
+    """The decision about one request.
 
     Attributes:
         wait_s: 0.0 if it is admitted, else the seconds until it can be.
-        reserved: Tokens that were taken for it: its estimate, or what the bucket holds where that is less.
+        reserved: Tokens reserved for it: its estimate, or fewer if the bucket holds fewer.
     """
 
     wait_s: float
@@ -33,12 +33,12 @@ class Admission:
 
 @dataclass(frozen=True)
 class Bucket:
-    """What is left of a limit.
+    """The rest of a limit.
 
     Attributes:
-        per_minute: Its capacity, and what flows in in a minute.
-        level: What was left at ``time``; below zero is debt.
-        time: Seconds on a clock that never goes back.
+        per_minute: Capacity, and refill in one minute.
+        level: The rest at ``time``; below zero is debt.
+        time: Seconds on a monotonic clock.
     """
 
     per_minute: int
@@ -47,7 +47,7 @@ class Bucket:
 
     @classmethod
     def full(cls, per_minute: int, now: float) -> Bucket:
-        """A bucket with a minute's worth."""
+        """A full bucket."""
         return cls(per_minute, float(per_minute), now)
 
     def at(self, now: float) -> Bucket:
@@ -57,17 +57,17 @@ class Bucket:
         return replace(self, level=level, time=self.time + passed_s)
 
     def minus(self, amount: float) -> Bucket:
-        """The bucket after ``amount`` was taken, on credit if there is less; a negative amount is given back."""
+        """The bucket without ``amount``, in debt if it holds less; a negative amount is given back."""
         return replace(self, level=min(float(self.per_minute), self.level - amount))
 
     def wait_s(self) -> float:
-        """Seconds until there is one again; 0 if there is."""
+        """Seconds until it holds at least one; 0 if it does."""
         missing = 1.0 - self.level
         return missing * _MINUTE_S / self.per_minute if missing > _ROUNDING else 0.0
 
 
 class Rates:
-    """The buckets of all keys that have limits. Not for several threads at once."""
+    """The buckets of all keys with limits. Not thread-safe."""
 
     def __init__(self) -> None:
         self._requests: dict[str, Bucket] = {}
@@ -77,9 +77,9 @@ class Rates:
         """Counts a request and reserves its tokens, or gives the seconds to wait; then nothing is counted.
 
         Args:
-            key: Whose request it is.
+            key: Key of the request.
             now: Seconds on the clock of all calls.
-            estimate: What the request will probably cost, in tokens.
+            estimate: Probable tokens of the request.
         """
         requests = _current(self._requests, key.name, key.requests_per_minute, now)
         tokens = _current(self._tokens, key.name, key.tokens_per_minute, now)
@@ -97,13 +97,13 @@ class Rates:
         """Raises the reservation of an admitted request, or gives the seconds to wait; then nothing is taken.
 
         Args:
-            key: Whose request it is.
+            key: Key of the request.
             extra: Tokens to take beside the reserved ones, on credit where there are fewer.
             now: Seconds on the clock of all calls.
-            reserved: What the request has taken so far.
+            reserved: Tokens that the request has taken so far.
 
         Returns:
-            0.0 if they were taken. They are not where other requests have left no token.
+            0.0 if they were taken; they are not if other requests have left no token.
         """
         bucket = _current(self._tokens, key.name, key.tokens_per_minute, now)
         if bucket is None:
@@ -114,14 +114,14 @@ class Rates:
         return wait_s
 
     def settle(self, key: ApiKey, used: int, now: float, *, reserved: int) -> None:
-        """Ends an admitted request: gives back what it reserved and did not use."""
+        """Ends an admitted request: returns the tokens that it reserved and did not use."""
         bucket = _current(self._tokens, key.name, key.tokens_per_minute, now)
         if bucket is not None:
             self._tokens[key.name] = bucket.minus(used - reserved)
 
 
 def _current(buckets: dict[str, Bucket], name: str, per_minute: int | None, now: float) -> Bucket | None:
-    """The bucket as it is now, a full one for a limit that is new; None without a limit."""
+    """The current bucket, a full one for a new limit; None without a limit."""
     if per_minute is None:
         return None
     bucket = buckets.get(name)

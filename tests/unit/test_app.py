@@ -46,14 +46,15 @@ def test_an_encoder_gets_the_gpus_that_its_setting_and_the_cluster_say(
 @pytest.mark.parametrize(
     ("model", "gpus", "device"),
     [
-        ({}, 1, "auto"),
+        ({}, 1, "cuda"),
         ({}, 0, "cpu"),  # a GPU that joins later is not its own
         ({"num_gpus": 0}, 1, "cpu"),
         ({"num_gpus": 0, "device": "cuda"}, 1, "cuda"),  # whoever says so
-        ({"num_gpus": 1}, 0, "auto"),
+        ({"num_gpus": 1}, 0, "cuda"),
+        ({"device": "cuda:1"}, 2, "cuda:1"),
     ],
 )
-def test_an_encoder_without_a_share_of_a_gpu_leaves_those_of_others_alone(
+def test_an_encoder_computes_on_its_share_of_a_gpu_and_leaves_those_of_others_alone(
     monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], gpus: float, device: str
 ) -> None:
     bound = deployments(monkeypatch, gpus, models=[{"name": "e5-a", **model}])["Encoder-e5-a"].init_args[0]
@@ -110,7 +111,7 @@ def test_on_one_node_several_replicas_start_and_a_redeploy_starts_new_ones_first
 def test_a_full_machine_says_that_a_redeploy_pauses(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(app, "say", print)
+    monkeypatch.setattr(app, "print_to_terminal", print)
     models = [{"name": "e5-a", "num_cpus": 1.1}, {"name": "e5-b", "num_cpus": 0.4}]
     found = deployments(monkeypatch, 0, models=models)
     surges = {name: deployment._deployment_config.max_surge_percent for name, deployment in found.items()}
@@ -156,7 +157,7 @@ def test_numbers_are_taken_as_they_are_and_the_start_says_what_follows(
     surge: int,
     warning: str,
 ) -> None:
-    monkeypatch.setattr(app, "say", print)
+    monkeypatch.setattr(app, "print_to_terminal", print)
     model = {"name": "e5-a", "num_cpus": 0}
     found = deployments(monkeypatch, 0, nodes=2, models=[model], ingress={"num_replicas": 2, **ingress})["Ingress"]
     assert list(resources(found).values()) == share

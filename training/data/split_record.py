@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 
 from serve_app.domain.files import replace_file
+from serve_app.jobs.job_folder import JobFolder
 from training.data.splitting import Split
-
-FILE_NAME = "split.sha256"
 
 SPLIT_ANEW = (
     "another version of this program split the examples when the job began; they are split anew and the base is "
@@ -24,7 +23,7 @@ def record_split(job_dir: Path, parts: Split) -> bool:
     Returns:
         Whether an earlier attempt has noted the same split.
     """
-    path = job_dir / FILE_NAME
+    path = JobFolder(job_dir).split_file
     queries = [[example.query for example in part] for part in (parts.train, parts.held_out)]
     split = hashlib.sha256(json.dumps(queries).encode()).hexdigest()
     if path.is_file() and path.read_text(encoding="utf-8").strip() == split:

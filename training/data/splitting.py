@@ -9,6 +9,7 @@ from pathlib import Path
 
 from serve_app.domain.profiles import Profile
 from serve_app.domain.unicode import fold
+from serve_app.jobs.job_folder import JobFolder
 from training.data.conflict_free_batches import most_in_a_batch, text_ids
 from training.data.examples import Example, Notice, merge, negatives_per_row, pairs, read_examples, rows_of
 from training.data.grouping import group_examples
@@ -53,12 +54,13 @@ def load_split(job_dir: Path, profile: Profile, *, fraction: float, seed: int) -
     Raises:
         TrainingError: A file is missing or a line is broken, or fewer than two examples are left to train on.
     """
-    if not (job_dir / "pairs.jsonl").is_file():
-        raise TrainingError("the job has no training examples (pairs.jsonl is missing)")
-    cleaned, notices = clean(read_examples(job_dir / "pairs.jsonl"), profile)
-    examples, given = merge(cleaned), job_dir / "eval.jsonl"
-    if given.is_file():
-        cleaned, of_held_out = clean(read_examples(given), profile)
+    folder = JobFolder(job_dir)
+    if not folder.pairs_file.is_file():
+        raise TrainingError(f"the job has no training examples ({folder.pairs_file.name} is missing)")
+    cleaned, notices = clean(read_examples(folder.pairs_file), profile)
+    examples = merge(cleaned)
+    if folder.held_out_file.is_file():
+        cleaned, of_held_out = clean(read_examples(folder.held_out_file), profile)
         notices += [Notice(level, f"held-out examples: {message}") for level, message in of_held_out]
         parts = without_held_out(examples, merge(cleaned))
     else:

@@ -14,10 +14,11 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from torch import distributed
 
 from serve_app.domain.errors import ServiceError
+from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.training_spec import TrainingSpec
 from serve_app.models.openmp import PASSIVE
 from training.ownership import Claim, Ownership
-from training.reporting import FILE_NAME, Reporter
+from training.reporting import Reporter
 from training.trainer.heartbeat import heartbeat
 from training.training_errors import OwnershipLostError, TrainingError, reason_of
 
@@ -38,8 +39,6 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # a print() that datasets captures would appear in the log
 }
 
-_GAVE_UP = "gave_up.txt"  # why one of several workers sees no sense in trying again
-
 
 def train_on_ray(spec: TrainingSpec, job_dir: Path, claim: Claim) -> Path:
     """Trains on the workers that the job asks for and waits for the end.
@@ -58,7 +57,7 @@ def train_on_ray(spec: TrainingSpec, job_dir: Path, claim: Claim) -> Path:
         RayError: Ray itself failed; see ``errors.is_cut_off``.
     """
     Ownership(job_dir, claim).check(at_once=True)  # connecting to Ray may have taken long
-    (job_dir / _GAVE_UP).unlink(missing_ok=True)
+    JobFolder(job_dir).worker_failure_file.unlink(missing_ok=True)
     worker: Any = _worker  # mypy sees the interface of Ray Train's first version
     run: dict[str, Any] = {"worker_runtime_env": {"env_vars": {**PASSIVE, **_QUIET}}}
     trainer = TorchTrainer(
@@ -70,7 +69,7 @@ def train_on_ray(spec: TrainingSpec, job_dir: Path, claim: Claim) -> Path:
         ),
         run_config=RunConfig(
             name="run",
-            storage_path=str(job_dir / "ray"),
+            storage_path=str(JobFolder(job_dir).ray_train),
             failure_config=FailureConfig(max_failures=RESTARTS),
             **run,
         ),
@@ -111,10 +110,10 @@ def _worker(config: dict[str, Any]) -> dict[str, str]:
         ownership.check(at_once=True)
     except OwnershipLostError as error:
         return {"lost": error.reason}
-    gave_up = job_dir / _GAVE_UP
+    gave_up = JobFolder(job_dir).worker_failure_file
     if gave_up.is_file():
         return {"failed": gave_up.read_text(encoding="utf-8")}
-    reporter = Reporter(job_dir / FILE_NAME if rank == 0 else None, ownership=ownership)
+    reporter = Reporter(JobFolder(job_dir).updates_file if rank == 0 else None, ownership=ownership)
     try:
         with heartbeat(reporter):
             from training.job_run import train  # takes seconds, in which the job is under way already
@@ -152,7 +151,7 @@ def _outcome(error: Exception, job_dir: Path, ownership: Ownership, *, is_first:
     if is_first:
         from training.trainer.checkpoints import remove_incomplete
 
-        remove_incomplete(job_dir / "checkpoints")  # a full disk needs the room to say what has happened
+        remove_incomplete(JobFolder(job_dir).checkpoints)  # a full disk needs the room to say what has happened
     return {"failed": reason_of(error)}
 
 

@@ -26,25 +26,26 @@ class FakeJobs:
     def __init__(self, folder: Path = Path("/dev/null")) -> None:
         self.uploads = UploadStore(folder)
         self.asked: dict[str, TrainingSpec] = {}
-        self.orders: list[ParsedFineTune] = []
+        self.requests: list[ParsedFineTune] = []
         self.records: dict[str, JobRecord] = {}
         self.diary: list[JobEvent] = []
         self.script: list[JobRecord | Exception] = []
         self.picture: str | None = None
         self.error: Exception | None = None
 
-    async def submit(self, order: ParsedFineTune) -> JobRecord:
+    async def submit(self, request: ParsedFineTune) -> JobRecord:
         self._answer()
-        self.orders.append(order)
+        self.requests.append(request)
         record = JobRecord(
-            f"job-{len(self.orders)}", order.model_name, order.base_model or "default-e5", order.kind, 1000.0,
-            accepted=len(order.examples), ignored=order.ignored,
+            f"job-{len(self.requests)}", request.model_name, request.base_model or "default-e5", request.kind, 1000.0,
+            accepted=len(request.examples), ignored=request.ignored,
         )  # fmt: skip
         self.records[record.id] = record
         self.asked[record.id] = TrainingSpec(
-            record.id, order.model_name, record.base_model, "/models/base", "/models", "e5", order.kind, order.lora,
-            order.epochs, order.batch_size, order.learning_rate or default_learning_rate(order.kind),
-            origin=order.origin,
+            record.id, request.model_name, record.base_model, "/models/base", "/models", "e5", request.kind,
+            request.lora, request.epochs, request.batch_size,
+            request.learning_rate or default_learning_rate(request.kind),
+            origin=request.origin,
         )  # fmt: skip
         return record
 

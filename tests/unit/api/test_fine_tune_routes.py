@@ -48,7 +48,7 @@ async def test_a_fine_tune_is_ordered_with_the_defaults_of_the_contract(
             "ignored_lines": [],
         },
     )
-    assert jobs.orders == [ParsedFineTune("my-e5", TrainingKind.FULL, PAIRS)]
+    assert jobs.requests == [ParsedFineTune("my-e5", TrainingKind.FULL, PAIRS)]
 
 
 async def test_a_lora_fine_tune_says_so_and_is_quantised_unless_told(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
@@ -57,7 +57,7 @@ async def test_a_lora_fine_tune_says_so_and_is_quantised_unless_told(client: htt
     assert (reply.json()["type"], reply.json()["status"]) == ("lora", "pending")
     own = {"r": 8, "lora_alpha": 8, "lora_dropout": 0, "use_qlora": False}
     await client.post("/fine-tune-lora", json=body | own)
-    assert jobs.orders == [
+    assert jobs.requests == [
         ParsedFineTune("my-e5", TrainingKind.QLORA, PAIRS, lora=LoraSettings(16, 32, 0.05)),
         ParsedFineTune("my-e5", TrainingKind.LORA, PAIRS, lora=LoraSettings(8, 8, 0.0)),
     ]
@@ -70,19 +70,19 @@ async def test_every_option_reaches_the_order(client: httpx.AsyncClient, jobs: F
     }  # fmt: skip
     reply = await client.post("/fine-tune", json={"text_content": LINES, "model_name": "my-e5", **options})
     assert reply.status_code == 200
-    assert jobs.orders == [ParsedFineTune("my-e5", TrainingKind.FULL, PAIRS, **options)]
+    assert jobs.requests == [ParsedFineTune("my-e5", TrainingKind.FULL, PAIRS, **options)]
 
 
 async def test_examples_are_taken_in_place_of_lines(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
     examples = [{"query": "q1", "pos": ["p1", "p3"], "neg": ["n"]}, {"query": "q2", "pos": ["p2"]}]
     await client.post("/fine-tune", json={"examples": examples, "model_name": "my-e5"})
-    assert jobs.orders[0].examples == [Example("q1", ("p1", "p3"), ("n",)), Example("q2", ("p2",))]
+    assert jobs.requests[0].examples == [Example("q1", ("p1", "p3"), ("n",)), Example("q2", ("p2",))]
 
 
 async def test_held_out_pairs_of_the_client_are_ordered_apart(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
     body = {"text_content": LINES, "eval_text_content": "h\tp1\nno pair\n", "model_name": "my-e5"}
     reply = (await client.post("/fine-tune", json=body)).json()
-    assert jobs.orders == [
+    assert jobs.requests == [
         ParsedFineTune("my-e5", TrainingKind.FULL, PAIRS, ignored=1, held_out=[Example("h", ("p1",))])
     ]
     assert (reply["accepted"], reply["ignored"]) == (2, 1)
@@ -101,7 +101,7 @@ async def test_ignored_lines_are_counted_and_the_first_of_them_listed(
         {"line": 1, "reason": "not exactly one tab between query and passage"},
         {"line": 3, "reason": "query or passage is empty or blank"},
     ]
-    assert jobs.orders[0].examples == [Example("q1", ("p1",)), Example("q2", ("p\u20282",))]
+    assert jobs.requests[0].examples == [Example("q1", ("p1",)), Example("q2", ("p\u20282",))]
 
 
 @pytest.mark.parametrize("name", ["a", "A", "0", "my.model_v-2", "x" * 100])
@@ -116,7 +116,7 @@ async def test_bad_names_are_refused(client: httpx.AsyncClient, jobs: FakeJobs, 
     reply = await client.post("/fine-tune", json={"text_content": LINES, "model_name": name})
     assert reply.status_code == 422
     assert reply.json()["detail"].startswith("model_name: ")
-    assert jobs.orders == []
+    assert jobs.requests == []
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ async def test_what_can_not_work_is_refused_before_anything_is_stored(
     assert reply.status_code == 422, reply.text
     assert reply.json()["detail"].startswith(says)
     assert reply.json()["code"] == "invalid_input"
-    assert jobs.orders == []
+    assert jobs.requests == []
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ async def test_adapters_that_can_not_be_are_refused(
 ) -> None:
     reply = await client.post("/fine-tune-lora", json={"text_content": LINES, "model_name": "my-e5"} | more)
     assert (reply.status_code, reply.json()["detail"].startswith(says)) == (422, True)
-    assert jobs.orders == []
+    assert jobs.requests == []
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
@@ -237,7 +237,7 @@ async def test_an_example_that_is_none_is_named(
     reply = await client.post("/fine-tune", json={"model_name": "my-e5", "examples": examples})
     assert (reply.status_code, reply.json()["code"]) == (422, "invalid_input")
     assert reply.json()["detail"].startswith(says)
-    assert jobs.orders == []
+    assert jobs.requests == []
 
 
 async def test_examples_are_checked_beside_the_event_loop(

@@ -70,7 +70,7 @@ async def test_the_smallest_request_is_a_fine_tune_with_our_defaults(
     reply = await client.post(JOBS, json={"model": "me/My e5", "training_file": training_file})
     told = reply.json()
     assert reply.status_code == 200, reply.text
-    (order,) = jobs.orders
+    (order,) = jobs.requests
     name = order.model_name
     assert name.startswith("My-e5-ft-")
     assert len(name) == len("My-e5-ft-") + 8
@@ -108,7 +108,7 @@ async def test_everything_that_a_client_says_reaches_the_order(
         **(method("supervised", **numbers) if in_method else {"hyperparameters": numbers}),
     }  # fmt: skip
     told = (await client.post(JOBS, json=body)).json()
-    assert jobs.orders == [
+    assert jobs.requests == [
         ParsedFineTune(
             "mine", TrainingKind.FULL, PAIRS, 1, [Example("q3", ("p3",))], "e5", epochs=3, batch_size=8,
             learning_rate=1e-4, seed=0, origin=ClientMetadata(training_file, held_out, {"team": "search"}),
@@ -127,13 +127,13 @@ async def test_adapters_are_a_method_with_settings_of_their_own(
     shape = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
     numbers = {"n_epochs": "auto", "learning_rate_multiplier": 0.1}
     told = (await client.post(JOBS, json=body | method(type, **shape, **numbers))).json()
-    assert jobs.orders[0].kind is kind
-    assert jobs.orders[0].lora == LoraSettings(8, 16, 0.0)
-    assert jobs.orders[0].learning_rate == pytest.approx(1e-4)
+    assert jobs.requests[0].kind is kind
+    assert jobs.requests[0].lora == LoraSettings(8, 16, 0.0)
+    assert jobs.requests[0].learning_rate == pytest.approx(1e-4)
     used = {"n_epochs": 1, "batch_size": 32, "learning_rate_multiplier": 0.1}
     assert told["method"] == {"type": type, type: {"hyperparameters": used | shape}}
     await client.post(JOBS, json=body | {"method": {"type": type}, "hyperparameters": {"n_epochs": 2}})
-    assert (jobs.orders[1].kind, jobs.orders[1].epochs, jobs.orders[1].lora) == (kind, 2, LoraSettings())
+    assert (jobs.requests[1].kind, jobs.requests[1].epochs, jobs.requests[1].lora) == (kind, 2, LoraSettings())
 
 
 async def test_an_unknown_field_is_ignored_and_named(client: httpx.AsyncClient, training_file: str) -> None:
@@ -177,7 +177,7 @@ async def test_what_can_not_work_is_refused_under_the_name_that_the_client_sent(
     error = reply.json()["error"]
     assert (reply.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
     assert error["message"].startswith(f"{param}: {says}")
-    assert jobs.orders == []
+    assert jobs.requests == []
 
 
 @pytest.mark.parametrize(
@@ -198,14 +198,14 @@ async def test_a_file_without_anything_to_learn_from_is_named(
     error = reply.json()["error"]
     assert (reply.status_code, error["param"]) == (400, "training_file")
     assert error["message"].startswith(f"training_file: {says}")
-    assert jobs.orders == []
+    assert jobs.requests == []
 
 
 async def test_a_mark_at_the_start_of_a_file_is_no_part_of_its_first_query(
     client: httpx.AsyncClient, jobs: FakeJobs
 ) -> None:
     await client.post(JOBS, json={"model": "e5", "training_file": stored(jobs, b"\xef\xbb\xbf" + LINES)})
-    assert jobs.orders[0].examples == PAIRS
+    assert jobs.requests[0].examples == PAIRS
 
 
 @pytest.mark.parametrize("field", ["training_file", "validation_file"])
@@ -217,7 +217,7 @@ async def test_a_file_that_is_not_there_is_a_404_that_names_the_field(
     reply = await client.post(JOBS, json=body)
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "file_not_found")
     assert reply.json()["error"]["message"].startswith(f"{field}: no file")
-    assert jobs.orders == []
+    assert jobs.requests == []
 
 
 @pytest.mark.parametrize(

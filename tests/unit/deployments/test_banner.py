@@ -15,7 +15,7 @@ async def told(monkeypatch: pytest.MonkeyPatch, host: str | None, *, needs_key: 
     monkeypatch.setattr(http_address, "node_ip", lambda: "192.0.2.9")
     monkeypatch.setattr(banner, "dashboard_url", lambda: "http://127.0.0.1:8265")
     monkeypatch.setattr(banner, "_AFTER_SERVE_S", 0)
-    monkeypatch.setattr(banner, "say", lines.append)
+    monkeypatch.setattr(banner, "print_to_terminal", lines.append)
     await banner.announce(FakeGateway(), needs_key=needs_key)
     (block,) = lines
     return block

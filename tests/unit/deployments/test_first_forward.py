@@ -29,7 +29,7 @@ class Starts:
     [
         (NonFiniteError("x"), "float16", "computes NaN or infinity in float16; choose `dtype: float32`"),
         (NonFiniteError("x"), "float32", "computes NaN or infinity in float32; copy its weights"),
-        (OutOfMemoryError("x"), "float32", "no memory left for one short text"),
+        (OutOfMemoryError("x"), "float32", "too little memory for one short text"),
         (InternalError("RuntimeError: no kernel"), "float32", "does not compute: RuntimeError: no kernel"),
     ],
 )

@@ -138,7 +138,7 @@ async def fail(device: ModelWorker[str, str], model: Model, error: ServiceError,
 # ------------------------------------------------------------------ what it computes
 
 
-async def test_a_device_proves_its_model_before_it_starts(device: ModelWorker[str, str], model: Model) -> None:
+async def test_a_model_is_validated_before_its_worker_starts(device: ModelWorker[str, str], model: Model) -> None:
     assert model.forwards == [[PROBE]]
 
 
@@ -302,7 +302,7 @@ async def test_a_probe_that_fails_asks_for_another_replica(device: ModelWorker[s
     await fail(device, model, InternalError("CUDA error"), SUSPICIOUS_FORWARDS)
     model.probe_error = InternalError("CUDA error: device-side assert triggered")
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="does not compute any more: CUDA error: device-side assert"):
+        with pytest.raises(RuntimeError, match="no longer computes: CUDA error: device-side assert"):
             await device.check_health()
 
 

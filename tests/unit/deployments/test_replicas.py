@@ -120,9 +120,9 @@ async def started(kind: Any, settings: Any, folder: Path) -> Any:
 
 
 async def stop(replica: Any) -> None:
-    await replica._device.tasks.stop()
-    await replica._device._scheduler.stop()
-    replica._device._executor.shutdown()
+    await replica._worker.tasks.stop()
+    await replica._worker._scheduler.stop()
+    replica._worker._executor.shutdown()
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ async def test_an_unexpected_failure_of_the_tracker_is_no_refusal() -> None:
 
 
 async def test_a_tracker_that_is_silent_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_ANSWER_S", 0.01)
+    monkeypatch.setattr(module, "_CALL_TIMEOUT_S", 0.01)
     trackers = FakeTrackers(lambda: "never")
 
     async def silence(_: str) -> None:
@@ -123,7 +123,7 @@ async def test_a_tracker_that_is_silent_is_unavailable(monkeypatch: pytest.Monke
 
 
 async def test_the_start_goes_on_until_there_is_a_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(module, "_RETRY_S", 0.0)
     trackers = FakeTrackers(lambda: "record")
     trackers.failures = [StorageError("full"), RuntimeError("no cluster")]
     jobs = jobs_of(trackers)

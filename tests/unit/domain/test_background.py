@@ -76,7 +76,7 @@ async def test_what_is_stopped_has_not_failed() -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_what_is_repeated_goes_on_after_an_error_and_logs_it(
+async def test_a_periodic_task_continues_after_an_error_and_logs_it(
     tasks: BackgroundTasks, caplog: pytest.LogCaptureFixture, is_async: bool
 ) -> None:
     calls = 0
@@ -95,5 +95,5 @@ async def test_what_is_repeated_goes_on_after_an_error_and_logs_it(
     tasks.every("metrics", 0, later if is_async else work)
     await asyncio.wait_for(done.wait(), 5)
     tasks.check()
-    assert "the background task 'metrics' failed; it goes on" in caplog.text
+    assert "the background task 'metrics' failed; it continues" in caplog.text
     assert "the disk is away" in caplog.text

@@ -215,9 +215,9 @@ async def test_an_adapter_that_was_trained_with_other_prompts_than_its_base_has_
     models: ModelRegistry[FakeCaller], models_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_manifest(models_dir / "laws", base="e5-first", family="e5-instruct")
-    with pytest.raises(UnavailableError, match="can not be read"):
+    with pytest.raises(UnavailableError, match="cannot be read"):
         await pick(models, "laws")
-    assert "trained as 'e5-instruct', and its base 'e5-first' is served as 'e5'" in caplog.text
+    assert "records the family 'e5-instruct', but its base 'e5-first' is served as 'e5'" in caplog.text
 
 
 async def test_replicas_are_told_the_fine_tune_with_the_texts(
@@ -376,7 +376,7 @@ async def test_a_fine_tune_with_a_broken_folder_is_unavailable_and_hides_no_othe
     (broken / file).unlink()
     write_manifest(models_dir / "laws", base="e5-first")
     assert names(models) == ["e5-first", "e5-second", "bge-m3", "laws"]
-    with pytest.raises(UnavailableError, match=r"'broken' can not be read; the log says why$"):
+    with pytest.raises(UnavailableError, match=r"'broken' cannot be read; the log says why$"):
         await pick(models, "broken")
     assert file in caplog.messages[-1]
 

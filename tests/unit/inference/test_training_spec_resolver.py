@@ -13,7 +13,7 @@ import pytest
 from serve_app.api.jobs_service import ParsedFineTune
 from serve_app.domain.errors import CapabilityError, InvalidInputError, ModelNotFoundError, UnavailableError
 from serve_app.inference import training_spec_resolver as module
-from serve_app.inference.training_spec_resolver import BaseModels, check_feasible, data_of, spec_of
+from serve_app.inference.training_spec_resolver import BaseModels, check_feasible, resolve_spec, training_data
 from serve_app.jobs.training_pairs import Example
 from serve_app.jobs.training_spec import ClientMetadata, LoraSettings, TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.models.model_source import describe
@@ -91,7 +91,7 @@ def test_a_base_with_parts_missing_is_unavailable_and_only_the_log_names_folders
     (models_dir / "broken").mkdir()
     with pytest.raises(UnavailableError) as caught:
         bases.find("broken")
-    assert caught.value.message == "base_model: 'broken' can not be read; the log says why"
+    assert caught.value.message == "base_model: 'broken' cannot be read; the log says why"
     assert f"{models_dir}/broken/config.json is missing" in caplog.text
 
 
@@ -126,14 +126,14 @@ def test_a_bge_m3_without_one_of_its_heads_is_refused(tmp_path: Path, bge_m3_tin
     order = ParsedFineTune("my-m3", TrainingKind.FULL, EXAMPLES)
     check_feasible(order, base)
     (tmp_path / "m3" / missing).unlink()
-    with pytest.raises(CapabilityError, match=f"base_model: 'm3' can not be tuned without {missing}"):
+    with pytest.raises(CapabilityError, match=f"base_model: 'm3' cannot be tuned without {missing}"):
         check_feasible(order, base)
 
 
 def spec(models_dir: Path, *, gpus: float = 0, settings: dict[str, Any] | None = None, **order: Any) -> TrainingSpec:
     wanted = ParsedFineTune("my-e5", **{"kind": TrainingKind.FULL, "examples": EXAMPLES, **order})
     base = describe("first", models_dir / "first", family="e5")
-    return spec_of(wanted, base, TrainingSettings(**settings or {}), models_dir, gpus=gpus)
+    return resolve_spec(wanted, base, TrainingSettings(**settings or {}), models_dir, gpus=gpus)
 
 
 @pytest.mark.parametrize("kind", TrainingKind)
@@ -185,10 +185,10 @@ def test_a_worker_gets_a_share_of_a_gpu_if_there_is_one_and_nobody_says_otherwis
 
 
 def test_data_is_a_line_of_json_for_each_example() -> None:
-    data = data_of(ParsedFineTune("m", TrainingKind.FULL, EXAMPLES, held_out=EXAMPLES[:1]))
+    data = training_data(ParsedFineTune("m", TrainingKind.FULL, EXAMPLES, held_out=EXAMPLES[:1]))
     assert [json.loads(line) for line in data.pairs.decode().splitlines()] == [
         {"query": "q1", "pos": ["p1"], "neg": []},
         {"query": "ü", "pos": ["p2", "p3"], "neg": ["n"]},
     ]
     assert data.evaluation == data.pairs.splitlines(keepends=True)[0]
-    assert data_of(ParsedFineTune("m", TrainingKind.FULL, EXAMPLES)).evaluation is None
+    assert training_data(ParsedFineTune("m", TrainingKind.FULL, EXAMPLES)).evaluation is None

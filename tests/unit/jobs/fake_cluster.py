@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.domain.errors import UnavailableError
-from serve_app.jobs.job_folders import TrainingData
-from serve_app.jobs.job_reconciler import JobPolicy
+from serve_app.jobs.job_folder import JobFolder
+from serve_app.jobs.job_folder_readers import TrainingData
+from serve_app.jobs.job_policy import JobPolicy
 from serve_app.jobs.job_record import JobRecord
 from serve_app.jobs.job_service import JobService
 from serve_app.jobs.lease import Lease, LeaseHolder
@@ -102,7 +103,7 @@ class FakeCluster:
 
 def report(folder: Path, *lines: dict[str, Any] | str) -> None:
     """Appends to the job's ``training.jsonl``; a text is written as it is."""
-    with (folder / "training.jsonl").open("a") as file:
+    with (JobFolder(folder).updates_file).open("a") as file:
         for line in lines:
             file.write(line if isinstance(line, str) else json.dumps({"time": 1.0} | line) + "\n")
 
@@ -185,7 +186,7 @@ class World:
 
     def stage(self, job_id: str = "a") -> Path:
         """What a training has written of its result."""
-        folder = self.models_dir / ".staging" / job_id
+        folder = spec(job_id, "", str(self.models_dir)).staging_dir
         folder.mkdir(parents=True)
         (folder / "model.safetensors").touch()
         return folder

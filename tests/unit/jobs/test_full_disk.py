@@ -79,7 +79,7 @@ async def test_a_missing_folder_on_a_disk_without_room_is_a_storage_error(
 ) -> None:
     fill_disk(monkeypatch)
     world.root.write_text("a file")
-    with pytest.raises(StorageError, match="can not be used"):
+    with pytest.raises(StorageError, match="cannot be used"):
         await world.jobs.keep_lease()
 
 
@@ -92,7 +92,7 @@ async def test_the_lease_is_renewed_while_a_deleted_job_is_removed(
     world.restart_tracker()
     is_renewed = threading.Event()
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr("serve_app.jobs.job_service._RENEWAL_S", 0.001)
+    monkeypatch.setattr("serve_app.jobs.leased_jobs._RENEWAL_S", 0.001)
 
     def remove_slowly(self: JobFolders) -> None:
         renewals = []

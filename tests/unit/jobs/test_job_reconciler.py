@@ -269,7 +269,7 @@ async def test_while_ray_does_not_answer_nothing_is_judged(world: World) -> None
     assert (await world.reconcile()).attempts == 1
 
 
-async def test_a_job_that_can_not_be_started_says_why(world: World) -> None:
+async def test_a_job_that_cannot_be_started_says_why(world: World) -> None:
     await world.submit()
     world.cluster.is_down = True
     reason = (await world.reconcile()).pending_reason or ""
@@ -455,7 +455,7 @@ async def test_a_job_whose_record_is_corrupt_has_failed_and_trains_no_more(world
     world.restart_tracker()
     record = await world.reconcile()
     assert (record.status, record.model_name) == (JobStatus.FAILED, "my-a")
-    assert "can not be read" in (record.error or "")
+    assert "cannot be read" in (record.error or "")
     assert world.cluster.live == []
     assert (await world.submit("b", "my-a")).status is JobStatus.PENDING, "its name is free"
 

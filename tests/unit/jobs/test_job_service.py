@@ -16,7 +16,7 @@ from serve_app.domain.errors import (
     QueueFullError,
     StorageError,
 )
-from serve_app.jobs.job_folders import TrainingData
+from serve_app.jobs.job_folder_readers import TrainingData
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.ray_jobs import RayJobState
 from tests.unit.jobs.fake_cluster import DATA, DONE, STARTED, World, checkpoint, progress
@@ -99,7 +99,7 @@ async def test_a_job_that_was_cancelled_is_not_what_is_sent_again(world: World) 
     assert (await world.submit("b", "e5-ft-b", has_generated_name=True)).id == "b"
 
 
-async def test_a_job_that_can_not_be_stored_is_refused_and_leaves_its_name_free(world: World) -> None:
+async def test_a_job_that_cannot_be_stored_is_refused_and_leaves_its_name_free(world: World) -> None:
     await world.jobs.reconcile()
     (world.root / ".unfinished-a").write_text("in the way")
     with pytest.raises(StorageError):
@@ -164,11 +164,11 @@ async def test_a_job_that_was_faster_than_its_cancellation_is_completed(world: W
 
 
 @pytest.mark.parametrize("last", [DONE, {"type": "failed"}])
-async def test_a_job_that_has_ended_can_not_be_cancelled(world: World, last: dict[str, str]) -> None:
+async def test_a_job_that_has_ended_cannot_be_cancelled(world: World, last: dict[str, str]) -> None:
     await world.running()
     world.report(last)
     ended = await world.reconcile()
-    with pytest.raises(IllegalTransitionError, match="can not be cancelled any more"):
+    with pytest.raises(IllegalTransitionError, match="cannot be cancelled any more"):
         await world.jobs.cancel("a")
     assert await world.jobs.get("a") == ended
 
@@ -360,7 +360,7 @@ async def test_logs_are_those_of_the_folder_and_of_the_ray_job_that_runs(world: 
     assert "does not answer" in await world.jobs.logs("a")
 
 
-async def test_what_jobs_were_asked_to_do_is_known_after_a_restart_and_missing_where_it_can_not_be_read(
+async def test_what_jobs_were_asked_to_do_is_known_after_a_restart_and_missing_where_it_cannot_be_read(
     world: World,
 ) -> None:
     for job_id in ("a", "b"):

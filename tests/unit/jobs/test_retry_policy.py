@@ -19,7 +19,7 @@ LOST, INTERRUPTED = event(UpdateType.LOST), event(UpdateType.INTERRUPTED)
     [
         (LOST, JobStatus.PENDING, (1, 0)),
         (LOST, JobStatus.RUNNING, (1, 0)),
-        (INTERRUPTED, JobStatus.PENDING, (0, 0)),  # it has not begun, so it can not be the one that did it
+        (INTERRUPTED, JobStatus.PENDING, (0, 0)),  # it has not begun, so it cannot be the one that did it
         (INTERRUPTED, JobStatus.RUNNING, (0, 1)),
     ],
 )

@@ -97,7 +97,7 @@ async def test_a_start_that_takes_long_keeps_its_lease(old: World, monkeypatch: 
             is_renewed.set()
         return polls[-1]
 
-    monkeypatch.setattr("serve_app.jobs.job_service._RENEWAL_S", 0.001)
+    monkeypatch.setattr("serve_app.jobs.leased_jobs._RENEWAL_S", 0.001)
     monkeypatch.setattr(old.lease, "poll", counted)
     monkeypatch.setattr(JobFolders, "job_ids", lambda store: is_renewed.wait(30) and job_ids(store))
     await old.jobs.keep_lease()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from serve_app.jobs.job_folders import JobFolders
+from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.training_spec import TrainingSpec
 from tests.unit.jobs.fake_cluster import DONE, World
@@ -36,5 +36,4 @@ async def test_a_job_that_an_earlier_version_started_is_continued(tmp_path: Path
     assert "printed by" in await world.jobs.logs(ID)
     world.report(DONE, job_id=ID)
     assert (await world.reconcile(ID)).status is JobStatus.COMPLETED
-    (again,) = [job for job in map(JobFolders(world.root).read, [ID]) if job is not None]
-    assert again.record == await world.jobs.get(ID)
+    assert JobFolder(world.root / ID).read_record() == await world.jobs.get(ID)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from serve_app.domain.errors import JobNotFoundError, JobsReadOnlyError
+from serve_app.jobs.job_folders import JobFolders
 from serve_app.jobs.job_record import JobStatus
 from serve_app.jobs.lease import SILENCE_S
 from tests.unit.jobs.fake_cluster import DONE, STARTED, World, checkpoint, progress
@@ -111,17 +113,17 @@ async def test_a_service_that_wakes_up_after_that_overwrites_nothing_and_stops_i
 async def test_a_submission_that_is_overtaken_by_a_takeover_leaves_nothing(
     first: World, second: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create = first.jobs._repository.create  # type: ignore[union-attr]
+    create = JobFolders.create
 
-    def suspended(*args: object) -> None:
+    def suspended(*args: Any) -> None:
         first.now += SILENCE_S
         number = second.lease.poll()
         while number is None:
             second.now += 1
             number = second.lease.poll()
-        create(*args)  # type: ignore[arg-type]
+        create(*args)
 
-    monkeypatch.setattr(first.jobs._repository, "create", suspended)
+    monkeypatch.setattr(JobFolders, "create", suspended)
     with pytest.raises(JobsReadOnlyError):
         await first.submit("x")
     assert not list(first.root.glob("*x"))

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from serve_app.jobs.job_folder import JobFolder
+from tests.training_lines import read_lines
 from tests.unit.training.training_jobs import make_job
 from training.data.batch_size import choose_batches
-from training.reporting import Reporter, read_lines
+from training.reporting import Reporter
 from training.training_errors import TrainingError
 
 
@@ -17,7 +19,7 @@ def chosen(folder: Path, answers: Sequence[str], asked: int, world_size: int = 1
     """Size and number of batches of different questions with these answers, and the events."""
     rows = {"query": [f"q{i}" for i in range(len(answers))], "positive": list(answers)}
     spec, job_dir = make_job(folder, folder, batch_size=asked)
-    size, batches = choose_batches(rows, spec, Reporter(job_dir / "training.jsonl"), world_size=world_size)
+    size, batches = choose_batches(rows, spec, Reporter(JobFolder(job_dir).updates_file), world_size=world_size)
     return size, batches, [line["message"] for line in read_lines(job_dir)]
 
 
@@ -60,7 +62,7 @@ def test_pairs_that_find_no_place_are_owned_up_to(tmp_path: Path) -> None:
 def test_pairs_that_fit_together_in_some_order_are_trained_in_any(tmp_path: Path, seed: int) -> None:
     rows = {"query": ["q0", "q2", "q2", "q3"], "positive": ["p2", "p1", "p2", "p0"]}
     spec, job_dir = make_job(tmp_path, tmp_path, batch_size=8, seed=seed)
-    size, batches = choose_batches(rows, spec, Reporter(job_dir / "training.jsonl"), world_size=1)
+    size, batches = choose_batches(rows, spec, Reporter(JobFolder(job_dir).updates_file), world_size=1)
     assert 2 <= size <= 3
     assert batches >= 1
 

@@ -20,14 +20,16 @@ from sentence_transformers.sentence_transformer.losses import CachedMultipleNega
 from torch import Tensor, nn
 
 from serve_app.domain.errors import ModelLoadError
+from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.training_spec import TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.models.model_source import describe
 from serve_app.models.tokenizer import TextTokenizer
+from tests.training_lines import read_lines
 from tests.unit.training.training_jobs import docstring_pairs, make_job, of_type
 from training.data.examples import Example
 from training.job import load_job
 from training.job_run import train
-from training.reporting import FILE_NAME, Reporter, read_lines
+from training.reporting import Reporter
 from training.trainer.checkpoints import remember_mini_batch_size
 from training.trainer.contrastive_trainer import ContrastiveTrainer
 from training.trainer.timed_checkpoints import TimedCheckpointCallback
@@ -46,7 +48,7 @@ def run(spec: TrainingSpec, job_dir: Path, *, dies_after: int = 0) -> Path:
         if step == dies_after:
             raise Killed
 
-    folder = train(spec, job_dir, Reporter(job_dir / FILE_NAME), on_checkpoint=on_checkpoint)
+    folder = train(spec, job_dir, Reporter(JobFolder(job_dir).updates_file), on_checkpoint=on_checkpoint)
     assert folder is not None
     return folder
 
@@ -115,7 +117,7 @@ def test_the_work_moves_with_every_mini_batch_of_measuring_and_of_training(tmp_p
             self.phase = "steps"
 
     spec, job_dir = make_job(tmp_path, e5_tiny, mini_batch_size=2, checkpoint_steps=9)
-    train(spec, job_dir, Counting(job_dir / FILE_NAME))
+    train(spec, job_dir, Counting(JobFolder(job_dir).updates_file))
     measured = 20 // 8 + 1 + 1  # passages and queries, eight at a time
     assert moves["measuring the base"] == measured
     assert moves["measuring the result"] == measured + 16 // 8  # training passages, to see that they differ

@@ -15,11 +15,12 @@ import pytest
 from ray.exceptions import ActorDiedError, LocalRayletDiedError, RaySystemError
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 
-from serve_app.jobs.training_spec import CLUSTER_VARIABLE, staging_folder
+from serve_app.jobs.training_spec import CLUSTER_VARIABLE
+from tests.training_lines import read_lines
 from tests.unit.training.training_jobs import make_job
 from training import __main__ as program
 from training.publication import publish
-from training.reporting import Reporter, read_lines
+from training.reporting import Reporter
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,7 @@ def test_a_job_without_a_readable_spec_fails_with_a_reason(tmp_path: Path, spec:
 
 def test_a_taken_name_fails_before_anything_is_trained(tmp_path: Path, e5_tiny: Path) -> None:
     spec, job_dir = make_job(tmp_path, e5_tiny)
-    (Path(spec.models_dir) / spec.model_name).mkdir()
+    (spec.result_dir).mkdir()
     assert program.main([str(job_dir)]) == 1
     (line,) = read_lines(job_dir)
     assert "exists already" in line["reason"]
@@ -65,8 +66,8 @@ def test_a_taken_name_fails_before_anything_is_trained(tmp_path: Path, e5_tiny: 
 
 def test_a_job_that_died_after_its_result_was_published_is_done(tmp_path: Path, e5_tiny: Path) -> None:
     spec, job_dir = make_job(tmp_path, e5_tiny)
-    staging_folder(spec).mkdir(parents=True)
-    publish(staging_folder(spec), spec, {}, {}, job_dir=job_dir)
+    spec.staging_dir.mkdir(parents=True)
+    publish(spec.staging_dir, spec, {}, {}, job_dir=job_dir)
     (job_dir / "checkpoints").mkdir()
     assert program.main([str(job_dir)]) == 0
     assert [line["type"] for line in read_lines(job_dir)] == ["published", "done"]

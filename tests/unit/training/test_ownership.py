@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.lease import SILENCE_S, Lease, LeaseHolder
-from serve_app.jobs.training_spec import ATTEMPT_VARIABLE, LEASE_VARIABLE, TrainingKind, staging_folder
+from serve_app.jobs.training_spec import ATTEMPT_VARIABLE, LEASE_VARIABLE, TrainingKind
+from tests.training_lines import read_lines
 from tests.unit.training.training_jobs import make_job, of_type
 from training import __main__ as program
 from training.job_run import train
 from training.ownership import SECONDS_BETWEEN_CHECKS, Claim, Ownership
 from training.publication import publish
-from training.reporting import FILE_NAME, Reporter, read_lines
+from training.reporting import Reporter
 from training.trainer import ray_train
 from training.trainer.heartbeat import heartbeat
 from training.training_errors import OwnershipLostError
@@ -92,11 +94,11 @@ def test_what_cannot_be_read_ends_no_training(tmp_path: Path, job_dir: Path, unr
 def test_the_folder_is_looked_at_every_two_seconds_and_before_what_cannot_be_undone(job_dir: Path) -> None:
     now = 100.0
     ownership = Ownership(job_dir, Claim("a", 2), clock=lambda: now)
-    reporter = Reporter(job_dir / FILE_NAME, ownership=ownership)
-    reporter.moves()
+    reporter = Reporter(JobFolder(job_dir).updates_file, ownership=ownership)
+    reporter.heartbeat()
     take_lease(job_dir.parent, "b")
     now += SECONDS_BETWEEN_CHECKS - 0.1
-    reporter.moves()
+    reporter.heartbeat()
     for end in (
         reporter.done,
         lambda: reporter.failed("no"),
@@ -106,7 +108,7 @@ def test_the_folder_is_looked_at_every_two_seconds_and_before_what_cannot_be_und
             end()
     now += SECONDS_BETWEEN_CHECKS
     with pytest.raises(OwnershipLostError):
-        reporter.moves()
+        reporter.heartbeat()
     assert read_lines(job_dir) == []
 
 
@@ -117,7 +119,7 @@ def test_a_training_that_loses_its_job_ends_without_a_result(
     spec, job_dir = make_job(tmp_path, e5_tiny)
     take_lease(tmp_path, "a")
     now = 0.0
-    reporter = Reporter(job_dir / FILE_NAME, ownership=Ownership(job_dir, Claim("a", 1), clock=lambda: now))
+    reporter = Reporter(JobFolder(job_dir).updates_file, ownership=Ownership(job_dir, Claim("a", 1), clock=lambda: now))
 
     def another_takes_over(step: int, loss: float) -> None:
         nonlocal now
@@ -130,13 +132,13 @@ def test_a_training_that_loses_its_job_ends_without_a_result(
     lines = read_lines(job_dir)
     assert [line["step"] for line in of_type(lines, "checkpoint")] == ([2, 4] if is_late else [2])
     assert not {line["type"] for line in lines} & {"published", "done", "failed"}
-    assert not (Path(spec.models_dir) / spec.model_name).exists()
+    assert not (spec.result_dir).exists()
 
 
 @pytest.mark.parametrize(
     "say",
     [
-        lambda reporter: reporter.alive(),
+        lambda reporter: reporter.keep_alive(),
         lambda reporter: reporter.event("info", "?"),
         lambda reporter: reporter.metrics("after", {}),
         lambda reporter: reporter.checkpoint(7),
@@ -147,8 +149,8 @@ def test_a_training_that_hung_while_it_lost_its_job_adds_no_line(
 ) -> None:
     now = 0.0
     ownership = Ownership(job_dir, Claim("a", 2), clock=lambda: now)
-    reporter = Reporter(job_dir / FILE_NAME, ownership=ownership)
-    reporter.moves()
+    reporter = Reporter(JobFolder(job_dir).updates_file, ownership=ownership)
+    reporter.heartbeat()
     take_lease(job_dir.parent, "b")
     now += SECONDS_BETWEEN_CHECKS
     with pytest.raises(OwnershipLostError):
@@ -177,7 +179,7 @@ def test_a_job_that_is_lost_before_training_begins_keeps_its_files(tmp_path: Pat
     half.mkdir(parents=True)
     (job_dir / "gave_up.txt").write_text("of the owner")
     take_lease(tmp_path, "b")
-    reporter = Reporter(job_dir / FILE_NAME, ownership=Ownership(job_dir, Claim("a", 1)))
+    reporter = Reporter(JobFolder(job_dir).updates_file, ownership=Ownership(job_dir, Claim("a", 1)))
     for begin in (
         lambda: ray_train.train_on_ray(spec, job_dir, Claim("a", 1)),
         lambda: train(spec, job_dir, reporter),
@@ -193,10 +195,10 @@ def test_a_driver_that_loses_its_job_after_publication_removes_nothing(
 ) -> None:
     spec, job_dir = make_job(tmp_path, e5_tiny)
     take_lease(tmp_path, "a")
-    staging_folder(spec).mkdir(parents=True)
-    publish(staging_folder(spec), spec, {}, {}, job_dir=job_dir)
+    spec.staging_dir.mkdir(parents=True)
+    publish(spec.staging_dir, spec, {}, {}, job_dir=job_dir)
     (job_dir / "checkpoints").mkdir()
-    reporter = Reporter(job_dir / FILE_NAME, ownership=Ownership(job_dir, Claim("a", 1)))
+    reporter = Reporter(JobFolder(job_dir).updates_file, ownership=Ownership(job_dir, Claim("a", 1)))
     monkeypatch.setattr(reporter, "published", lambda **_: take_lease(tmp_path, "b"))
     with pytest.raises(OwnershipLostError):
         program.run(job_dir, reporter)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.jobs.job_record import JobRecord, JobStatus
-from serve_app.jobs.training_spec import ClientMetadata, LoraSettings, TrainingKind, TrainingSpec, staging_folder
+from serve_app.jobs.training_spec import ClientMetadata, LoraSettings, TrainingKind, TrainingSpec
 from serve_app.models.fine_tunes import find_fine_tune
 from serve_app.models.manifest import MANIFEST_FILE
 from training.publication import cleanup, manifest, publish, published_by
@@ -29,7 +29,7 @@ def spec(tmp_path: Path) -> TrainingSpec:
 
 @pytest.fixture
 def staged(spec: TrainingSpec) -> Path:
-    folder = staging_folder(spec)
+    folder = spec.staging_dir
     (folder / "deep").mkdir(parents=True)
     for name in ("weights", "deep/config"):
         (folder / name).write_text("x")

@@ -8,8 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from serve_app.jobs.job_folder import JobFolder
+from tests.training_lines import read_lines
 from training.loss_curve import POINTS, draw_loss, loss_svg
-from training.reporting import FILE_NAME, Reporter, read_lines
+from training.reporting import Reporter
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -27,7 +29,7 @@ def curve_of(svg: str) -> list[tuple[float, float]]:
 
 
 def test_every_line_is_json_with_time_and_type(tmp_path: Path) -> None:
-    reporter = Reporter(tmp_path / FILE_NAME, clock=lambda: 12.3456)
+    reporter = Reporter(JobFolder(tmp_path).updates_file, clock=lambda: 12.3456)
     reporter.started(total_steps=9, train_pairs=8, eval_pairs=2, device="cpu", dtype="float32", world_size=1,
                      resumed_step=0)  # fmt: skip
     progress(reporter, 1, 2.5)
@@ -37,7 +39,7 @@ def test_every_line_is_json_with_time_and_type(tmp_path: Path) -> None:
     reporter.published(model_name="m", folder=tmp_path)
     reporter.failed("why")
     reporter.done()
-    lines = [json.loads(line) for line in (tmp_path / FILE_NAME).read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (JobFolder(tmp_path).updates_file).read_text(encoding="utf-8").splitlines()]
     assert {line["time"] for line in lines} == {12.346}
     types = ["started", "progress", "checkpoint", "metrics", "event", "published", "failed", "done"]
     assert [line["type"] for line in lines] == types
@@ -46,8 +48,8 @@ def test_every_line_is_json_with_time_and_type(tmp_path: Path) -> None:
 
 
 def test_a_half_line_of_a_dead_process_does_not_spoil_the_next(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_text('{"time": 1, "type": "done"}\n{"time": 2, "ty')
-    Reporter(tmp_path / FILE_NAME).event("info", "alive")
+    (JobFolder(tmp_path).updates_file).write_text('{"time": 1, "type": "done"}\n{"time": 2, "ty')
+    Reporter(JobFolder(tmp_path).updates_file).event("info", "alive")
     lines = read_lines(tmp_path)
     assert [line["type"] for line in lines] == ["done", "event"]
 
@@ -55,12 +57,12 @@ def test_a_half_line_of_a_dead_process_does_not_spoil_the_next(tmp_path: Path) -
 def test_all_workers_but_the_first_say_nothing(tmp_path: Path) -> None:
     silent = Reporter(None)
     silent.done()
-    assert not silent.speaks
+    assert not silent.enabled
     assert not list(tmp_path.iterdir())
 
 
 def test_the_picture_shows_each_step_once_with_its_latest_loss(tmp_path: Path) -> None:
-    reporter = Reporter(tmp_path / FILE_NAME)
+    reporter = Reporter(JobFolder(tmp_path).updates_file)
     for step, loss in [(1, 4.0), (2, 3.0), (3, 9.0), (2, 2.0), (3, 1.0)]:  # resumed behind step 1
         progress(reporter, step, loss)
     draw_loss(tmp_path, "a <b> & c")
@@ -71,7 +73,7 @@ def test_the_picture_shows_each_step_once_with_its_latest_loss(tmp_path: Path) -
     assert "a &lt;b&gt; &amp; c" in svg
     texts = [text.text for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
     assert {"step", "loss", "0", "5"} <= set(texts)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["loss.svg", FILE_NAME]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loss.svg", "training.jsonl"]
 
 
 def test_nothing_is_drawn_before_the_first_step(tmp_path: Path) -> None:

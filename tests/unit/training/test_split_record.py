@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_updates import JobUpdate
+from tests.training_lines import read_lines
 from tests.unit.training.training_jobs import make_job
 from training import measurement
-from training.data.split_record import FILE_NAME as SPLIT
 from training.data.split_record import SPLIT_ANEW
 from training.job import load_job
-from training.reporting import FILE_NAME, Reporter, read_lines
+from training.reporting import Reporter
 
 
 @pytest.mark.parametrize(
@@ -28,16 +29,16 @@ def test_metrics_of_the_base_count_for_the_split_that_they_were_measured_on(
     warnings: list[str],
 ) -> None:
     spec, job_dir = make_job(tmp_path, e5_tiny)
-    reporter = Reporter(job_dir / FILE_NAME)
+    reporter = Reporter(JobFolder(job_dir).updates_file)
     values = iter([0.25, 0.75])
     monkeypatch.setattr(measurement, "load_base", lambda *_: None)
     monkeypatch.setattr(measurement, "evaluate", lambda *_, **__: {"ndcg@10": next(values)})
     job = load_job(spec, job_dir)
     measurement.measure_base(job, reporter)
     if split_before is None:
-        (job_dir / SPLIT).unlink()
+        JobFolder(job_dir).split_file.unlink()
     elif split_before != "the same":
-        (job_dir / SPLIT).write_text(split_before)
+        JobFolder(job_dir).split_file.write_text(split_before)
     for _ in range(2):  # an attempt after that one has nothing to measure or to say
         assert measurement.measure_base(job, reporter) == {"ndcg@10": measured[-1]}
     lines = read_lines(job_dir)

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.training_spec import LoraSettings, TrainingKind, TrainingSpec, default_learning_rate
 from tests.tiny_models import stdlib_docstrings
 from training.data.examples import Example
@@ -60,8 +61,8 @@ def make_job(root: Path, base: Path, *, kind: TrainingKind = TrainingKind.FULL, 
         eval_fraction=0.2,
     )
     spec = replace(spec, **settings)
-    (job_dir / "spec.json").write_text(spec.to_json(), encoding="utf-8")
-    write_examples(job_dir / "pairs.jsonl", docstring_pairs(20) if examples is None else examples)
+    (JobFolder(job_dir).spec_file).write_text(spec.to_json(), encoding="utf-8")
+    write_examples(JobFolder(job_dir).pairs_file, docstring_pairs(20) if examples is None else examples)
     return spec, job_dir
 
 
