@@ -15,7 +15,7 @@ import yaml
 from benchmarks import report
 from serve_app.settings.service_settings import Settings
 from tests.documentation import PAGES, README, anchors, blocks, links, name_of, prose, table_rows
-from tests.service import ROOT
+from tests.service_process import ROOT
 from tools import generate_docs
 
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
