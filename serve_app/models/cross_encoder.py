@@ -13,9 +13,9 @@ from typing import Any
 
 from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import ModelLoadError, NonFiniteError, ServiceError
+from serve_app.models.backbone.layout import choose_backbone
 from serve_app.models.batching.isolation import run_isolated
 from serve_app.models.openmp import wait_passively
-from serve_app.models.transformer import choose_backbone
 from serve_app.models.weights import load_weights
 
 wait_passively()

@@ -17,13 +17,13 @@ PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 def wait_passively() -> None:
     """Makes OpenMP threads sleep instead of spin; what the environment already says wins."""
-    without_overrides = {name: value for name, value in PASSIVE.items() if name not in os.environ}
-    if without_overrides and "torch" in sys.modules:
+    missing = {name: value for name, value in PASSIVE.items() if name not in os.environ}
+    if missing and "torch" in sys.modules:
         logging.getLogger(__name__).warning(
             "torch is already loaded: its OpenMP threads spin while they wait. Set %s in the environment.",
             " ".join(f"{k}={v}" for k, v in PASSIVE.items()),
         )
-    os.environ.update(without_overrides)
+    os.environ.update(missing)
 
 
 def available_cpus() -> float:

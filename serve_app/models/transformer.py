@@ -10,8 +10,7 @@ from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import ModelLoadError
 from serve_app.models.adapters import Adapters
 from serve_app.models.backbone.encoder_output import EncoderOutput
-from serve_app.models.backbone.packed import PackedBackbone, can_pack
-from serve_app.models.backbone.padded import PaddedBackbone
+from serve_app.models.backbone.layout import choose_backbone
 from serve_app.models.openmp import wait_passively
 from serve_app.models.weights import load_weights
 
@@ -129,20 +128,3 @@ class Transformer:
         """Gives cached device memory back, after an out-of-memory error."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def choose_backbone(
-    model: torch.nn.Module, device: torch.device, dtype: torch.dtype, *, packed: bool | None = None
-) -> PackedBackbone | PaddedBackbone:
-    """How a model's micro-batches are laid out.
-
-    Args:
-        model: On the device.
-        device: Where it computes.
-        dtype: What it computes in.
-        packed: None for packed where the device has variable-length attention for the dtype and the architecture
-            dispatches to it. A CPU attends text by text then, which is slower than padding, but computes the same.
-    """
-    if packed is None:
-        packed = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and can_pack(model)
-    return PackedBackbone(model, device) if packed else PaddedBackbone(model, device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.domain.embeddings import Int32
+from serve_app.models.backbone import layout
 from serve_app.models.backbone.encoder_output import EncoderOutput
+from serve_app.models.backbone.layout import choose_backbone, wants_packed
 from serve_app.models.backbone.packed import PackedBackbone, can_pack, positions_of
 from serve_app.models.backbone.packed_attention import packed_attention
 from serve_app.models.backbone.padded import PaddedBackbone
-from serve_app.models.transformer import choose_backbone
 
 CPU = torch.device("cpu")
 TOLERANCE = 2e-6  # states near 1 in float32; Gemma scales its embeddings
@@ -115,23 +116,54 @@ def test_positions_are_those_that_the_library_gives_each_text(rows: list[list[in
     assert positions_of(ids, lengths, None).tolist() == [i for row in rows for i in range(len(row))]
 
 
+@pytest.mark.parametrize(
+    ("device", "dtype", "wanted"),
+    [
+        ("cuda", torch.bfloat16, True),
+        ("cuda", torch.float16, True),
+        ("cuda", torch.float32, False),  # variable-length attention is for 16 bits
+        ("cpu", torch.bfloat16, False),
+    ],
+)
+def test_packed_is_wanted_where_the_device_has_attention_for_it(device: str, dtype: torch.dtype, wanted: bool) -> None:
+    assert wants_packed(XLM_ROBERTA, torch.device(device), dtype) is wanted
+
+
 def test_an_architecture_without_the_attention_interface_stays_padded() -> None:
     mpnet = transformers.MPNetModel(transformers.MPNetConfig(**SIZES, max_position_embeddings=50))
     assert not can_pack(mpnet)
-    assert isinstance(choose_backbone(mpnet, torch.device("cuda"), torch.bfloat16), PaddedBackbone)
+    assert not wants_packed(mpnet, torch.device("cuda"), torch.bfloat16)
 
 
-@pytest.mark.parametrize(
-    ("device", "dtype", "layout"),
-    [
-        ("cuda", torch.bfloat16, PackedBackbone),
-        ("cuda", torch.float16, PackedBackbone),
-        ("cuda", torch.float32, PaddedBackbone),  # variable-length attention is for 16 bits
-        ("cpu", torch.bfloat16, PaddedBackbone),
-    ],
-)
-def test_packed_is_chosen_where_the_device_has_attention_for_it(device: str, dtype: torch.dtype, layout: type) -> None:
-    assert type(choose_backbone(model_of("BERT"), torch.device(device), dtype)) is layout
+def test_a_packed_layout_that_computes_the_same_is_used() -> None:
+    assert isinstance(choose_backbone(model_of("BERT"), CPU, torch.float32, packed=True), PackedBackbone)
+
+
+class Mixing(PackedBackbone):
+    """Its texts attend to each other."""
+
+    def forward(self, texts: Sequence[Int32]) -> EncoderOutput:
+        mixed = super().forward([np.concatenate(texts)])
+        return EncoderOutput(mixed.states, np.array([len(text) for text in texts]))
+
+
+class Failing(PackedBackbone):
+    def forward(self, texts: Sequence[Int32]) -> EncoderOutput:
+        raise NotImplementedError("packed attention does not compute 'softcap'")
+
+
+@pytest.mark.parametrize(("backbone", "reason"), [(Mixing, "differ"), (Failing, "'softcap'")])
+def test_a_packed_layout_that_computes_something_else_or_nothing_is_left_for_the_padded_one(
+    backbone: type[PackedBackbone], reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, batch = model_of("XLM-RoBERTa"), texts(3, [7, 2])
+    with torch.inference_mode():
+        expected = PaddedBackbone(model, CPU).forward(batch).states
+        monkeypatch.setattr(layout, "PackedBackbone", backbone)
+        chosen = choose_backbone(model, CPU, torch.float32, packed=True)
+        np.testing.assert_array_equal(chosen.forward(batch).states, expected)
+    assert isinstance(chosen, PaddedBackbone)
+    assert reason in caplog.text
 
 
 @pytest.mark.parametrize("option", [{"softcap": 30.0}, {"s_aux": torch.zeros(4)}])

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
-from serve_app.api.dialects.native.vectorize_schemas import Request
+from serve_app.api.dialects.strict_request import StrictRequest
 from serve_app.api.field_patterns import MODEL_NAME
 
 _LINES = "how do I rotate a log file?\tlogrotate rotates log files.\nhow do I run a job at night?\tcron runs jobs.\n"
@@ -24,7 +24,7 @@ ModelName = Annotated[
 ]
 
 
-class TrainingExample(Request):
+class TrainingExample(StrictRequest):
     """A query with passages that answer it and, perhaps, passages that do not."""
 
     query: str
@@ -32,7 +32,7 @@ class TrainingExample(Request):
     neg: list[str] = Field([], description="Passages that do not; other queries' passages serve as negatives anyway.")
 
 
-class FineTuneRequest(Request):
+class FineTuneRequest(StrictRequest):
     """A fine-tune of all weights."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"model_name": "my-e5", "text_content": _LINES}]})

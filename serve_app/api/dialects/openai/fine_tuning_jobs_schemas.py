@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from serve_app.api.dialects.native.fine_tune_schemas import ModelName
-from serve_app.api.dialects.native.vectorize_schemas import Request
+from serve_app.api.dialects.strict_request import StrictRequest
 from serve_app.api.dialects.tolerant_request import TolerantRequest
 
 
@@ -29,7 +29,7 @@ _AUTO_BATCH, _BATCH_SCHEMA = _auto(type="integer", minimum=2)
 _AUTO_RATE, _RATE_SCHEMA = _auto(type="number", exclusiveMinimum=0)
 
 
-class Hyperparameters(Request):
+class Hyperparameters(StrictRequest):
     """Each may be "auto" or absent."""
 
     n_epochs: Annotated[int | None, Field(ge=1), _AUTO_EPOCHS, _EPOCHS_SCHEMA] = Field(
@@ -51,19 +51,19 @@ class LoraHyperparameters(Hyperparameters):
     lora_dropout: float = Field(0.05, ge=0, lt=1, allow_inf_nan=False, description="On the adapters' input.")
 
 
-class SupervisedMethod(Request):
+class SupervisedMethod(StrictRequest):
     """Settings of the method `supervised`."""
 
     hyperparameters: Hyperparameters | None = None
 
 
-class LoraMethod(Request):
+class LoraMethod(StrictRequest):
     """Settings of the methods `lora` and `qlora`."""
 
     hyperparameters: LoraHyperparameters | None = None
 
 
-class Method(Request):
+class Method(StrictRequest):
     """How weights are tuned; the settings stand under the method's own name."""
 
     type: Literal["supervised", "lora", "qlora"] = Field(
