@@ -111,8 +111,9 @@ async def test_a_redeploy_fails_no_request_starts_new_replicas_first_and_leaves_
         came_to.update(await asyncio.to_thread(two_nodes.deploy, config))
 
     outcome = await steady_load(
-        f"http://127.0.0.1:{two_nodes.port}", clients=4, seconds=10, midway=redeploy, questions=[ASK]
-    )
+        f"http://127.0.0.1:{two_nodes.port}", clients=4, seconds=10, midway=redeploy, questions=[ASK],
+        pause_s=0.05,  # the new replicas start while the load lasts, and need the processor, too
+    )  # fmt: skip
     print(f"{outcome.answered} answered, the longest wait was {outcome.longest_s:.1f} s")
     assert came_to == {"nodes": spread, "fewest": {ENCODER: 1, "Ingress": 2}}
     assert outcome.failures == []

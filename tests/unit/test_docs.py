@@ -60,6 +60,12 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
     assert [name for name in _PATHS.findall(text) if "/X/" not in name and not (ROOT / name).exists()] == []
 
 
+def test_pictures_are_small() -> None:
+    pictures = list((ROOT / "docs" / "images").iterdir())
+    assert pictures
+    assert [picture.name for picture in pictures if picture.stat().st_size > 250_000] == []
+
+
 def test_every_page_can_be_reached_from_the_readme() -> None:
     reached, waiting = {README}, [README]
     while waiting:

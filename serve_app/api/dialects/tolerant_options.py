@@ -15,8 +15,8 @@ _TRUNCATE = (
     "Cut texts over the limit in tokens at their end (true, END) or beginning (START), or refuse them (false, NONE)."
 )
 _MAX_TOKENS = "Longest text in tokens, special tokens included; longer ones are cut. -1 for the model's own limit."
-_DIMENSIONS = "Give only the first so many numbers of each vector, L2-normalised again; 0 for all."
-_NORMALIZE = "L2-normalise the vectors (the default), or give them as the model's pooling does."
+_DIMENSIONS = "Number of dimensions: the first so many numbers of each vector, L2-normalised again; 0 for all."
+_NORMALIZE = "L2-normalise the vectors (the default), or return them as the model's pooling does."
 _INPUT_TYPE = (
     "What the texts are for. Texts to classify, cluster or compare with their like are read as queries, raw ones as "
     "they are, without a prefix. A text that begins with one of the model's prefixes gets no other one."

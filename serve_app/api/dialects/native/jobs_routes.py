@@ -73,7 +73,7 @@ async def get(services: ServicesDep, job_id: str) -> Response:
     summary="Cancel a job",
 )
 async def cancel(services: ServicesDep, job_id: str) -> Response:
-    """Stops the job within ten seconds; its checkpoints stay, its name is free again."""
+    """Stops the job within ten seconds; its checkpoints stay, and its name is free again."""
     return json_reply(job_body(await services.jobs.cancel(job_id)))
 
 
@@ -97,7 +97,7 @@ async def events(
     accept: Annotated[str, Header()] = "",
     last_event_id: Annotated[str, Header()] = "",
 ) -> Response:
-    """The job's diary; with `Accept: text/event-stream` live, progress included, until the job has ended."""
+    """The job's events; with `Accept: text/event-stream` live, progress included, until the job has ended."""
     if _STREAM in accept:
         await services.jobs.get(job_id)  # an unknown job is a 404, not a stream that breaks
         is_ours = last_event_id.isdecimal() and len(last_event_id) <= _ID_DIGITS
