@@ -11,7 +11,7 @@ from serve_app.domain.embeddings import Encoded, Float32
 from serve_app.domain.profiles import Profile, TextRole
 from serve_app.domain.unicode import fold
 from serve_app.jobs.job_updates import JobUpdate, UpdateType
-from training.data.examples import Example
+from serve_app.jobs.training_pairs import Example
 from training.evaluation.held_out import Encode
 from training.training_errors import TrainingError
 

@@ -11,7 +11,7 @@ import pytest
 from serve_app.domain.embeddings import Encoded
 from serve_app.domain.profiles import E5
 from serve_app.jobs.job_updates import JobUpdate
-from training.data.examples import Example
+from serve_app.jobs.training_pairs import Example
 from training.evaluation.collapse import (
     collapsed_heads,
     describe_collapse,
