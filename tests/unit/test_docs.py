@@ -17,7 +17,7 @@ from serve_app.settings.environment import ENVIRONMENT
 from serve_app.settings.security_settings import FILE_VARIABLE, KEYS_VARIABLE
 from serve_app.settings.service_settings import Settings
 from tests.documentation import PAGES, README, anchors, blocks, links, name_of, prose, table_rows
-from tests.service import ROOT
+from tests.service_process import ROOT
 from tools import generate_docs
 from tools.json_schema import type_of
 
