@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from serve_app.api.dialects.native.fine_tune_schemas import FineTuneLoraRequest, FineTuneRequest, TrainingExample
-from serve_app.api.error_responses import describe_violations
 from serve_app.api.jobs_service import ParsedFineTune
+from serve_app.api.violations import describe_violations
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.request_limits import FineTuneLimits
 from serve_app.domain.unicode import fold

@@ -1,4 +1,4 @@
-"""What FastAPI writes into the OpenAPI document and is not so here."""
+"""Corrections of FastAPI's OpenAPI document."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from serve_app.api.error_bodies import dialect_of_path
+from serve_app.api.dialects.dialect_registry import dialect_of_path
 
 _INVALID = "422"
 
 
 def describe(app: FastAPI) -> None:
-    """Removes the status 422 from the routes of other services' clients, which answer 400 in its place."""
+    """Removes the status 422 from the routes of other services' clients, which answer 400 instead."""
     plain = app.openapi
 
     def corrected() -> dict[str, Any]:
-        document = plain()  # FastAPI keeps it, so from the second time on this repeats itself
+        document = plain()  # FastAPI caches it; the correction is idempotent
         for path, operations in document["paths"].items():
-            if dialect_of_path(path) != "native":
+            if dialect_of_path(path).invalid_status == 400:
                 for operation in operations.values():
                     operation["responses"].pop(_INVALID, None)
         return document

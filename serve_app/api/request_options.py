@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import Header
 
-from serve_app.api.dialects.foreign_fields import TolerantOptions
-from serve_app.api.dialects.native.vectorize_schemas import EncodingOptions
+from serve_app.api.dialects.strict_request import EncodingOptions
+from serve_app.api.dialects.tolerant_options import TolerantOptions
 from serve_app.api.encoding.quantize import require_no_more
 from serve_app.api.service import ServiceProtocol
 from serve_app.api.service_results import CallOptions, Use

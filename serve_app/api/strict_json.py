@@ -1,7 +1,7 @@
-"""Reading JSON bodies without losing anything silently.
+"""Strict reading of JSON bodies: nothing is lost silently.
 
 JSON lets an object name a key twice, and Python keeps the last. In ``{"items": {id: text}}`` that would drop a
-text without a word, so it is an error here, in every object of every body.
+text silently, so it is an error here, in every object of every body.
 
 Large bodies are read in a thread, so that one of them does not hold up all other requests.
 """
@@ -17,8 +17,8 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope
 
-from serve_app.api.error_bodies import note_dialect
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.request_limits import MOST_TEXTS
 
@@ -26,7 +26,7 @@ _INLINE_BYTES = 256 * 1024  # about two milliseconds of reading
 
 
 async def take_body(request: Request) -> None:
-    """For ``Depends`` of a POST that wants no body: one that comes all the same is read, within the guard's bounds."""
+    """Dependency of a POST without a body: reads a body that is sent anyway, within the limits of bodies."""
     await request.body()
 
 
@@ -38,24 +38,31 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def strictly(request: Request) -> Response:
-            return await handle(_StrictRequest(request.scope, request.receive))
+            return await handle(_StrictRequest(request.scope, request.receive, self.note_body))
 
         return strictly
 
+    def note_body(self, scope: Scope, body: Any) -> None:
+        """Called with each JSON body before it is validated; does nothing here."""
+
 
 class _StrictRequest(Request):
+    def __init__(self, scope: Scope, receive: Receive, note_body: Callable[[Scope, Any], None]) -> None:
+        super().__init__(scope, receive)
+        self._note_body = note_body
+
     async def json(self) -> Any:
         content = await self.body()
         if len(content) <= _INLINE_BYTES:
             value = json.loads(content, object_pairs_hook=_distinct)
         else:
             value = await asyncio.to_thread(json.loads, content, object_pairs_hook=_distinct, parse_int=_integer)
-        note_dialect(self.scope, value)
+        self._note_body(self.scope, value)
         return value
 
 
 def _integer(digits: str) -> int:
-    """In Python, because a thread gives way to others only there: a list of token ids is read in C otherwise."""
+    """``int``, called from Python: the C reader of a long list of integers would hold the GIL until its end."""
     return int(digits)
 
 

@@ -131,7 +131,7 @@ class Ingress:
             access=self._access(),
             cors_origins=self._settings.security.cors_origins,
             hosts=self._settings.security.allowed_hosts if self._is_private else None,
-            door=self._drain,
+            drain=self._drain,
         )
 
     def _access(self) -> Access | None:

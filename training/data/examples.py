@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -35,8 +34,7 @@ def read_examples(path: Path) -> list[Example]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                value = json.loads(line)
-                example = Example(value["query"], tuple(value["pos"]), tuple(value.get("neg") or ()))
+                example = Example.from_json(line)
             except (ValueError, KeyError, TypeError) as error:
                 raise TrainingError(f"{path.name} line {number} is not a training example: {error!r}") from error
             found.append(example)

@@ -27,7 +27,7 @@ def heartbeat(reporter: Reporter, *, every_s: float = SECONDS_BETWEEN_BEATS) -> 
         reporter: Of the job; if it is disabled there is no heartbeat.
         every_s: Seconds between two reports.
     """
-    if not reporter.speaks:
+    if not reporter.enabled:
         yield
         return
     over = threading.Event()
@@ -35,7 +35,7 @@ def heartbeat(reporter: Reporter, *, every_s: float = SECONDS_BETWEEN_BEATS) -> 
     def beat() -> None:
         while True:
             try:
-                reporter.alive()
+                reporter.keep_alive()
             except OwnershipLostError as error:  # the working thread finds that out itself, if it ever progresses again
                 logger.warning("%s", error)
                 return

@@ -1,19 +1,18 @@
-"""What ranking requests of other services' clients mean: texts of their documents, options, what a score is."""
+"""Options and order of results that the ranking routes of several dialects share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from serve_app.api.dialects.foreign_fields import text_of
-from serve_app.api.dialects.native.rerank_schemas import RankingOptions
+import numpy as np
+
+from serve_app.api.dialects.ranking_schemas import RankingOptions
 from serve_app.api.request_options import tolerant_options
 from serve_app.api.service_results import CallOptions
-from serve_app.domain.errors import InvalidInputError
+from serve_app.domain.embeddings import Float32
 from serve_app.domain.request_limits import Limits
 
-BATCH_SIZE = 12  # candidates in one forward, where the client has no say
+BATCH_SIZE = 12  # candidates in one forward, where a request cannot set it
 
 
 def ranking_options(
@@ -27,37 +26,10 @@ def ranking_options(
 
 
 def wants_normalized(request: RankingOptions) -> bool:
-    """Whether scores are wanted as means or probabilities, not as sums or logits."""
+    """True for scores as means or probabilities, false for sums or logits."""
     return request.normalize and not request.raw_scores
 
 
-def document_texts(documents: Sequence[str | dict[str, Any]], rank_fields: Sequence[str] | None) -> list[str]:
-    """What is read of each document.
-
-    Args:
-        documents: Texts, or objects with a text.
-        rank_fields: Fields of objects that are read in place of their text, a line each.
-
-    Raises:
-        InvalidInputError: An object has no text, or none of the fields.
-    """
-    return [
-        document if isinstance(document, str) else _text_of_object(document, rank_fields, i)
-        for i, document in enumerate(documents)
-    ]
-
-
-def _text_of_object(document: dict[str, Any], rank_fields: Sequence[str] | None, index: int) -> str:
-    if rank_fields is None:
-        text = text_of(document)
-        if isinstance(text, str):
-            return text
-        raise InvalidInputError(
-            f"documents[{index}]: an object needs a text, content or page_content that is a string, or rank_fields"
-        )
-    values = [document[name] for name in rank_fields if document.get(name) is not None]
-    if not values:
-        raise InvalidInputError(f"documents[{index}]: has none of the rank_fields")
-    if not all(isinstance(value, str | int | float) for value in values):
-        raise InvalidInputError(f"documents[{index}]: a field of rank_fields is neither a string nor a number")
-    return "\n".join(map(str, values))
+def best_first(scores: Float32) -> list[int]:
+    """Indices by descending score; ties keep their order."""
+    return [int(index) for index in np.argsort(-scores, kind="stable")]

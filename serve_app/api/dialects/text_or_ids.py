@@ -1,4 +1,4 @@
-"""From the forms that OpenAI's ``input`` and TEI's ``inputs`` may have to dense vectors: texts, or token ids."""
+"""Dense vectors of OpenAI's ``input`` and TEI's ``inputs``: texts, or token ids."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from serve_app.api.dialects.text_or_ids_schemas import Inputs
-from serve_app.api.service import ServiceProtocol
 from serve_app.api.service_results import CallOptions, Embedded
+from serve_app.api.services import Services
 from serve_app.api.validated_texts import listed_texts, naming, require_few
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.profiles import TextRole
@@ -27,35 +27,34 @@ class TokenIds:
 
 
 async def embed_inputs(
-    gateway: ServiceProtocol, inputs: Inputs, role: TextRole | None, options: CallOptions, limits: Limits, *, field: str
+    services: Services, inputs: Inputs, role: TextRole | None, options: CallOptions, *, field: str
 ) -> Embedded:
-    """Dense vectors of one or several texts; token ids are taken as they are, whatever the role.
+    """Dense vectors of one or several texts; token ids are used unchanged, whatever the role.
 
     Args:
-        gateway: What computes.
+        services: The inference service and the limits.
         inputs: A text, a list of texts, the ids of a text, or a list of such lists.
-        role: What texts are for; None to read them as they are.
-        options: Of the request.
-        limits: Of a request.
-        field: The field's name, for messages.
+        role: Role of the texts; None for no prefix.
+        options: Options of the call.
+        field: Name of the field, for messages.
 
     Raises:
         InvalidInputError: None or too many, or a text that is blank, broken or over a limit.
     """
     if not are_ids(inputs):
-        texts = listed_texts(cast("str | list[str]", inputs), limits, field=field)
+        texts = listed_texts(cast("str | list[str]", inputs), services.limits, field=field)
         with naming(texts):
-            return await gateway.embed(texts.values, role, options)
-    ids = await token_ids(cast("list[int] | list[list[int]]", inputs), limits, field=field)
+            return await services.inference.embed(texts.values, role, options)
+    ids = await token_ids(cast("list[int] | list[list[int]]", inputs), services.limits, field=field)
     with naming(ids):
-        return await gateway.embed_ids(ids.rows, options)
+        return await services.inference.embed_ids(ids.rows, options)
 
 
 async def token_ids(inputs: list[int] | list[list[int]], limits: Limits, *, field: str) -> TokenIds:
     """Checks the ids of a text, or a list of such lists.
 
     Raises:
-        InvalidInputError: None or too many, or what is no token id.
+        InvalidInputError: None, too many, or an invalid id.
     """
     if not inputs:
         raise InvalidInputError(f"{field}: must not be empty")
@@ -64,12 +63,12 @@ async def token_ids(inputs: list[int] | list[list[int]], limits: Limits, *, fiel
 
 
 def are_ids(inputs: Inputs) -> bool:
-    """Whether a client has tokenised its texts itself."""
+    """True if the client has tokenised its texts."""
     return bool(inputs) and not isinstance(inputs, str) and not isinstance(inputs[0], str)
 
 
 def _require_few(inputs: list[int] | list[list[int]], limits: Limits, field: str) -> None:
-    """Raises ``InvalidInputError`` for more token ids than a request may have, before any of them is looked at."""
+    """Raises ``InvalidInputError`` for more token ids than a request may have, before any of them is validated."""
     ids = sum(map(len, inputs)) if isinstance(inputs[0], list) else len(inputs)
     if ids > limits.max_request_tokens:
         raise InvalidInputError(
@@ -88,7 +87,7 @@ def _ids(inputs: list[int] | list[list[int]], limits: Limits, field: str) -> Tok
 
 
 def _validate(row: list[int], name: str, limits: Limits) -> None:
-    """Number, type and bounds of token ids, which pydantic was told to leave alone."""
+    """Validates number, type and bounds of token ids, which pydantic skips."""
     if not row:
         raise InvalidInputError(f"{name}: must not be empty")
     if len(row) > limits.max_text_chars:  # a token has a character at least

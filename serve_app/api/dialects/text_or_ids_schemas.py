@@ -1,15 +1,16 @@
-"""What other services' clients call ``input`` or ``inputs``: one text or several, as text or as token ids."""
+"""Schemas of ``input`` and ``inputs``: one text or several, as text or as token ids."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Discriminator, Field, SkipValidation, Tag, WithJsonSchema
+from pydantic import BeforeValidator, Discriminator, Field, SkipValidation, WithJsonSchema
 
-from serve_app.api.dialects.foreign_fields import INPUTS_SCHEMA, TEXT_INPUTS_SCHEMA, ForeignText, texts_of
+from serve_app.api.dialects.text_objects import INPUTS_SCHEMA, TEXT_INPUTS_SCHEMA, ForeignText, texts_of
+from serve_app.api.union_tags import union_tag
 from serve_app.domain.request_limits import MOST_TEXTS
 
-TokenId = SkipValidation[Annotated[int, Field(ge=0, lt=2**31)]]  # there may be millions: ``api.inputs`` checks them
+TokenId = SkipValidation[Annotated[int, Field(ge=0, lt=2**31)]]  # may be millions; validated in ``text_or_ids``
 
 _ANY = "Input should be a string, a list of strings, a list of token ids or a list of lists of token ids"
 
@@ -29,11 +30,11 @@ def _ids_form(ids: Any) -> str | None:
 
 
 Ids = Annotated[
-    Annotated[list[TokenId], Field(json_schema_extra={"minItems": 1}), Tag("<ids>")]
+    Annotated[list[TokenId], Field(json_schema_extra={"minItems": 1}), union_tag("<ids>")]
     | Annotated[
         list[Annotated[list[TokenId], Field(json_schema_extra={"minItems": 1})]],
         Field(max_length=MOST_TEXTS, json_schema_extra={"minItems": 1}),
-        Tag("<lists>"),
+        union_tag("<lists>"),
     ],
     Discriminator(
         _ids_form,
@@ -43,10 +44,10 @@ Ids = Annotated[
 ]
 
 Inputs = Annotated[
-    Annotated[ForeignText, Tag("<text>")]
-    | Annotated[list[ForeignText], Field(max_length=MOST_TEXTS), Tag("<texts>")]
-    | Annotated[list[TokenId], Tag("<ids>")]
-    | Annotated[list[list[TokenId]], Field(max_length=MOST_TEXTS), Tag("<lists>")],
+    Annotated[ForeignText, union_tag("<text>")]
+    | Annotated[list[ForeignText], Field(max_length=MOST_TEXTS), union_tag("<texts>")]
+    | Annotated[list[TokenId], union_tag("<ids>")]
+    | Annotated[list[list[TokenId]], Field(max_length=MOST_TEXTS), union_tag("<lists>")],
     Discriminator(_form, custom_error_type="input_type", custom_error_message=_ANY),
     BeforeValidator(texts_of, json_schema_input_type=Annotated[Any, WithJsonSchema(INPUTS_SCHEMA)]),
 ]
@@ -57,7 +58,8 @@ def _text_form(inputs: Any) -> str | None:
 
 
 TextInputs = Annotated[
-    Annotated[ForeignText, Tag("<text>")] | Annotated[list[ForeignText], Field(max_length=MOST_TEXTS), Tag("<texts>")],
+    Annotated[ForeignText, union_tag("<text>")]
+    | Annotated[list[ForeignText], Field(max_length=MOST_TEXTS), union_tag("<texts>")],
     Discriminator(
         _text_form,
         custom_error_type="input_type",

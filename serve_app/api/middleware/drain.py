@@ -1,4 +1,4 @@
-"""The end of a service as its clients see it: what is inside is answered, and nothing is let in any more."""
+"""Draining: a stopping service completes the requests in flight and refuses new ones."""
 
 from __future__ import annotations
 
@@ -13,50 +13,49 @@ _EVENTS = (b"content-type", b"text/event-stream")
 
 
 class DrainState:
-    """Open until somebody closes it, for good.
+    """Counts requests in flight; closed once, for good.
 
     Attributes:
-        is_closed: Nothing is let in any more.
-        inside: Requests that have been let in and not been answered; streams of events, which may last for hours, do
-            not count.
+        is_closed: New requests are refused.
+        in_flight: Accepted requests without a complete response; event streams, which may last for hours, do not count.
     """
 
     def __init__(self) -> None:
         self.is_closed = False
-        self.inside = 0
+        self.in_flight = 0
         self._is_empty = asyncio.Event()
 
     async def close(self) -> None:
-        """Lets nobody in any more; returns when nobody is inside."""
+        """Refuses new requests; returns when none is in flight."""
         self.is_closed = True
-        if self.inside:
+        if self.in_flight:
             await self._is_empty.wait()
 
-    def enter(self) -> None:
-        """Lets a request in."""
-        self.inside += 1
+    def begin(self) -> None:
+        """Counts an accepted request."""
+        self.in_flight += 1
 
-    def leave(self) -> None:
-        """A request was answered, or its client has gone."""
-        self.inside -= 1
-        if self.is_closed and not self.inside:
+    def end(self) -> None:
+        """Counts a request that was answered or whose client has disconnected."""
+        self.in_flight -= 1
+        if self.is_closed and not self.in_flight:
             self._is_empty.set()
 
 
 class DrainMiddleware:
-    """Refuses requests once the door is closed: 503, and when to come back."""
+    """Answers 503 to requests that arrive after the drain state is closed."""
 
-    def __init__(self, app: ASGIApp, *, door: DrainState) -> None:
+    def __init__(self, app: ASGIApp, *, drain: DrainState) -> None:
         """Wraps an application."""
         self._app = app
-        self._door = door
+        self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self._door.is_closed:
+        if self._drain.is_closed:
             response = error_responses.of_service_error(UnavailableError("the service is stopping; try again later"))
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
@@ -69,12 +68,12 @@ class DrainMiddleware:
                 name.lower() == _EVENTS[0] and value.startswith(_EVENTS[1]) for name, value in message["headers"]
             ):
                 counts = False
-                self._door.leave()
+                self._drain.end()
             await send(message)
 
-        self._door.enter()
+        self._drain.begin()
         try:
             await self._app(scope, receive, seen_send)
         finally:
             if counts:
-                self._door.leave()
+                self._drain.end()

@@ -183,7 +183,7 @@ class _Translator:
             )
         if status >= 500:
             return error_responses.internal(RuntimeError(f"Ray Serve answered {status}: {said}"))
-        return error_responses.problem(status, "http_error", said or "the request was refused")
+        return error_responses.error_response(status, "http_error", said or "the request was refused")
 
     def _timeout(self) -> float | str:
         wanted = [_number(value) for name, value in self._scope["headers"] if name == TIMEOUT]

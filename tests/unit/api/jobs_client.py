@@ -11,12 +11,12 @@ import httpx
 from fastapi import FastAPI
 
 from serve_app.api import error_responses
-from serve_app.api.dialects.native.fine_tune_routes import fine_tuning_router
-from serve_app.api.dialects.native.jobs_routes import jobs_router
-from serve_app.api.dialects.openai.files_routes import openai_files_router
-from serve_app.api.dialects.openai.fine_tuning_jobs_routes import openai_fine_tuning_router
+from serve_app.api.dialects.native import fine_tune_routes, jobs_routes
+from serve_app.api.dialects.openai import files_routes, fine_tuning_jobs_routes
 from serve_app.api.jobs_service import JobsProtocol
-from serve_app.domain.request_limits import FineTuneLimits
+from serve_app.api.service import ServiceProtocol
+from serve_app.api.services import Services
+from serve_app.domain.request_limits import FineTuneLimits, Limits
 from tests.unit.api.delegate import Delegate
 from tests.unit.api.fake_jobs import FakeJobs
 
@@ -29,12 +29,10 @@ LIMITS = FineTuneLimits(
 def shared_application() -> tuple[FastAPI, Delegate]:
     """The routes, and what passes calls on to the jobs."""
     app, behind = FastAPI(), Delegate()
-    jobs = cast(JobsProtocol, behind)
+    app.state.services = Services(cast(ServiceProtocol, None), cast(JobsProtocol, behind), Limits(), LIMITS)
     error_responses.install(app)
-    app.include_router(fine_tuning_router(jobs, LIMITS))
-    app.include_router(jobs_router(jobs))
-    app.include_router(openai_files_router(jobs))
-    app.include_router(openai_fine_tuning_router(jobs, LIMITS))
+    for routes in (fine_tune_routes, jobs_routes, files_routes, fine_tuning_jobs_routes):
+        app.include_router(routes.router)
     return app, behind
 
 

@@ -1,4 +1,4 @@
-"""The end of a service: whoever is inside is answered, and nobody is let in any more."""
+"""Draining: requests in flight are answered, new ones are refused."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fastapi.responses import StreamingResponse
 from serve_app.api.middleware.drain import DrainMiddleware, DrainState
 
 
-class House:
-    """An application behind a door, whose answers wait until they may."""
+class SlowService:
+    """An application whose replies wait for an event."""
 
     def __init__(self) -> None:
-        self.door, self.may_answer = DrainState(), asyncio.Event()
+        self.drain, self.may_answer = DrainState(), asyncio.Event()
         app = FastAPI()
-        app.add_middleware(DrainMiddleware, door=self.door)
+        app.add_middleware(DrainMiddleware, drain=self.drain)
 
         @app.get("/wait")
         async def wait() -> dict[str, str]:
@@ -30,7 +30,7 @@ class House:
         async def stream(kind: str) -> StreamingResponse:
             return StreamingResponse(self._pieces(), media_type=f"{'text' if kind == 'event-stream' else 'app'}/{kind}")
 
-        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://house")
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         yield b"a"
@@ -43,34 +43,34 @@ class House:
         return request
 
 
-async def test_who_is_inside_is_answered_and_nobody_else_is_let_in() -> None:
-    house = House()
-    inside = await house.ask("/wait")
-    closing = asyncio.create_task(house.door.close())
+async def test_a_request_in_flight_is_answered_and_a_new_one_refused() -> None:
+    service = SlowService()
+    in_flight = await service.ask("/wait")
+    closing = asyncio.create_task(service.drain.close())
     await asyncio.sleep(0.01)
-    late = await house.client.get("/wait")
+    late = await service.client.get("/wait")
     assert (late.status_code, late.json()["code"]) == (503, "unavailable")
     assert (late.headers["retry-after"], late.headers["connection"]) == ("2", "close")
     assert not closing.done()
-    house.may_answer.set()
-    assert (await inside).status_code == 200
+    service.may_answer.set()
+    assert (await in_flight).status_code == 200
     await asyncio.wait_for(closing, 1)
     await asyncio.wait_for(DrainState().close(), 1)
 
 
-@pytest.mark.parametrize(("path", "inside"), [("/event-stream", 0), ("/json", 1)])
-async def test_a_stream_of_events_is_not_waited_for_and_any_other_reply_is(path: str, inside: int) -> None:
-    house = House()
-    request = await house.ask(path)
-    assert house.door.inside == inside
-    house.may_answer.set()
+@pytest.mark.parametrize(("path", "in_flight"), [("/event-stream", 0), ("/json", 1)])
+async def test_an_event_stream_does_not_delay_the_end_and_any_other_reply_does(path: str, in_flight: int) -> None:
+    service = SlowService()
+    request = await service.ask(path)
+    assert service.drain.in_flight == in_flight
+    service.may_answer.set()
     assert (await request).text == "ab"
-    assert house.door.inside == 0
+    assert service.drain.in_flight == 0
 
 
-async def test_who_breaks_off_is_inside_no_more() -> None:
-    house = House()
-    request = await house.ask("/wait")
+async def test_a_request_of_a_disconnected_client_is_not_in_flight() -> None:
+    service = SlowService()
+    request = await service.ask("/wait")
     request.cancel()
     await asyncio.gather(request, return_exceptions=True)
-    assert house.door.inside == 0
+    assert service.drain.in_flight == 0

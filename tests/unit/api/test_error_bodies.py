@@ -1,4 +1,4 @@
-"""One failure, three bodies: which one is sent depends on the route and on whose client called it."""
+"""One failure, three error bodies: the dialect of the request selects one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from serve_app.api.error_bodies import Failure, body_for
+from serve_app.api.dialects.dialect import Failure
+from serve_app.api.dialects.openai.openai_errors import openai_error_body
 from serve_app.domain.errors import InternalError, QueueFullError, ServiceError, UnavailableError
 from tests.unit.api.conftest import LIMITS
 from tests.unit.api.fake_gateway import FakeGateway
@@ -32,17 +33,17 @@ CALLS = {
 
 @pytest.mark.parametrize("path", CALLS)
 @pytest.mark.parametrize("error", [QueueFullError("full", retry_after_s=7), RuntimeError("secret"), None])
-async def test_whatever_fails_is_told_in_the_shape_of_the_path(
+async def test_every_error_has_the_body_of_the_dialect_of_its_path(
     client: httpx.AsyncClient, gateway: FakeGateway, path: str, error: Exception | None
 ) -> None:
     gateway.error = error
     reply = await client.post(path, json=CALLS[path][0] if error else {"foo": 1})
     invalid = 422 if CALLS[path][1] == NATIVE else 400
     assert reply.status_code == {QueueFullError: 429, RuntimeError: 500, type(None): invalid}[type(error)]
-    told = reply.json()
-    assert sorted(set(told) - {"error_id"}) == CALLS[path][1]
+    body = reply.json()
+    assert sorted(set(body) - {"error_id"}) == CALLS[path][1]
     if CALLS[path][1] == OPENAI:
-        assert sorted(set(told["error"]) - {"error_id"}) == ["code", "message", "param", "type"]
+        assert sorted(set(body["error"]) - {"error_id"}) == ["code", "message", "param", "type"]
     assert reply.text.count("error_id") == (reply.status_code == 500)
     assert "secret" not in reply.text
     assert reply.headers.get("retry-after") == ("7" if reply.status_code == 429 else None)
@@ -52,7 +53,7 @@ async def test_whatever_fails_is_told_in_the_shape_of_the_path(
     ("method", "path", "status"),
     [("POST", "/v1/nothing", 404), ("GET", "/v2/nothing", 404), ("GET", "/v1/embeddings", 405)],
 )
-async def test_an_unknown_path_below_v1_and_v2_has_openais_shape(
+async def test_an_unknown_path_below_v1_and_v2_has_an_openai_error_body(
     client: httpx.AsyncClient, method: str, path: str, status: int
 ) -> None:
     reply = await client.request(method, path)
@@ -61,7 +62,9 @@ async def test_an_unknown_path_below_v1_and_v2_has_openais_shape(
 
 
 @pytest.mark.parametrize(("path", "keys"), [("/v1/embeddings", OPENAI), ("/embed", TEI), ("/vectorize", NATIVE)])
-async def test_a_body_that_is_too_large_or_no_json_is_told_likewise(app: FastAPI, path: str, keys: list[str]) -> None:
+async def test_a_body_that_is_rejected_unread_gets_the_same_error_body(
+    app: FastAPI, path: str, keys: list[str]
+) -> None:
     size = LIMITS.max_body_bytes + 1
     too_large = Connection([b" " * size], {"content-length": str(size)}, path)
     await too_large.through(app)
@@ -76,7 +79,7 @@ async def test_a_body_that_is_too_large_or_no_json_is_told_likewise(app: FastAPI
     [({"candidates": ["b", ""]}, NATIVE), ({"documents": ["b", ""]}, OPENAI), ({"texts": ["b", ""]}, TEI)],
 )
 @pytest.mark.parametrize("error", [None, QueueFullError("full")])
-async def test_rerank_answers_in_the_shape_of_the_body_that_came(
+async def test_an_error_of_rerank_has_the_dialect_of_the_request_body(
     client: httpx.AsyncClient,
     gateway: FakeGateway,
     form: dict[str, list[str]],
@@ -91,7 +94,7 @@ async def test_rerank_answers_in_the_shape_of_the_body_that_came(
     assert error or "[1]: must not be empty" in reply.json()["detail"]
 
 
-async def test_a_prefix_in_front_of_all_paths_does_not_count(app: FastAPI) -> None:
+async def test_a_root_path_does_not_select_a_dialect(app: FastAPI) -> None:
     async def mounted(scope: Any, receive: Any, send: Any) -> None:
         await app({**scope, "root_path": "/v1", "path": "/v1" + scope["path"]}, receive, send)
 
@@ -121,19 +124,19 @@ async def test_a_prefix_in_front_of_all_paths_does_not_count(app: FastAPI) -> No
         (503, "unavailable", "no replica", "server_error", None),
     ],
 )
-def test_openais_shape_has_the_kind_of_error_and_the_field(
+def test_an_openai_error_has_the_type_and_the_field(
     status: int, code: str, detail: str, kind: str, param: str | None
 ) -> None:
-    told = body_for("openai", Failure(status, code, detail))
+    body = openai_error_body(Failure(status, code, detail))
     error = {"message": detail, "type": kind, "param": param, "code": code}
-    assert told == {"error": error, "message": detail, "detail": detail}
+    assert body == {"error": error, "message": detail, "detail": detail}
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [(QueueFullError("x"), "Overloaded"), (UnavailableError("x"), "Unhealthy"), (InternalError("x"), "Backend")],
 )
-async def test_teis_shape_has_its_words(
+async def test_a_tei_error_has_an_error_type(
     client: httpx.AsyncClient, gateway: FakeGateway, error: ServiceError, kind: str
 ) -> None:
     gateway.error = error

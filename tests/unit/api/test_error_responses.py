@@ -7,7 +7,8 @@ import logging
 import httpx
 import pytest
 
-from serve_app.api.error_responses import field_name, problem
+from serve_app.api.error_responses import error_response
+from serve_app.api.violations import field_name
 from serve_app.domain.errors import (
     CapabilityError,
     DeadlineError,
@@ -136,4 +137,4 @@ def test_a_field_is_named_as_it_is_written_in_a_program(location: tuple[int | st
 
 @pytest.mark.parametrize(("seconds", "header"), [(0.0, "1"), (1.0, "1"), (1.01, "2"), (60.0, "60")])
 def test_time_to_wait_is_rounded_up_to_whole_seconds(seconds: float, header: str) -> None:
-    assert problem(429, "queue_full", "full", retry_after_s=seconds).headers["retry-after"] == header
+    assert error_response(429, "queue_full", "full", retry_after_s=seconds).headers["retry-after"] == header

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from serve_app.api.dialects.native.rerank_routes import best_first
+from serve_app.api.dialects.foreign_ranking import best_first
 from serve_app.domain.errors import CapabilityError, InvalidInputError
 from tests.unit.api.conftest import LIMITS
 from tests.unit.api.fake_gateway import FakeGateway, score_of

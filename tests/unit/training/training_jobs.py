@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -34,8 +33,7 @@ def _docstring_pairs() -> tuple[Example, ...]:
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
-    lines = ({"query": e.query, "pos": list(e.positives), "neg": list(e.negatives)} for e in examples)
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    path.write_text("".join(example.to_json() + "\n" for example in examples), encoding="utf-8")
 
 
 def make_job(root: Path, base: Path, *, kind: TrainingKind = TrainingKind.FULL, family: str = "e5",

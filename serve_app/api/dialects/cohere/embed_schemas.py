@@ -6,13 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from serve_app.api.dialects.foreign_fields import (
-    OBJECT_SCHEMA,
-    TEXT_SCHEMA,
-    ForeignText,
-    TolerantEmbeddingOptions,
-    texts_of,
-)
+from serve_app.api.dialects.text_objects import OBJECT_SCHEMA, TEXT_SCHEMA, ForeignText, texts_of
+from serve_app.api.dialects.tolerant_options import TolerantEmbeddingOptions
 from serve_app.api.dialects.tolerant_request import names
 from serve_app.domain.request_limits import MOST_TEXTS
 

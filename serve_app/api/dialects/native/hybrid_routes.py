@@ -15,66 +15,64 @@ from serve_app.api.dialects.native.hybrid_schemas import (
     HybridReply,
     HybridRequest,
 )
+from serve_app.api.dialects.native.native_errors import ERRORS
 from serve_app.api.encoding.binary import BINARY, AcceptHeader, binary_dtype, binary_reply, colbert_reply
 from serve_app.api.encoding.json_stream import Elements, Members, json_reply, matrix, stream_reply
-from serve_app.api.error_responses import ERRORS
 from serve_app.api.request_options import TimeoutHeader, known_name, options_of
-from serve_app.api.service import ServiceProtocol
 from serve_app.api.service_results import HybridEmbedded
+from serve_app.api.services import ServicesDep
 from serve_app.api.strict_json import StrictRoute
 from serve_app.api.validated_texts import batch_texts, naming, single_text
 from serve_app.domain.errors import InvalidInputError
-from serve_app.domain.request_limits import Limits
+
+router = APIRouter(tags=["vectors"], responses=ERRORS, route_class=StrictRoute)
 
 
-def hybrid_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
-    """The routes over a gateway."""
-    router = APIRouter(tags=["vectors"], responses=ERRORS, route_class=StrictRoute)
+@router.post("/vectorize-hybrid", response_model=HybridReply, summary="Dense, sparse and ColBERT vectors of one text")
+async def vectorize_hybrid(
+    services: ServicesDep, request: HybridRequest, wanted_timeout: TimeoutHeader = None
+) -> Response:
+    """Dense, sparse and, on request, ColBERT vectors of one text; needs a BGE-M3 model."""
+    texts = single_text(request.text, services.limits)
+    options = options_of(request, wanted_timeout, services.limits)
+    with naming(texts):
+        embedded = await services.inference.encode(
+            texts.values, options, colbert=request.return_colbert, by_id=request.sparse_format == "ids"
+        )
+    return stream_reply(Members({"hybrid_vector": _row(embedded, 0)}), truncated=embedded.truncated)
 
-    @router.post("/vectorize-hybrid", response_model=HybridReply, summary="All representations of one text")
-    async def vectorize_hybrid(request: HybridRequest, wanted_timeout: TimeoutHeader = None) -> Response:
-        """Dense, sparse and, if asked for, ColBERT vectors of one text; needs a BGE-M3 model."""
-        texts = single_text(request.text, limits)
-        options = options_of(request, wanted_timeout, limits)
-        with naming(texts):
-            embedded = await gateway.encode(
-                texts.values, options, colbert=request.return_colbert, by_id=request.sparse_format == "ids"
-            )
-        return stream_reply(Members({"hybrid_vector": _row(embedded, 0)}), truncated=embedded.truncated)
 
-    @router.post(
-        "/vectorize-batch-hybrid",
-        response_model=HybridBatchReply,
-        responses=BINARY,
-        summary="All representations of many texts",
-    )
-    async def vectorize_batch_hybrid(
-        request: HybridBatchRequest, wanted_timeout: TimeoutHeader = None, accept: AcceptHeader = ""
-    ) -> Response:
-        """As /vectorize-hybrid for many texts; an empty `items` gets an empty answer.
+@router.post(
+    "/vectorize-batch-hybrid",
+    response_model=HybridBatchReply,
+    responses=BINARY,
+    summary="Dense, sparse and ColBERT vectors of many texts",
+)
+async def vectorize_batch_hybrid(
+    services: ServicesDep, request: HybridBatchRequest, wanted_timeout: TimeoutHeader = None, accept: AcceptHeader = ""
+) -> Response:
+    """As /vectorize-hybrid for many texts; an empty `items` gets an empty reply.
 
-        With `Accept: application/octet-stream` the ColBERT vectors alone, one text after the other; the header
-        `X-Lengths` has the number of vectors of each text.
-        """
-        dtype = binary_dtype(accept)
-        if dtype is not None and not request.return_colbert:
-            raise InvalidInputError("header Accept: bytes are for ColBERT vectors alone; send return_colbert: true")
-        texts = batch_texts(request.items, limits)
-        options = options_of(request, wanted_timeout, limits)
-        if not texts.values:
-            await known_name(gateway, options, "hybrid")
-            if dtype is not None:
-                return binary_reply(np.empty((0, 0)), dtype, lengths=[])
-            return json_reply({"hybrid_vectors": {} if isinstance(request.items, dict) else []})
-        with naming(texts):
-            embedded = await gateway.encode(
-                texts.values, options, colbert=request.return_colbert, by_id=request.sparse_format == "ids"
-            )
-        if dtype is not None and embedded.colbert is not None:
-            return colbert_reply(embedded.colbert, dtype, truncated=embedded.truncated)
-        return hybrid_reply(embedded, texts.ids)
-
-    return router
+    With `Accept: application/octet-stream` the ColBERT vectors alone, one text after the other; the header
+    `X-Lengths` has the number of vectors of each text.
+    """
+    dtype = binary_dtype(accept)
+    if dtype is not None and not request.return_colbert:
+        raise InvalidInputError("header Accept: bytes are for ColBERT vectors alone; send return_colbert: true")
+    texts = batch_texts(request.items, services.limits)
+    options = options_of(request, wanted_timeout, services.limits)
+    if not texts.values:
+        await known_name(services.inference, options, "hybrid")
+        if dtype is not None:
+            return binary_reply(np.empty((0, 0)), dtype, lengths=[])
+        return json_reply({"hybrid_vectors": {} if isinstance(request.items, dict) else []})
+    with naming(texts):
+        embedded = await services.inference.encode(
+            texts.values, options, colbert=request.return_colbert, by_id=request.sparse_format == "ids"
+        )
+    if dtype is not None and embedded.colbert is not None:
+        return colbert_reply(embedded.colbert, dtype, truncated=embedded.truncated)
+    return hybrid_reply(embedded, texts.ids)
 
 
 def hybrid_reply(embedded: HybridEmbedded, ids: Sequence[str] | None = None) -> Response:

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve_app.api.dialects.native.vectorize_schemas import EncodingOptions, Items, Text
+from serve_app.api.dialects.native.vectorize_schemas import Items
+from serve_app.api.dialects.strict_request import EncodingOptions, Text
 
 _COLBERT = "Return the ColBERT vectors, too, one for each token: about 4 KB a token as numbers, more as JSON."
 

@@ -12,9 +12,10 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from serve_app.api.dialects.native.fine_tune_schemas import Job, JobDeleted, JobEvents, JobList
+from serve_app.api.dialects.native.native_errors import ErrorBody
 from serve_app.api.encoding.json_stream import dumps, json_reply
-from serve_app.api.error_responses import Problem
 from serve_app.api.jobs_service import JobsProtocol
+from serve_app.api.services import ServicesDep
 from serve_app.api.strict_json import take_body
 from serve_app.domain.errors import JobNotFoundError, UnavailableError
 from serve_app.jobs.job_record import JobRecord
@@ -22,10 +23,12 @@ from serve_app.jobs.job_record import JobRecord
 _STREAM = "text/event-stream"
 _STREAM_S = 1.0  # between two looks
 _ID_DIGITS = 16  # of 2^53; what is longer is no entry's id, and Python refuses to read 4,301 digits
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "Job not found"}}
-_ENDED: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description": "The job's state does not allow it."}}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "Job not found"}}
+_ENDED: dict[int | str, dict[str, Any]] = {
+    409: {"model": ErrorBody, "description": "The job's state does not allow it."}
+}
 _INVALID: dict[int | str, dict[str, Any]] = {
-    422: {"model": Problem, "description": "A parameter is out of its bounds."}
+    422: {"model": ErrorBody, "description": "A parameter is out of its bounds."}
 }
 _HIDDEN = frozenset(
     {
@@ -41,88 +44,93 @@ def job_body(record: JobRecord) -> dict[str, Any]:
     return {"job_id": record.id, "type": record.type, **fields}
 
 
-def jobs_router(jobs: JobsProtocol) -> APIRouter:
-    """The routes over a gateway."""
-    router = APIRouter(tags=["jobs"], responses=_INVALID)
+router = APIRouter(tags=["jobs"], responses=_INVALID)
 
-    @router.get("/jobs", response_model=JobList, responses=_NOT_FOUND, summary="All jobs, newest first")
-    async def page(
-        limit: Annotated[int, Query(ge=1, le=100)] = 20,
-        after: Annotated[str | None, Query(description="Id of the last job of the page before.")] = None,
-    ) -> Response:
-        """One page of jobs."""
-        records = await jobs.page(limit=limit + 1, after=after)
-        bodies = [job_body(record) for record in records[:limit]]
-        return json_reply({"jobs": bodies, "has_more": len(records) > limit})
 
-    @router.get("/jobs/{job_id}", response_model=Job, responses=_NOT_FOUND, summary="One job")
-    async def get(job_id: str) -> Response:
-        """The job as it is now."""
-        return json_reply(job_body(await jobs.get(job_id)))
+@router.get("/jobs", response_model=JobList, responses=_NOT_FOUND, summary="List jobs")
+async def page(
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[str | None, Query(description="Id of the last job of the page before.")] = None,
+) -> Response:
+    """One page of jobs, newest first."""
+    records = await services.jobs.page(limit=limit + 1, after=after)
+    bodies = [job_body(record) for record in records[:limit]]
+    return json_reply({"jobs": bodies, "has_more": len(records) > limit})
 
-    @router.post(
-        "/jobs/{job_id}/cancel",
-        response_model=Job,
-        responses=_NOT_FOUND | _ENDED,
-        dependencies=[Depends(take_body)],
-        summary="Stop a job",
-    )
-    async def cancel(job_id: str) -> Response:
-        """Stops the job within ten seconds; its checkpoints stay, its name is free again."""
-        return json_reply(job_body(await jobs.cancel(job_id)))
 
-    @router.delete("/jobs/{job_id}", response_model=JobDeleted, responses=_NOT_FOUND | _ENDED, summary="Forget a job")
-    async def delete(job_id: str) -> Response:
-        """Removes an ended job with its data and checkpoints; the model it made stays."""
-        await jobs.delete(job_id)
-        return json_reply({"job_id": job_id, "deleted": True})
+@router.get("/jobs/{job_id}", response_model=Job, responses=_NOT_FOUND, summary="Job status")
+async def get(services: ServicesDep, job_id: str) -> Response:
+    """The current state of the job."""
+    return json_reply(job_body(await services.jobs.get(job_id)))
 
-    @router.get(
-        "/jobs/{job_id}/events",
-        response_model=JobEvents,
-        responses=_NOT_FOUND | {200: {"content": {_STREAM: {}}, "description": "The diary, or a live stream of it."}},
-        summary="What happened",
-    )
-    async def events(
-        job_id: str,
-        after: Annotated[int, Query(ge=0, le=2**53, description="Only entries behind this one.")] = 0,
-        accept: Annotated[str, Header()] = "",
-        last_event_id: Annotated[str, Header()] = "",
-    ) -> Response:
-        """The job's diary; with `Accept: text/event-stream` live, progress included, until the job has ended."""
-        if _STREAM in accept:
-            await jobs.get(job_id)  # an unknown job is a 404, not a stream that breaks
-            is_ours = last_event_id.isdecimal() and len(last_event_id) <= _ID_DIGITS
-            after = int(last_event_id) if is_ours else after
-            return StreamingResponse(
-                _stream(jobs, job_id, after), media_type=_STREAM, headers={"Cache-Control": "no-cache"}
-            )
-        events = await jobs.events(job_id, after=after)
-        return json_reply({"events": [asdict(event) for event in events]})
 
-    @router.get(
-        "/jobs/{job_id}/logs",
-        response_class=Response,
-        responses=_NOT_FOUND | {200: {"content": {"text/plain": {}}}},
-        summary="What its processes printed",
-    )
-    async def logs(job_id: str) -> PlainTextResponse:
-        """The logs of all attempts as text."""
-        return PlainTextResponse(await jobs.logs(job_id))
+@router.post(
+    "/jobs/{job_id}/cancel",
+    response_model=Job,
+    responses=_NOT_FOUND | _ENDED,
+    dependencies=[Depends(take_body)],
+    summary="Cancel a job",
+)
+async def cancel(services: ServicesDep, job_id: str) -> Response:
+    """Stops the job within ten seconds; its checkpoints stay, and its name is free again."""
+    return json_reply(job_body(await services.jobs.cancel(job_id)))
 
-    @router.get(
-        "/jobs/{job_id}/loss.svg",
-        response_class=Response,
-        responses=_NOT_FOUND | {200: {"content": {"image/svg+xml": {}}}},
-        summary="The loss curve",
-    )
-    async def loss_curve(job_id: str) -> Response:
-        """The loss curve as a picture; 404 until it has been drawn."""
-        if (picture := await jobs.loss_curve(job_id)) is None:
-            raise HTTPException(404, "the loss curve has not been drawn yet")
-        return Response(picture, media_type="image/svg+xml", headers={"Content-Security-Policy": "sandbox"})
 
-    return router
+@router.delete("/jobs/{job_id}", response_model=JobDeleted, responses=_NOT_FOUND | _ENDED, summary="Delete a job")
+async def delete(services: ServicesDep, job_id: str) -> Response:
+    """Removes an ended job with its data and checkpoints; the model it made stays."""
+    await services.jobs.delete(job_id)
+    return json_reply({"job_id": job_id, "deleted": True})
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    response_model=JobEvents,
+    responses=_NOT_FOUND | {200: {"content": {_STREAM: {}}, "description": "The diary, or a live stream of it."}},
+    summary="Job events",
+)
+async def events(
+    services: ServicesDep,
+    job_id: str,
+    after: Annotated[int, Query(ge=0, le=2**53, description="Only entries behind this one.")] = 0,
+    accept: Annotated[str, Header()] = "",
+    last_event_id: Annotated[str, Header()] = "",
+) -> Response:
+    """The job's events; with `Accept: text/event-stream` live, progress included, until the job has ended."""
+    if _STREAM in accept:
+        await services.jobs.get(job_id)  # an unknown job is a 404, not a stream that breaks
+        is_ours = last_event_id.isdecimal() and len(last_event_id) <= _ID_DIGITS
+        after = int(last_event_id) if is_ours else after
+        return StreamingResponse(
+            _stream(services.jobs, job_id, after), media_type=_STREAM, headers={"Cache-Control": "no-cache"}
+        )
+    events = await services.jobs.events(job_id, after=after)
+    return json_reply({"events": [asdict(event) for event in events]})
+
+
+@router.get(
+    "/jobs/{job_id}/logs",
+    response_class=Response,
+    responses=_NOT_FOUND | {200: {"content": {"text/plain": {}}}},
+    summary="Job logs",
+)
+async def logs(services: ServicesDep, job_id: str) -> PlainTextResponse:
+    """The logs of all attempts as text."""
+    return PlainTextResponse(await services.jobs.logs(job_id))
+
+
+@router.get(
+    "/jobs/{job_id}/loss.svg",
+    response_class=Response,
+    responses=_NOT_FOUND | {200: {"content": {"image/svg+xml": {}}}},
+    summary="Loss curve of a job",
+)
+async def loss_curve(services: ServicesDep, job_id: str) -> Response:
+    """The loss curve as a picture; 404 until it has been drawn."""
+    if (picture := await services.jobs.loss_curve(job_id)) is None:
+        raise HTTPException(404, "the loss curve has not been drawn yet")
+    return Response(picture, media_type="image/svg+xml", headers={"Content-Security-Policy": "sandbox"})
 
 
 async def _stream(jobs: JobsProtocol, job_id: str, after: int) -> AsyncIterator[bytes]:

@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from numpy.typing import NDArray
 
+from serve_app.api.dialects.native.native_errors import ERRORS
 from serve_app.api.dialects.native.vectorize_schemas import (
     VectorizeBatchReply,
     VectorizeBatchRequest,
@@ -19,58 +20,56 @@ from serve_app.api.dialects.native.vectorize_schemas import (
 from serve_app.api.encoding.binary import BINARY, AcceptHeader, binary_dtype, binary_reply
 from serve_app.api.encoding.json_stream import Members, is_small, json_reply, matrix, stream_reply
 from serve_app.api.encoding.quantize import encoded
-from serve_app.api.error_responses import ERRORS
 from serve_app.api.request_options import TimeoutHeader, known_name, options_of
-from serve_app.api.service import ServiceProtocol
+from serve_app.api.services import ServicesDep
 from serve_app.api.strict_json import StrictRoute
 from serve_app.api.validated_texts import batch_texts, naming, single_text
 from serve_app.domain.profiles import TextRole
-from serve_app.domain.request_limits import Limits
+
+router = APIRouter(tags=["vectors"], responses=ERRORS, route_class=StrictRoute)
 
 
-def native_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
-    """The routes over a gateway."""
-    router = APIRouter(tags=["vectors"], responses=ERRORS, route_class=StrictRoute)
+@router.post("/vectorize", response_model=VectorizeReply, responses=BINARY, summary="Embed one text")
+async def vectorize(
+    services: ServicesDep, request: VectorizeRequest, wanted_timeout: TimeoutHeader = None, accept: AcceptHeader = ""
+) -> Response:
+    """Embeds one text, by default as a search query."""
+    dtype = binary_dtype(accept, request.encoding)
+    texts = single_text(request.text, services.limits)
+    role = TextRole.of(is_query=request.is_query)
+    with naming(texts):
+        embedded = await services.inference.embed(
+            texts.values, role, options_of(request, wanted_timeout, services.limits)
+        )
+    vectors = encoded(embedded.vectors, request.encoding)
+    if dtype is not None:
+        return binary_reply(vectors, dtype, truncated=embedded.truncated)
+    return json_reply({"vector": vectors[0]}, truncated=embedded.truncated)
 
-    @router.post("/vectorize", response_model=VectorizeReply, responses=BINARY, summary="The vector of one text")
-    async def vectorize(
-        request: VectorizeRequest, wanted_timeout: TimeoutHeader = None, accept: AcceptHeader = ""
-    ) -> Response:
-        """Embeds one text, by default as a search query."""
-        dtype = binary_dtype(accept, request.encoding)
-        texts = single_text(request.text, limits)
-        role = TextRole.of(is_query=request.is_query)
-        with naming(texts):
-            embedded = await gateway.embed(texts.values, role, options_of(request, wanted_timeout, limits))
-        vectors = encoded(embedded.vectors, request.encoding)
+
+@router.post("/vectorize-batch", response_model=VectorizeBatchReply, responses=BINARY, summary="Embed many texts")
+async def vectorize_batch(
+    services: ServicesDep,
+    request: VectorizeBatchRequest,
+    wanted_timeout: TimeoutHeader = None,
+    accept: AcceptHeader = "",
+) -> Response:
+    """Embeds many texts, by default as passages; an empty `items` gets an empty reply."""
+    dtype = binary_dtype(accept, request.encoding)
+    texts = batch_texts(request.items, services.limits)
+    options = options_of(request, wanted_timeout, services.limits)
+    if not texts.values:
+        await known_name(services.inference, options, "embed")
         if dtype is not None:
-            return binary_reply(vectors, dtype, truncated=embedded.truncated)
-        return json_reply({"vector": vectors[0]}, truncated=embedded.truncated)
-
-    @router.post(
-        "/vectorize-batch", response_model=VectorizeBatchReply, responses=BINARY, summary="The vectors of many texts"
-    )
-    async def vectorize_batch(
-        request: VectorizeBatchRequest, wanted_timeout: TimeoutHeader = None, accept: AcceptHeader = ""
-    ) -> Response:
-        """Embeds many texts, by default as passages; an empty `items` gets an empty answer."""
-        dtype = binary_dtype(accept, request.encoding)
-        texts = batch_texts(request.items, limits)
-        options = options_of(request, wanted_timeout, limits)
-        if not texts.values:
-            await known_name(gateway, options, "embed")
-            if dtype is not None:
-                return binary_reply(np.empty((0, 0)), dtype)
-            return json_reply({"vectors": {} if isinstance(request.items, dict) else []})
-        role = TextRole.of(is_query=request.is_query)
-        with naming(texts):
-            embedded = await gateway.embed(texts.values, role, options)
-        vectors = encoded(embedded.vectors, request.encoding)
-        if dtype is not None:
-            return binary_reply(vectors, dtype, truncated=embedded.truncated)
-        return vectors_reply(vectors, texts.ids, embedded.truncated)
-
-    return router
+            return binary_reply(np.empty((0, 0)), dtype)
+        return json_reply({"vectors": {} if isinstance(request.items, dict) else []})
+    role = TextRole.of(is_query=request.is_query)
+    with naming(texts):
+        embedded = await services.inference.embed(texts.values, role, options)
+    vectors = encoded(embedded.vectors, request.encoding)
+    if dtype is not None:
+        return binary_reply(vectors, dtype, truncated=embedded.truncated)
+    return vectors_reply(vectors, texts.ids, embedded.truncated)
 
 
 def vectors_reply(vectors: NDArray[Any], ids: Sequence[str] | None, truncated: Sequence[int]) -> Response:

@@ -8,28 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field
 
+from serve_app.api.dialects.strict_request import EncodingOptions, StrictRequest, Text
 from serve_app.api.encoding.quantize import Encoding
+from serve_app.api.union_tags import union_tag
 from serve_app.domain.request_limits import MOST_TEXTS
-
-Text = Annotated[str, Field(json_schema_extra={"pattern": r"\S"}, description="Not blank.")]
-
-
-class Request(BaseModel):
-    """Base of all requests: unknown fields are refused, because a typo must not be silent."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class EncodingOptions(Request):
-    """What every encoding request may also say."""
-
-    model: str | None = Field(None, description="A served name; the default model if absent.")
-    truncate: bool = Field(
-        True,
-        description="Cut texts over the model's token limit (the header X-Truncated lists them) instead of refusing.",
-    )
 
 
 class DenseOptions(EncodingOptions):
@@ -57,7 +41,7 @@ class VectorizeReply(BaseModel):
     vector: list[float]
 
 
-class TextRecord(Request):
+class TextRecord(StrictRequest):
     """A text with an id of the client's own."""
 
     id: str
@@ -73,13 +57,13 @@ def _form(items: Any) -> str | None:
 
 
 Items = Annotated[
-    Annotated[list[Text], Field(max_length=MOST_TEXTS), Tag("<strings>")]
-    | Annotated[dict[str, Text], Field(max_length=MOST_TEXTS), Tag("<map>")]
+    Annotated[list[Text], Field(max_length=MOST_TEXTS), union_tag("<strings>")]
+    | Annotated[dict[str, Text], Field(max_length=MOST_TEXTS), union_tag("<map>")]
     | Annotated[
         list[TextRecord],
         # the first wrong record ends it, because each may be wrong in thousands of names
         Field(max_length=MOST_TEXTS, fail_fast=True, json_schema_extra={"minItems": 1}),
-        Tag("<records>"),
+        union_tag("<records>"),
     ],
     Discriminator(
         _form,

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve_app.api.dialects.foreign_fields import TolerantEmbeddingOptions
 from serve_app.api.dialects.text_or_ids_schemas import Inputs
+from serve_app.api.dialects.tolerant_options import TolerantEmbeddingOptions
 from serve_app.api.dialects.tolerant_request import names
 
 

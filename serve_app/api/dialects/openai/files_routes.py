@@ -1,4 +1,4 @@
-"""/v1/files: data for fine-tunes, as OpenAI's clients upload it."""
+"""/v1/files of the OpenAI API: training data."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from fastapi import APIRouter, Form, Query
 from fastapi import Request as HttpRequest
 from fastapi.responses import Response, StreamingResponse
 
+from serve_app.api.dialects.documented_errors import Responses
 from serve_app.api.dialects.openai.files_schemas import OpenAIFile, OpenAIFileDeleted, OpenAIFiles, UploadForm
+from serve_app.api.dialects.openai.openai_errors import OpenAIErrorBody
 from serve_app.api.encoding.json_stream import json_reply
-from serve_app.api.error_responses import OpenAIProblem, Responses
-from serve_app.api.jobs_service import JobsProtocol
+from serve_app.api.services import ServicesDep
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.unicode import is_unicode
 from serve_app.jobs.upload_record import FINE_TUNE, Upload
@@ -23,79 +24,81 @@ _LONGEST_NAME = 255
 _PIECE_BYTES = 256 * 1024
 _BYTES = "application/octet-stream"
 _ERRORS: Responses = {
-    status: {"model": OpenAIProblem, "description": text}
+    status: {"model": OpenAIErrorBody, "description": text}
     for status, text in {
         400: "The form or a parameter breaks the schema or a limit.",
-        503: "The folder of the files can not be used.",
+        503: "The folder of the files cannot be used.",
     }.items()
 }
-_NOT_FOUND: Responses = {404: {"model": OpenAIProblem, "description": "No file has this id."}}
+_NOT_FOUND: Responses = {404: {"model": OpenAIErrorBody, "description": "No file has this id."}}
 _TOO_LARGE: Responses = {
-    413: {"model": OpenAIProblem, "description": "The body, or all files together, are larger than the limit."}
+    413: {"model": OpenAIErrorBody, "description": "The body, or all files together, are larger than the limit."}
 }
 _CONTENT: Responses = {200: {"content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
-def openai_files_router(jobs: JobsProtocol) -> APIRouter:
-    """The routes over a gateway."""
-    router = APIRouter(tags=["OpenAI"], responses=_ERRORS)
+router = APIRouter(tags=["OpenAI"], responses=_ERRORS)
 
-    @router.post("/v1/files", response_model=OpenAIFile, responses=_TOO_LARGE, summary="Upload training data")
-    async def create(
-        form: Annotated[UploadForm, Form(media_type="multipart/form-data")], http: HttpRequest
-    ) -> Response:
-        """Keeps a file for fine-tunes. Its lines are read, and reported, when a job is made from it."""
-        await _require_once(http)
-        name = form.file.filename or ""
-        if len(name) > _LONGEST_NAME:
-            raise InvalidInputError(f"file: its name has {len(name)} characters, the limit is {_LONGEST_NAME}")
-        if not is_unicode(name):  # no reply could tell it, and so none that lists files
-            raise InvalidInputError("file: its name is no Unicode text")
-        return json_reply(_body(await asyncio.to_thread(jobs.uploads.create, form.file.file, name)))
 
-    @router.get("/v1/files", response_model=OpenAIFiles, responses=_NOT_FOUND, summary="All uploaded files")
-    async def page(
-        limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
-        after: Annotated[str | None, Query(description="Id of the last file of the page before.")] = None,
-        order: Annotated[Literal["asc", "desc"], Query(description="By the time of their upload.")] = "desc",
-        purpose: Annotated[str | None, Query(description="Only files for this; all are for fine-tune.")] = None,
-    ) -> Response:
-        """One page of files."""
-        if purpose not in (None, FINE_TUNE):
-            return json_reply(_listed([], has_more=False))
-        files = await asyncio.to_thread(jobs.uploads.page, limit=limit + 1, after=after, newest_first=order == "desc")
-        return json_reply(_listed(files[:limit], has_more=len(files) > limit))
+@router.post("/v1/files", response_model=OpenAIFile, responses=_TOO_LARGE, summary="Upload a file")
+async def create(
+    services: ServicesDep, form: Annotated[UploadForm, Form(media_type="multipart/form-data")], http: HttpRequest
+) -> Response:
+    """Stores a file for fine-tunes. Its lines are validated when a job is created from it."""
+    await _require_once(http)
+    name = form.file.filename or ""
+    if len(name) > _LONGEST_NAME:
+        raise InvalidInputError(f"file: its name has {len(name)} characters, the limit is {_LONGEST_NAME}")
+    if not is_unicode(name):  # no reply could contain it, so no list of files either
+        raise InvalidInputError("file: its name is not Unicode text")
+    return json_reply(_body(await asyncio.to_thread(services.jobs.uploads.create, form.file.file, name)))
 
-    @router.get("/v1/files/{file_id}", response_model=OpenAIFile, responses=_NOT_FOUND, summary="One uploaded file")
-    async def get(file_id: str) -> Response:
-        """What is known of a file."""
-        return json_reply(_body(await asyncio.to_thread(jobs.uploads.get, file_id)))
 
-    @router.get(
-        "/v1/files/{file_id}/content",
-        response_class=StreamingResponse,
-        responses=_NOT_FOUND | _CONTENT,
-        summary="The data of an uploaded file",
+@router.get("/v1/files", response_model=OpenAIFiles, responses=_NOT_FOUND, summary="List files")
+async def page(
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
+    after: Annotated[str | None, Query(description="Id of the last file of the page before.")] = None,
+    order: Annotated[Literal["asc", "desc"], Query(description="By the time of their upload.")] = "desc",
+    purpose: Annotated[str | None, Query(description="Only files for this; all are for fine-tune.")] = None,
+) -> Response:
+    """One page of files."""
+    if purpose not in (None, FINE_TUNE):
+        return json_reply(_listed([], has_more=False))
+    files = await asyncio.to_thread(
+        services.jobs.uploads.page, limit=limit + 1, after=after, newest_first=order == "desc"
     )
-    async def content(file_id: str) -> StreamingResponse:
-        """The bytes as they came."""
-        file = await asyncio.to_thread(jobs.uploads.open, file_id)
-        headers = {"X-Content-Type-Options": "nosniff"}
-        return StreamingResponse(_pieces(file), media_type=_BYTES, headers=headers)
+    return json_reply(_listed(files[:limit], has_more=len(files) > limit))
 
-    @router.delete(
-        "/v1/files/{file_id}", response_model=OpenAIFileDeleted, responses=_NOT_FOUND, summary="Delete an uploaded file"
-    )
-    async def delete(file_id: str) -> Response:
-        """Jobs that were made from it have their own copy."""
-        await asyncio.to_thread(jobs.uploads.delete, file_id)
-        return json_reply({"id": file_id, "object": "file", "deleted": True})
 
-    return router
+@router.get("/v1/files/{file_id}", response_model=OpenAIFile, responses=_NOT_FOUND, summary="Get a file")
+async def get(services: ServicesDep, file_id: str) -> Response:
+    """Metadata of a file."""
+    return json_reply(_body(await asyncio.to_thread(services.jobs.uploads.get, file_id)))
+
+
+@router.get(
+    "/v1/files/{file_id}/content",
+    response_class=StreamingResponse,
+    responses=_NOT_FOUND | _CONTENT,
+    summary="Content of a file",
+)
+async def content(services: ServicesDep, file_id: str) -> StreamingResponse:
+    """The bytes of the file, unchanged."""
+    file = await asyncio.to_thread(services.jobs.uploads.open, file_id)
+    headers = {"X-Content-Type-Options": "nosniff"}
+    return StreamingResponse(_pieces(file), media_type=_BYTES, headers=headers)
+
+
+@router.delete("/v1/files/{file_id}", response_model=OpenAIFileDeleted, responses=_NOT_FOUND, summary="Delete a file")
+async def delete(services: ServicesDep, file_id: str) -> Response:
+    """Jobs made from the file have their own copy."""
+    await asyncio.to_thread(services.jobs.uploads.delete, file_id)
+    return json_reply({"id": file_id, "object": "file", "deleted": True})
 
 
 async def _require_once(http: HttpRequest) -> None:
-    """Of two fields with one name the last would win without a word."""
+    """Refuses two form fields with one name, of which the last would win silently."""
     names = [name for name, _ in (await http.form()).multi_items()]  # read before, so nothing is read again
     if len(names) > len(set(names)):
         raise InvalidInputError("body: the form names a field twice; send one file at a time")

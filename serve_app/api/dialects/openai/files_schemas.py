@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fastapi import UploadFile
 from pydantic import BaseModel, Field
 
-from serve_app.api.dialects.native.vectorize_schemas import Request
+from serve_app.api.dialects.strict_request import StrictRequest
 
 
 def _without_type(schema: dict[str, Any]) -> None:
@@ -15,7 +15,7 @@ def _without_type(schema: dict[str, Any]) -> None:
     schema.pop("type", None)
 
 
-class UploadForm(Request):
+class UploadForm(StrictRequest):
     """A form with a file; the data is looked at when a job is made from it."""
 
     file: UploadFile = Field(

@@ -7,20 +7,19 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve_app.api.dialects.foreign_fields import (
+from serve_app.api.dialects.field_values import Flag
+from serve_app.api.dialects.input_types import InputTypeField
+from serve_app.api.dialects.text_objects import ForeignText, TextOrObject
+from serve_app.api.dialects.text_or_ids_schemas import Ids, Inputs, TextInputs
+from serve_app.api.dialects.tolerant_options import (
     NORMALIZED,
     SHAPES,
     UNCUT,
     VECTOR_FORMS,
     ComputeRequest,
-    Flag,
-    ForeignText,
-    InputTypeField,
-    TextOrObject,
     TolerantEmbeddingOptions,
     TolerantOptions,
 )
-from serve_app.api.dialects.text_or_ids_schemas import Ids, Inputs, TextInputs
 from serve_app.api.dialects.tolerant_request import names
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.request_limits import MOST_TEXTS

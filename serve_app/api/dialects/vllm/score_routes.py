@@ -1,4 +1,4 @@
-"""/score and /v1/score, as vLLM's clients speak: one query against many documents, or pairs."""
+"""/score and /v1/score of vLLM: scores of one query with many documents, or of pairs."""
 
 from __future__ import annotations
 
@@ -14,76 +14,72 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from serve_app.api.dialects.foreign_ranking import BATCH_SIZE, ranking_options, wants_normalized
+from serve_app.api.dialects.openai.openai_errors import OPENAI_ERRORS
 from serve_app.api.dialects.tolerant_request import TolerantRoute
 from serve_app.api.dialects.vllm.score_schemas import ScoreReply, ScoreRequest
 from serve_app.api.encoding.json_stream import json_reply
-from serve_app.api.error_responses import OPENAI_ERRORS
 from serve_app.api.request_options import TimeoutHeader
-from serve_app.api.service import ServiceProtocol
 from serve_app.api.service_results import CallOptions, Ranked, TokenTotal
+from serve_app.api.services import Services, ServicesDep
 from serve_app.api.validated_texts import candidate_texts, listed_texts
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import DeadlineError, InvalidInputError, ServiceError
-from serve_app.domain.request_limits import Limits
 
 _QUERIES_AT_ONCE = 8
 
 
-def score_router(gateway: ServiceProtocol, limits: Limits) -> APIRouter:
-    """The routes over a gateway."""
-    router = APIRouter(tags=["vLLM"], route_class=TolerantRoute, responses=OPENAI_ERRORS)
+router = APIRouter(tags=["vLLM"], route_class=TolerantRoute, responses=OPENAI_ERRORS)
 
-    @router.post("/score", response_model=ScoreReply, summary="The same as /v1/score")
-    @router.post("/v1/score", response_model=ScoreReply, summary="Scores of pairs as vLLM's clients ask for them")
-    async def score(request: ScoreRequest, wanted_timeout: TimeoutHeader = None) -> Response:
-        """One score for each pair, in their order; a single `text_1` is paired with every `text_2`."""
-        began = monotonic()
-        options = ranking_options(request, wanted_timeout, limits)
-        queries = listed_texts(request.text_1, limits, field="text_1").values
-        documents = candidate_texts(queries[0], request.text_2, limits, field="text_2", blank=True).values
-        if not documents:
-            raise InvalidInputError("text_2: must not be empty")
-        if len(queries) not in {1, len(documents)}:
-            raise InvalidInputError(
-                f"text_1: {len(queries)} texts for {len(documents)} of text_2; send one, or one for each of text_2"
-            )
-        groups = _by_query(queries, len(documents))
-        gate, deadline = asyncio.Semaphore(_QUERIES_AT_ONCE), began + options.timeout_s
-        options = replace(options, total=TokenTotal())
 
-        async def rank(query: str, rows: Sequence[int]) -> Ranked:
-            async with gate:
-                if (left_s := deadline - monotonic()) <= 0:
-                    raise DeadlineError.after(options.stated_s)
-                part = replace(options, timeout_s=left_s, stated_timeout_s=options.stated_s)
-                return await _rank(gateway, query, documents, rows, part, normalize=wants_normalized(request))
+@router.post("/score", response_model=ScoreReply, summary="Score pairs of texts (alias of /v1/score)")
+@router.post("/v1/score", response_model=ScoreReply, summary="Score pairs of texts")
+async def score(services: ServicesDep, request: ScoreRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+    """One score for each pair, in their order; a single `text_1` is paired with every `text_2`."""
+    began = monotonic()
+    options = ranking_options(request, wanted_timeout, services.limits)
+    queries = listed_texts(request.text_1, services.limits, field="text_1").values
+    documents = candidate_texts(queries[0], request.text_2, services.limits, field="text_2", blank=True).values
+    if not documents:
+        raise InvalidInputError("text_2: must not be empty")
+    if len(queries) not in {1, len(documents)}:
+        raise InvalidInputError(
+            f"text_1: {len(queries)} texts for {len(documents)} of text_2; send one, or one for each of text_2"
+        )
+    groups = _by_query(queries, len(documents))
+    gate, deadline = asyncio.Semaphore(_QUERIES_AT_ONCE), began + options.timeout_s
+    options = replace(options, total=TokenTotal())
 
-        scores: Float32 = np.empty(len(documents), np.float32)
-        tasks = [asyncio.ensure_future(rank(query, rows)) for query, rows in groups.items()]
-        try:
-            ranked = await asyncio.gather(*tasks)
-        finally:  # one failed, or the client left: the others are not wanted any more
-            for task in tasks:
-                task.cancel()
-        for rows, part in zip(groups.values(), ranked, strict=True):
-            scores[rows] = part.scores
-        tokens = sum(part.tokens for part in ranked)
-        cut = {i for rows, part in zip(groups.values(), ranked, strict=True) for i in _cut(rows, part)}
-        reply = {
-            "id": f"score-{uuid.uuid4()}",
-            "object": "list",
-            "created": int(time.time()),
-            "model": ranked[0].model,
-            "data": [{"index": i, "object": "score", "score": scores[i]} for i in range(len(documents))],
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-        }
-        return json_reply(reply, truncated=sorted(cut))
+    async def rank(query: str, rows: Sequence[int]) -> Ranked:
+        async with gate:
+            if (left_s := deadline - monotonic()) <= 0:
+                raise DeadlineError.after(options.stated_s)
+            part = replace(options, timeout_s=left_s, stated_timeout_s=options.stated_s)
+            return await _rank(services, query, documents, rows, part, normalize=wants_normalized(request))
 
-    return router
+    scores: Float32 = np.empty(len(documents), np.float32)
+    tasks = [asyncio.ensure_future(rank(query, rows)) for query, rows in groups.items()]
+    try:
+        ranked = await asyncio.gather(*tasks)
+    finally:  # one failed, or the client disconnected: the others are not needed
+        for task in tasks:
+            task.cancel()
+    for rows, part in zip(groups.values(), ranked, strict=True):
+        scores[rows] = part.scores
+    tokens = sum(part.tokens for part in ranked)
+    cut = {i for rows, part in zip(groups.values(), ranked, strict=True) for i in _cut(rows, part)}
+    reply = {
+        "id": f"score-{uuid.uuid4()}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": ranked[0].model,
+        "data": [{"index": i, "object": "score", "score": scores[i]} for i in range(len(documents))],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+    return json_reply(reply, truncated=sorted(cut))
 
 
 def _by_query(queries: Sequence[str], pairs: int) -> dict[str, list[int]]:
-    """The pairs of each query."""
+    """The indices of the pairs of each query."""
     groups: dict[str, list[int]] = {}
     for i in range(pairs):
         groups.setdefault(queries[i if len(queries) > 1 else 0], []).append(i)
@@ -91,7 +87,7 @@ def _by_query(queries: Sequence[str], pairs: int) -> dict[str, list[int]]:
 
 
 async def _rank(
-    gateway: ServiceProtocol,
+    services: Services,
     query: str,
     documents: Sequence[str],
     rows: Sequence[int],
@@ -99,14 +95,15 @@ async def _rank(
     *,
     normalize: bool,
 ) -> Ranked:
-    """Scores of some pairs that share their query.
+    """Scores of pairs that share their query.
 
     Raises:
-        ServiceError: Its message names the text at fault.
+        ServiceError: With the field of the invalid text in its message.
     """
     candidates = [documents[i] for i in rows]
     try:
-        return await gateway.rerank(query, candidates, options, batch_size=BATCH_SIZE, normalize=normalize)
+        inference = services.inference
+        return await inference.rerank(query, candidates, options, batch_size=BATCH_SIZE, normalize=normalize)
     except ServiceError as error:
         if error.item is not None:
             name = f"text_2[{rows[error.item]}]" if error.item >= 0 else f"text_1[{rows[0]}]"
@@ -115,5 +112,5 @@ async def _rank(
 
 
 def _cut(rows: Sequence[int], ranked: Ranked) -> list[int]:
-    """The pairs of which a text was cut."""
+    """The indices of the pairs with a text that was cut."""
     return [*rows] if -1 in ranked.truncated else [rows[i] for i in ranked.truncated]

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from serve_app.api.dialects.foreign_fields import TEXT_INPUTS_SCHEMA, ForeignText, texts_of
-from serve_app.api.dialects.native.rerank_schemas import RankingOptions, RankingUsage
+from serve_app.api.dialects.ranking_schemas import RankingOptions, RankingUsage
+from serve_app.api.dialects.text_objects import TEXT_INPUTS_SCHEMA, ForeignText, texts_of
 from serve_app.api.dialects.tolerant_request import names
 from serve_app.domain.request_limits import MOST_TEXTS
 
