@@ -245,3 +245,18 @@ def test_the_table_of_a_gpu_is_that_of_its_results_file() -> None:
         measured = [rows[who, kind][of] for kind in ("short", "mixed") for of in ("texts_per_s", "p50_ms", "p99_ms")]
         found += differing(label, measured)
     assert found == []
+
+
+def test_the_table_of_hybrid_vectors_is_that_of_its_results_file() -> None:
+    medians = results("2026-11-25-amd-epyc-m3.json")["medians"]
+    found = []
+    for label, colbert in (
+        ("dense + sparse, short / mixed, texts per second", "without"),
+        ("dense + sparse + ColBERT", "with"),
+    ):
+        for cell, who in zip(shown(label), ("FlagEmbedding", "service"), strict=True):
+            measured = [medians[f"{who}, {texts}, {colbert} ColBERT, texts/s"] for texts in ("short", "mixed")]
+            found += [
+                f"{label}: {c} is {v}" for c, v in zip(cell.split(" / "), measured, strict=True) if not is_rounded(c, v)
+            ]
+    assert found == []

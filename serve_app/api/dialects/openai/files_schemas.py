@@ -16,7 +16,7 @@ def _without_type(schema: dict[str, Any]) -> None:
 
 
 class UploadForm(StrictRequest):
-    """A form with a file; the data is looked at when a job is made from it."""
+    """A form with a file; the data is validated when a job is created from it."""
 
     file: UploadFile = Field(
         description='JSON lines `{"query": ..., "pos": [...], "neg": [...]}`, or lines of query, tab, passage; UTF-8.',
