@@ -41,8 +41,9 @@ def _with_model(
     kind: type, model: ModelSettings, settings: Settings, options: Mapping[str, Mapping[str, Any]]
 ) -> Application:
     name = _name(kind, model)
-    if not _gpus(model) and model.device == "auto":  # Ray would show it GPUs that other replicas have reserved
-        model = model.model_copy(update={"device": "cpu"})
+    if model.device == "auto":
+        # with a share of a GPU it must not fall back to the CPU; without one, Ray would show it those of other replicas
+        model = model.model_copy(update={"device": "cuda" if _gpus(model) else "cpu"})
     deployment = serve.deployment()(kind).options(
         name=name, health_check_period_s=5, graceful_shutdown_timeout_s=20, **options[name]
     )

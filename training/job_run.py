@@ -72,8 +72,8 @@ def train(
     probe, chance_loss = probe_of(trained.model, trained.heads, job.source, job.compute), trained.chance_loss
     del trained
     gc.collect()  # before the result is loaded
-    reporter.moves()
-    encode = load_result(staged, probe, spec, job.source, job.compute, reporter.moves)
+    reporter.heartbeat()
+    encode = load_result(staged, probe, spec, job.source, job.compute, reporter.heartbeat)
     metrics = {"before": before, "after": measure_result(job, encode, reporter)}
     warnings = find_warnings(job, encode, chance_loss, reporter)
     reporter.check_ownership()

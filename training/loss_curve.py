@@ -8,7 +8,8 @@ from pathlib import Path
 
 from serve_app.domain.files import replace_file
 from serve_app.jobs.job_folder import JobFolder
-from training.reporting import read_lines
+from serve_app.jobs.job_folder_readers import read_all_updates
+from serve_app.jobs.job_updates import UpdateType
 
 WIDTH, HEIGHT = 640, 320
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 32, 48  # margins
@@ -24,7 +25,11 @@ _STYLE = (
 def draw_loss(job_dir: Path, title: str) -> None:
     """Writes ``loss.svg`` from the progress lines of ``training.jsonl``; nothing if there are none yet."""
     points = {
-        int(line["step"]): float(line["loss"]) for line in read_lines(job_dir) if line.get("type") == "progress"
+        step: loss
+        for update in read_all_updates(JobFolder(job_dir))
+        if update.type is UpdateType.PROGRESS
+        and (step := update.count("step")) is not None
+        and (loss := update.number("loss")) is not None
     }  # a resumed job takes steps again: the last one counts
     if points:
         # a reader sees the old picture or the new one

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+from serve_app.jobs.job_folder import JobFolder
+from serve_app.jobs.job_folder_readers import read_all_updates
+from serve_app.jobs.job_updates import UpdateType
 from training.data.split_record import SPLIT_ANEW, record_split
 from training.evaluation.collapse import check_collapse, describe_standing_loss, sample_passages
 from training.evaluation.held_out import Encode, evaluate
 from training.job import Job
-from training.reporting import Reporter, read_lines
+from training.reporting import Reporter
 from training.verification import load_base
 
 
 def measure_base(job: Job, reporter: Reporter) -> dict[str, float]:
     """The base's metrics, from an earlier attempt if it measured on the same split; empty if nothing is held out."""
-    reported = read_lines(job.folder)
-    if not any(line.get("type") == "started" for line in reported):  # an earlier attempt has reported them
+    reported = read_all_updates(JobFolder(job.folder))
+    if not any(update.type is UpdateType.STARTED for update in reported):  # an earlier attempt has reported them
         for notice in job.split.notices:
             reporter.event(*notice)
     if job.task is None:
         reporter.event("info", "nothing is held out, so the result will not be measured")
         return {}
     is_same_split = record_split(job.folder, job.split)
-    for line in reversed(reported):
-        if line.get("type") == "metrics" and line.get("when") == "before":
+    for update in reversed(reported):
+        if update.type is UpdateType.METRICS and update.text("when") == "before":
             if is_same_split:
-                return {name: value for name, value in line.items() if name not in ("time", "type", "when")}
+                return update.measures()
             reporter.lasting_warning(SPLIT_ANEW)
             break
     reporter.event("info", "measuring the base")
-    return _measure(job, load_base(job.spec, job.source, job.compute, reporter.moves), "before", reporter)
+    return _measure(job, load_base(job.spec, job.source, job.compute, reporter.heartbeat), "before", reporter)
 
 
 def measure_result(job: Job, encode: Encode, reporter: Reporter) -> dict[str, float]:
@@ -60,7 +63,7 @@ def find_warnings(job: Job, encode: Encode, chance_loss: float, reporter: Report
     passages = sample_passages(job.split.train, job.profile, seed=job.spec.seed)
     found = [
         check_collapse(encode, passages, measured=job.task is not None),
-        describe_standing_loss(read_lines(job.folder), chance_loss),
+        describe_standing_loss(read_all_updates(JobFolder(job.folder)), chance_loss),
     ]
     warnings = [warning for warning in found if warning is not None]
     for warning in warnings:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+from serve_app.domain import hyperparameters as defaults
 from serve_app.jobs.job_events import JobEvent
 from serve_app.jobs.job_record import JobRecord
 from serve_app.jobs.training_pairs import Example
@@ -42,11 +43,11 @@ class ParsedFineTune:
     held_out: Sequence[Example] = ()
     base_model: str | None = None
     lora: LoraSettings | None = None
-    epochs: int = 1
-    batch_size: int = 32
+    epochs: int = defaults.EPOCHS
+    batch_size: int = defaults.BATCH_SIZE
     learning_rate: float | None = None
     max_seq_length: int | None = None
-    eval_fraction: float = 0.1
+    eval_fraction: float = defaults.EVAL_FRACTION
     seed: int | None = None
     origin: ClientMetadata | None = None
     has_generated_name: bool = False

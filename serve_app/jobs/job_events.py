@@ -1,4 +1,4 @@
-"""The diary of a job: what ``events.jsonl`` of its folder holds, for people."""
+"""Events of a job: the entries of ``events.jsonl``, which people read."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _LEVELS = frozenset({"info", "warning", "error"})
 
 @dataclass(frozen=True)
 class JobEvent:
-    """One entry.
+    """One event.
 
     Attributes:
         id: 1 for the first of a job, then one more each.
         time: Unix time in seconds.
         level: ``info``, ``warning`` or ``error``.
-        message: A sentence.
+        message: One sentence.
     """
 
     id: int
@@ -30,51 +30,51 @@ class JobEvent:
     message: str
 
 
-def event_of(event: JobUpdate, record: JobRecord) -> JobEvent | None:
-    """The entry about an event; None for those that come too often to be told one by one.
+def event_of(update: JobUpdate, record: JobRecord) -> JobEvent | None:
+    """The event about an update; None for updates that are too frequent to be listed.
 
     Args:
-        event: What happened.
-        record: The job after it, its ``events`` not counted up yet.
+        update: An update.
+        record: The job after it; its ``events`` does not count the new event yet.
     """
-    if event.type is UpdateType.PROGRESS or (event.type is UpdateType.NOTE and not event.text("message")):
+    if update.type is UpdateType.PROGRESS or (update.type is UpdateType.EVENT and not update.text("message")):
         return None
-    level, message = _RENDERERS.get(event.type, _as_recorded)(event, record)
-    return JobEvent(record.events + 1, event.time, level, message)
+    level, message = _RENDERERS.get(update.type, _as_recorded)(update, record)
+    return JobEvent(record.events + 1, update.time, level, message)
 
 
 Renderer = Callable[[JobUpdate, JobRecord], tuple[str, str]]
 
 
-def _as_recorded(event: JobUpdate, record: JobRecord) -> tuple[str, str]:
+def _as_recorded(update: JobUpdate, record: JobRecord) -> tuple[str, str]:
     return "info", record.message
 
 
-def _lost(event: JobUpdate, record: JobRecord) -> tuple[str, str]:
+def _lost(update: JobUpdate, record: JobRecord) -> tuple[str, str]:
     return "warning", record.message
 
 
-def _failed(event: JobUpdate, record: JobRecord) -> tuple[str, str]:
+def _failed(update: JobUpdate, record: JobRecord) -> tuple[str, str]:
     return "error", record.message
 
 
-def _done(event: JobUpdate, record: JobRecord) -> tuple[str, str]:
+def _done(update: JobUpdate, record: JobRecord) -> tuple[str, str]:
     worse = any(change.is_worse for change in changes(record.metrics_before, record.metrics_after))
     return "warning" if worse or record.warning else "info", record.message
 
 
-def _checkpoint(event: JobUpdate, record: JobRecord) -> tuple[str, str]:
-    return "info", f"checkpoint at step {event.count('step')}"
+def _checkpoint(update: JobUpdate, record: JobRecord) -> tuple[str, str]:
+    return "info", f"checkpoint at step {update.count('step')}"
 
 
-def _metrics(event: JobUpdate, record: JobRecord) -> tuple[str, str]:
-    told = ", ".join(f"{name} {value:g}" for name, value in event.measures().items())
-    return "info", f"quality {event.text('when')} training: {told}"
+def _metrics(update: JobUpdate, record: JobRecord) -> tuple[str, str]:
+    values = ", ".join(f"{name} {value:g}" for name, value in update.measures().items())
+    return "info", f"quality {update.text('when')} training: {values}"
 
 
-def _note(event: JobUpdate, record: JobRecord) -> tuple[str, str]:
-    level = event.text("level")
-    return level if level in _LEVELS else "info", event.text("message") or ""
+def _event(update: JobUpdate, record: JobRecord) -> tuple[str, str]:
+    level = update.text("level")
+    return level if level in _LEVELS else "info", update.text("message") or ""
 
 
 _RENDERERS: Mapping[UpdateType, Renderer] = MappingProxyType(
@@ -86,6 +86,6 @@ _RENDERERS: Mapping[UpdateType, Renderer] = MappingProxyType(
         UpdateType.DONE: _done,
         UpdateType.CHECKPOINT: _checkpoint,
         UpdateType.METRICS: _metrics,
-        UpdateType.NOTE: _note,
+        UpdateType.EVENT: _event,
     }
 )

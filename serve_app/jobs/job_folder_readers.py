@@ -10,6 +10,7 @@ from serve_app.jobs.durable_files import read_json_lines, storage_errors
 from serve_app.jobs.job_events import JobEvent
 from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_record import JobRecord, JobStatus
+from serve_app.jobs.job_updates import JobUpdate
 from serve_app.jobs.training_spec import TrainingKind, TrainingSpec
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,21 @@ def read_updates(folder: JobFolder, offset: int) -> tuple[list[dict[str, Any]], 
     """
     with storage_errors():
         return read_json_lines(folder.updates_file, offset)
+
+
+def read_all_updates(folder: JobFolder) -> list[JobUpdate]:
+    """All updates that a job's training has written so far.
+
+    Raises:
+        StorageError: The file exists and cannot be read.
+    """
+    found: list[JobUpdate] = []
+    offset, end = 0, -1
+    while offset != end:
+        end = offset
+        lines, offset = read_updates(folder, offset)
+        found += [update for line in lines if (update := JobUpdate.of_line(line, now=0.0)) is not None]
+    return found
 
 
 def read_logs(folder: JobFolder) -> dict[str, str]:

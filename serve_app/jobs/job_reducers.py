@@ -1,4 +1,4 @@
-"""What each event does to a job's record, its status aside: that is ``domain.job_law``'s."""
+"""Reducers: the effect of each type of update on a job's record, except on its status (see ``job_states``)."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from serve_app.jobs.retry_policy import count_loss, reset_losses
 _TRAINING_PERCENT = 99.0  # the last percent is measuring, verifying and publishing
 
 
-def _submitted(record: JobRecord, event: JobUpdate) -> JobRecord:
+def _submitted(record: JobRecord, update: JobUpdate) -> JobRecord:
     return replace(
         record,
-        submission_id=event.text("submission_id"),
+        submission_id=update.text("submission_id"),
         attempts=record.attempts + 1,
-        last_heartbeat_at=event.time,
+        last_heartbeat_at=update.time,
         pending_reason=None,
         message="starting" if not record.attempts else f"restarting (attempt {record.attempts + 1})",
     )
 
 
-def _waiting(record: JobRecord, event: JobUpdate) -> JobRecord:
-    reason = event.text("reason")
-    last_heartbeat_at = record.last_heartbeat_at if reason else event.time  # silence tells something from now on
+def _waiting(record: JobRecord, update: JobUpdate) -> JobRecord:
+    reason = update.text("reason")
+    last_heartbeat_at = record.last_heartbeat_at if reason else update.time  # the timeout counts from now on
     return replace(record, pending_reason=reason, message=reason or "starting", last_heartbeat_at=last_heartbeat_at)
 
 
-def _stopping(record: JobRecord, event: JobUpdate) -> JobRecord:
-    reason = event.text("reason") or "the training is stopped"
+def _stopping(record: JobRecord, update: JobUpdate) -> JobRecord:
+    reason = update.text("reason") or "the training is stopped"
     return replace(record, stopping=reason, message=reason)
 
 
-def _lost(record: JobRecord, event: JobUpdate) -> JobRecord:
-    reason = event.text("reason") or "the training is gone"
+def _lost(record: JobRecord, update: JobUpdate) -> JobRecord:
+    reason = update.text("reason") or "the training ended"
     resumed = f"step {record.checkpoint}" if record.checkpoint else "the start"
     return replace(
-        count_loss(record, event.type),
+        count_loss(record, update.type),
         submission_id=None,
         stopping=None,
         seconds_left=None,
@@ -49,39 +49,39 @@ def _lost(record: JobRecord, event: JobUpdate) -> JobRecord:
     )
 
 
-def _cancelled(record: JobRecord, event: JobUpdate) -> JobRecord:
-    return replace(record, message=event.text("reason") or "cancelled")
+def _cancelled(record: JobRecord, update: JobUpdate) -> JobRecord:
+    return replace(record, message=update.text("reason") or "cancelled")
 
 
-def _started(record: JobRecord, event: JobUpdate) -> JobRecord:
-    resumed = event.count("resumed_step") or 0
-    total = event.count("total_steps") or record.total_steps
-    device = event.text("device")
+def _started(record: JobRecord, update: JobUpdate) -> JobRecord:
+    resumed = update.count("resumed_step") or 0
+    total = update.count("total_steps") or record.total_steps
+    device = update.text("device")
     return replace(
         record,
         steps=resumed,
         total_steps=total,
-        train_pairs=event.count("train_pairs"),
-        eval_pairs=event.count("eval_pairs"),
+        train_pairs=update.count("train_pairs"),
+        eval_pairs=update.count("eval_pairs"),
         device=device,
         progress=_percent(resumed, total),
         message=f"training on {device or 'its device'}" + (f", from step {resumed}" if resumed else ""),
     )
 
 
-def _progress(record: JobRecord, event: JobUpdate) -> JobRecord:
-    step, epoch, loss = event.count("step"), event.number("epoch"), event.number("loss")
+def _progress(record: JobRecord, update: JobUpdate) -> JobRecord:
+    step, epoch, loss = update.count("step"), update.number("epoch"), update.number("loss")
     steps = record.steps if step is None else step
-    total = event.count("total_steps") or record.total_steps
+    total = update.count("total_steps") or record.total_steps
     return replace(
         record,
         steps=steps,
         total_steps=total,
         epoch=record.epoch if epoch is None else epoch,
         loss=loss,
-        learning_rate=event.number("learning_rate"),
-        tokens_per_second=event.number("tokens_per_second"),
-        seconds_left=event.number("seconds_left"),
+        learning_rate=update.number("learning_rate"),
+        tokens_per_second=update.number("tokens_per_second"),
+        seconds_left=update.number("seconds_left"),
         progress=_percent(steps, total),
         message=f"training: step {steps}"
         + (f" of {total}" if total else "")
@@ -89,39 +89,39 @@ def _progress(record: JobRecord, event: JobUpdate) -> JobRecord:
     )
 
 
-def _checkpoint(record: JobRecord, event: JobUpdate) -> JobRecord:
-    step = event.count("step") or 0
+def _checkpoint(record: JobRecord, update: JobUpdate) -> JobRecord:
+    step = update.count("step") or 0
     if step <= record.checkpoint:
         return record
-    return replace(reset_losses(record), checkpoint=step, checkpoint_at=event.time)
+    return replace(reset_losses(record), checkpoint=step, checkpoint_at=update.time)
 
 
-def _metrics(record: JobRecord, event: JobUpdate) -> JobRecord:
-    match event.text("when"):
+def _metrics(record: JobRecord, update: JobUpdate) -> JobRecord:
+    match update.text("when"):
         case "before":
-            return replace(record, metrics_before=event.measures())
+            return replace(record, metrics_before=update.measures())
         case "after":
-            return replace(record, metrics_after=event.measures())
+            return replace(record, metrics_after=update.measures())
     return record
 
 
-def _note(record: JobRecord, event: JobUpdate) -> JobRecord:
-    # whoever speaks has been started, so nothing is waited for any more
-    message = event.text("message")
-    warning = _joined(record.warning, message) if event.data.get("lasting") is True else record.warning
+def _event(record: JobRecord, update: JobUpdate) -> JobRecord:
+    # a training that reports something has started, so the job waits for nothing
+    message = update.text("message")
+    warning = _joined(record.warning, message) if update.data.get("lasting") is True else record.warning
     return replace(record, pending_reason=None, message=message or record.message, warning=warning)
 
 
-def _published(record: JobRecord, event: JobUpdate) -> JobRecord:
+def _published(record: JobRecord, update: JobUpdate) -> JobRecord:
     return replace(record, published=True, seconds_left=None, message=f"published as {record.model_name!r}")
 
 
-def _failed(record: JobRecord, event: JobUpdate) -> JobRecord:
-    reason = event.text("reason") or "the training failed and did not say why"
+def _failed(record: JobRecord, update: JobUpdate) -> JobRecord:
+    reason = update.text("reason") or "the training failed without a reason"
     return replace(record, error=reason, message=f"failed: {reason}")
 
 
-def _done(record: JobRecord, event: JobUpdate) -> JobRecord:
+def _done(record: JobRecord, update: JobUpdate) -> JobRecord:
     steps = record.total_steps or record.steps
     return replace(
         record, published=True, steps=steps, progress=100.0, message=_with_warning(verdict(record), record.warning)
@@ -140,7 +140,7 @@ REDUCERS: Mapping[UpdateType, Callable[[JobRecord, JobUpdate], JobRecord]] = Map
         UpdateType.PROGRESS: _progress,
         UpdateType.CHECKPOINT: _checkpoint,
         UpdateType.METRICS: _metrics,
-        UpdateType.NOTE: _note,
+        UpdateType.EVENT: _event,
         UpdateType.PUBLISHED: _published,
         UpdateType.FAILED: _failed,
         UpdateType.DONE: _done,
@@ -149,19 +149,19 @@ REDUCERS: Mapping[UpdateType, Callable[[JobRecord, JobUpdate], JobRecord]] = Map
 
 
 def verdict(record: JobRecord) -> str:
-    """How a completed job ended, in a sentence; a result that is worse than its base in any head says so."""
+    """A sentence about a completed job's quality; it names every head in which the result is worse than its base."""
     served = f"completed: served as {record.model_name!r}"
     found = changes(record.metrics_before, record.metrics_after)
     if not found:
         return f"{served}; its quality was not measured"
-    told = str(found[0]) if len(found) == 1 else ": " + ", ".join(f"{change.head} {change}" for change in found)
-    told = f"nDCG@10 on the held-out examples{'' if told.startswith(':') else ' '}{told}"
+    text = str(found[0]) if len(found) == 1 else ": " + ", ".join(f"{change.head} {change}" for change in found)
+    text = f"nDCG@10 on the held-out examples{'' if text.startswith(':') else ' '}{text}"
     worse = [change.head for change in found if change.is_worse]
     if not worse:
-        return f"{served}; {told}"
+        return f"{served}; {text}"
     where = "" if len(found) == 1 else f" by its {_listed(worse)} head" + "s" * (len(worse) > 1)
     return (
-        f"{served}, but it is WORSE than its base {record.base_model!r}{where}: {told}; more data, fewer epochs or a "
+        f"{served}, but it is WORSE than its base {record.base_model!r}{where}: {text}; more data, fewer epochs or a "
         f"lower learning_rate may help"
     )
 
@@ -172,7 +172,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _joined(before: str | None, message: str | None) -> str | None:
-    """Both, unless a resumed training repeats itself."""
+    """Both messages, without one that a resumed training repeats."""
     if before is None or message is None or message in before:
         return before or message
     return f"{before}; {message}"

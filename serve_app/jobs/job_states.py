@@ -1,4 +1,4 @@
-"""From which state of a job an event leads where: a fold over events, with one table as the whole law."""
+"""The state machine of a job: one table of transitions, and a fold over updates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ACTIVITY = dict.fromkeys(
         UpdateType.PROGRESS,
         UpdateType.CHECKPOINT,
         UpdateType.METRICS,
-        UpdateType.NOTE,
+        UpdateType.EVENT,
         UpdateType.PUBLISHED,
     ),
     JobStatus.RUNNING,
@@ -52,23 +52,23 @@ TRANSITIONS: Mapping[JobStatus, Mapping[UpdateType, JobStatus]] = MappingProxyTy
 )
 
 
-def advance(record: JobRecord, event: JobUpdate) -> JobRecord:
-    """The record after an event. Pure.
+def advance(record: JobRecord, update: JobUpdate) -> JobRecord:
+    """Folds one update into a record; pure.
 
     Raises:
-        IllegalTransitionError: The law has no such transition; above all, nothing leads out of an end.
+        IllegalTransitionError: The table has no such transition; above all, none leaves a terminal status.
     """
-    status = TRANSITIONS[record.status].get(event.type)
+    status = TRANSITIONS[record.status].get(update.type)
     if status is None:
-        raise IllegalTransitionError(f"the job is {record.status}; {event.type.value!r} is not possible any more")
+        raise IllegalTransitionError(f"the job is {record.status}; {update.type.value!r} is not possible any more")
     if status is JobStatus.RUNNING and record.submission_id is None:
-        status = JobStatus.PENDING  # the last words of an attempt that is lost already: nothing runs
-    changed = REDUCERS[event.type](record, event)
+        status = JobStatus.PENDING  # a late update of a lost attempt: nothing runs
+    changed = REDUCERS[update.type](record, update)
     changed = replace(changed, status=status, progress=max(record.progress, changed.progress))
-    if event.type in TRAINING_UPDATES:
-        changed = replace(changed, last_heartbeat_at=event.time)
+    if update.type in TRAINING_UPDATES:
+        changed = replace(changed, last_heartbeat_at=update.time)
     if status is JobStatus.RUNNING:
-        changed = replace(changed, pending_reason=None, started_at=changed.started_at or event.time)
+        changed = replace(changed, pending_reason=None, started_at=changed.started_at or update.time)
     if status.is_terminal:
-        changed = replace(changed, pending_reason=None, stopping=None, seconds_left=None, ended_at=event.time)
+        changed = replace(changed, pending_reason=None, stopping=None, seconds_left=None, ended_at=update.time)
     return changed

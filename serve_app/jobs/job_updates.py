@@ -1,7 +1,8 @@
-"""What may happen to a job: events, of the tracker and of the training."""
+"""Updates of a job: the vocabulary that the tracker and the training write and the state machine reads."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,25 +10,24 @@ from typing import Any
 
 
 class UpdateType(StrEnum):
-    """What happened. The words of the training are those of ``training.jsonl``."""
+    """Types of updates, and the fields of each. Those of the training are the types of lines in ``training.jsonl``."""
 
     SUBMITTED = "submitted"  # a Ray Job was started for it: submission_id
-    WAITING = "waiting"  # it cannot go on yet: reason
-    STOPPING = "stopping"  # the tracker has its Ray Job stopped, to start another: reason
-    LOST = "lost"  # its Ray Job is gone without a word: reason
-    INTERRUPTED = "interrupted"  # its Ray Job is gone with the whole cluster: reason
-    CANCELLED = "cancelled"  # somebody wanted it to stop: reason?
+    WAITING = "waiting"  # it waits for something, or no longer does: reason?
+    STOPPING = "stopping"  # the tracker stops its Ray Job, to start another: reason
+    LOST = "lost"  # its Ray Job ended without an update about the end: reason
+    INTERRUPTED = "interrupted"  # its Ray Job ended with the whole cluster: reason
+    CANCELLED = "cancelled"  # by a client, or from outside: reason?
     STARTED = "started"  # total_steps, train_pairs, eval_pairs, device, resumed_step
     PROGRESS = "progress"  # step, total_steps, epoch, loss, learning_rate, tokens_per_second, seconds_left
     CHECKPOINT = "checkpoint"  # step
     METRICS = "metrics"  # when: before or after; ndcg@10, ...
-    NOTE = "event"  # level, message; lasting: whether the job's last message repeats it
+    EVENT = "event"  # level, message; lasting: whether the job's last message repeats it; nothing: a heartbeat
     PUBLISHED = "published"  # model_name, folder
-    FAILED = "failed"  # reason; of the training, or of the tracker when it gives up
+    FAILED = "failed"  # reason; by the training, or by the tracker after too many lost attempts
     DONE = "done"
 
 
-_LARGEST = 2**53  # of what a JSON reader must keep exactly
 TRACKER_UPDATES = frozenset(
     {
         UpdateType.SUBMITTED,
@@ -39,17 +39,18 @@ TRACKER_UPDATES = frozenset(
     }
 )
 TRAINING_UPDATES = frozenset(UpdateType) - TRACKER_UPDATES
+_LARGEST = 2**53  # JSON readers represent larger numbers inexactly
 
 
 @dataclass(frozen=True)
 class JobUpdate:
-    """Something that happened to a job.
+    """One update of a job.
 
     Attributes:
-        type: What.
+        type: Its type.
         time: Unix time in seconds.
-        data: More about it. Another program wrote it: anything may be missing or of a wrong type, so it is read
-            through the methods, which answer None then.
+        data: Its fields. Another program may have written them, so any may be missing or of a wrong type: the methods
+            return None then.
     """
 
     type: UpdateType
@@ -58,29 +59,38 @@ class JobUpdate:
 
     @classmethod
     def of_line(cls, line: Mapping[str, Any], *, now: float) -> JobUpdate | None:
-        """A line of ``training.jsonl`` as an event; None if the training has no such word."""
+        """The update in a line of ``training.jsonl``; None if its type is unknown or not the training's.
+
+        Args:
+            line: The parsed line.
+            now: Unix time in seconds, for a line without a time.
+        """
         word = line.get("type")
         if not isinstance(word, str) or word not in TRAINING_UPDATES:
             return None
         time = _finite(line.get("time"))
         return cls(UpdateType(word), now if time is None else time, line)
 
+    def to_line(self) -> str:
+        """The line of ``training.jsonl``, with its end."""
+        return json.dumps({"time": self.time, "type": self.type, **self.data}, ensure_ascii=False) + "\n"
+
     def text(self, name: str) -> str | None:
-        """A text that is not empty."""
+        """A field that is a non-empty text."""
         value = self.data.get(name)
         return value if isinstance(value, str) and value else None
 
     def number(self, name: str) -> float | None:
-        """A finite number: JSON has no other, and NaN must not reach a reply."""
+        """A field that is a finite number: JSON has no other, and NaN must not reach a reply."""
         return _finite(self.data.get(name))
 
     def count(self, name: str) -> int | None:
-        """A whole number from 0 on."""
+        """A field that is a whole number from 0 on."""
         value = _finite(self.data.get(name))
         return int(value) if value is not None and value >= 0 and value == int(value) else None
 
     def measures(self) -> dict[str, float]:
-        """Every finite number but the time, by name."""
+        """All finite numbers but the time, by name."""
         return {name: value for name in self.data if name != "time" and (value := self.number(name)) is not None}
 
 

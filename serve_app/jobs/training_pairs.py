@@ -46,6 +46,17 @@ class Example(NamedTuple):
         """One line of ``pairs.jsonl``, without the line's end."""
         return json.dumps({"query": self.query, "pos": self.positives, "neg": self.negatives}, ensure_ascii=False)
 
+    @classmethod
+    def from_json(cls, line: str) -> Example:
+        """Reads a line of ``pairs.jsonl``; ``neg`` may be missing.
+
+        Raises:
+            ValueError: It is not JSON.
+            KeyError, TypeError: It is not an example.
+        """
+        value = json.loads(line)
+        return cls(value["query"], tuple(value["pos"]), tuple(value.get("neg") or ()))
+
 
 class Ignored(NamedTuple):
     """What was left out: the number of the line (or the position in the list), from 1, and the reason."""

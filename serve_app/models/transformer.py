@@ -38,8 +38,20 @@ def choose_device(setting: str) -> torch.device:
         raise ModelLoadError(f"device {setting!r} is no device; use auto, cpu, cuda or cuda:0") from None
     count = torch.cuda.device_count() if device.type == "cuda" else 0
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise ModelLoadError(f"device {setting!r} is configured, but {count} CUDA devices are visible to this replica")
+        raise ModelLoadError(f"device {setting!r} cannot be used: {_why_no_cuda(count)}, or set `device: cpu`")
     return device
+
+
+def _why_no_cuda(count: int) -> str:
+    """Why a CUDA device is missing, and what to do about it."""
+    if torch.version.cuda is None:
+        return f"this PyTorch ({torch.__version__}) is built without CUDA; install one that is built with it"
+    if count == 0:
+        return (
+            f"PyTorch {torch.__version__} sees no GPU; it needs a driver for CUDA {torch.version.cuda} or newer (the "
+            f"first line of nvidia-smi shows the driver's); update the driver"
+        )
+    return f"{count} CUDA devices are visible to this replica; give it another one"
 
 
 def choose_dtype(setting: str, device: torch.device) -> torch.dtype:

@@ -17,7 +17,8 @@ class ModelSettings(DeploymentSettings):
         name: The folder ``models_dir/name`` if it exists, else that name on the model hub.
         aliases: Further names for the same model, such as one that clients have built in.
         family: ``e5``, ``e5-instruct`` or ``bge-m3``, where neither the name nor the manifest says it.
-        device: ``auto``, ``cpu`` or ``cuda``. A replica sees only the GPU that it has a share of.
+        device: ``auto``, ``cpu`` or ``cuda``. A replica sees only the GPU that it has a share of. ``auto`` is that GPU,
+            and the CPU for a replica without a share; a share whose GPU PyTorch cannot use fails at the start.
         dtype: ``auto`` is bfloat16 where the hardware computes in it, else float32.
         num_gpus: GPUs of each replica, fractions allowed. ``auto``: ``gpu_share`` if the cluster has
             GPUs when the application is built, else none. Set a number if GPU nodes join later. Without a share

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from serve_app.domain import hyperparameters as defaults
 from serve_app.domain.request_limits import FineTuneLimits
 from serve_app.settings.frozen_settings import Auto, FrozenSettings
 
@@ -45,11 +46,11 @@ class TrainingSettings(FrozenSettings):
     gpus_per_worker: Annotated[float, Field(ge=0, le=1)] | Auto = "auto"
     gpu_share: float = Field(default=0.25, gt=0, le=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    max_seq_length: int = Field(default=256, ge=8)
-    mini_batch_size: int = Field(default=16, ge=1)
+    max_seq_length: int = Field(default=defaults.MAX_SEQ_LENGTH, ge=8)
+    mini_batch_size: int = Field(default=defaults.MINI_BATCH_SIZE, ge=1)
     gradient_checkpointing: bool = False
-    checkpoint_steps: int = Field(default=50, ge=1)
-    seed: int = Field(default=42, ge=0)
+    checkpoint_steps: int = Field(default=defaults.CHECKPOINT_STEPS, ge=1)
+    seed: int = Field(default=defaults.SEED, ge=0)
     env: dict[str, str] = Field(default={})
     limits: FineTuneLimits = FineTuneLimits()
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from tests.browser import LEAST_CONTRAST, PHONE, Noticed, chromium, opened
 from tests.conftest import CROSS_ENCODER, E5_TINY, M3, M3_TINY
 from tests.fine_tuning import forget
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 TEXTS = ["how do I rotate a log file?", "logrotate rotates log files.", "bread is made with yeast."]
 CANDIDATES = ["bread is made with yeast.", "logrotate rotates log files.", "cron runs jobs."]

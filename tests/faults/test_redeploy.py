@@ -20,8 +20,8 @@ import yaml
 from serve_app.launch.isolated_ray_env import isolated_ray_env
 from serve_app.launch.ports import free_port, reserve_block
 from tests.conftest import E5_TINY
-from tests.faults.load import VECTORIZE, Question, steady_load
-from tests.service import ROOT, fast_environment
+from tests.faults.steady_load import VECTORIZE, Question, steady_load
+from tests.service_process import ROOT, fast_environment
 from tests.tiny_models import build_e5_tiny
 from tests.two_nodes import NODES
 
@@ -111,8 +111,9 @@ async def test_a_redeploy_fails_no_request_starts_new_replicas_first_and_leaves_
         came_to.update(await asyncio.to_thread(two_nodes.deploy, config))
 
     outcome = await steady_load(
-        f"http://127.0.0.1:{two_nodes.port}", clients=4, seconds=10, midway=redeploy, questions=[ASK]
-    )
+        f"http://127.0.0.1:{two_nodes.port}", clients=4, seconds=10, midway=redeploy, questions=[ASK],
+        pause_s=0.05,  # the new replicas start while the load lasts, and need the processor, too
+    )  # fmt: skip
     print(f"{outcome.answered} answered, the longest wait was {outcome.longest_s:.1f} s")
     assert came_to == {"nodes": spread, "fewest": {ENCODER: 1, "Ingress": 2}}
     assert outcome.failures == []

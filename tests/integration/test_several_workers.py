@@ -18,9 +18,9 @@ from safetensors.numpy import load_file
 
 from serve_app.jobs.training_spec import LoraSettings, TrainingKind
 from tests.tiny_models import build_bge_m3_tiny, build_e5_tiny
+from tests.training_lines import read_lines
 from tests.training_worker import DIES_AFTER, take_part, workers
 from tests.unit.training.training_jobs import docstring_pairs, make_job, of_type
-from training.reporting import read_lines
 
 CLOSEST = (
     0.01  # difference of what was learned, as a share of it; without the other worker's negatives it is 0.06 and more

@@ -46,14 +46,15 @@ def test_an_encoder_gets_the_gpus_that_its_setting_and_the_cluster_say(
 @pytest.mark.parametrize(
     ("model", "gpus", "device"),
     [
-        ({}, 1, "auto"),
+        ({}, 1, "cuda"),
         ({}, 0, "cpu"),  # a GPU that joins later is not its own
         ({"num_gpus": 0}, 1, "cpu"),
         ({"num_gpus": 0, "device": "cuda"}, 1, "cuda"),  # whoever says so
-        ({"num_gpus": 1}, 0, "auto"),
+        ({"num_gpus": 1}, 0, "cuda"),
+        ({"device": "cuda:1"}, 2, "cuda:1"),
     ],
 )
-def test_an_encoder_without_a_share_of_a_gpu_leaves_those_of_others_alone(
+def test_an_encoder_computes_on_its_share_of_a_gpu_and_leaves_those_of_others_alone(
     monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], gpus: float, device: str
 ) -> None:
     bound = deployments(monkeypatch, gpus, models=[{"name": "e5-a", **model}])["Encoder-e5-a"].init_args[0]

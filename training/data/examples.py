@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from serve_app.domain.profiles import Profile, TextRole
+from serve_app.jobs.training_pairs import Example
 from training.training_errors import TrainingError
 
 MAX_NEGATIVES = 7  # hard negatives of one query; FlagEmbedding's default group of 8 passages has as many
 
 _DRAWS = 50  # for a text of another query, before it is given up
-
-
-@dataclass(frozen=True)
-class Example:
-    """A query and what is known about its passages; all texts as the user sent them.
-
-    Attributes:
-        query: The query.
-        positives: Passages that answer it, each once; at least one.
-        negatives: Passages that do not, each once; often none.
-    """
-
-    query: str
-    positives: tuple[str, ...]
-    negatives: tuple[str, ...] = ()
 
 
 class Notice(NamedTuple):
@@ -50,8 +34,7 @@ def read_examples(path: Path) -> list[Example]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                value = json.loads(line)
-                example = Example(value["query"], tuple(value["pos"]), tuple(value.get("neg") or ()))
+                example = Example.from_json(line)
             except (ValueError, KeyError, TypeError) as error:
                 raise TrainingError(f"{path.name} line {number} is no training example: {error!r}") from error
             found.append(example)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from serve_app.domain.unicode import fold
-from training.data.examples import Example
+from serve_app.jobs.training_pairs import Example
 
 
 def group_examples(examples: Sequence[Example]) -> list[list[int]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 from serve_app.domain.profiles import PROFILES, Profile, TextRole
 from serve_app.domain.unicode import fold
-from training.data.examples import Example, Notice
+from serve_app.jobs.training_pairs import Example
+from training.data.examples import Notice
 
 _QUOTES = {'"': '"', "\u201c": "\u201d"}
 _NAMES = {TextRole.QUERY: ("query", "queries"), TextRole.PASSAGE: ("passage", "passages")}
@@ -90,7 +90,7 @@ def without_contradictions(examples: Sequence[Example]) -> tuple[list[Example], 
     for example in examples:
         right.setdefault(fold(example.query), set()).update(map(fold, example.positives))
     kept = [
-        replace(example, negatives=tuple(n for n in example.negatives if fold(n) not in right[fold(example.query)]))
+        example._replace(negatives=tuple(n for n in example.negatives if fold(n) not in right[fold(example.query)]))
         for example in examples
     ]
     changed = [before.query for before, after in zip(examples, kept, strict=True) if before != after]

@@ -10,8 +10,9 @@ from pathlib import Path
 from serve_app.domain.profiles import Profile
 from serve_app.domain.unicode import fold
 from serve_app.jobs.job_folder import JobFolder
+from serve_app.jobs.training_pairs import Example
 from training.data.conflict_free_batches import most_in_a_batch, text_ids
-from training.data.examples import Example, Notice, merge, negatives_per_row, pairs, read_examples, rows_of
+from training.data.examples import Notice, merge, negatives_per_row, pairs, read_examples, rows_of
 from training.data.grouping import group_examples
 from training.data.notices import clean, notice_negatives
 from training.training_errors import TrainingError

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from serve_app.domain.embeddings import Encoded, Float32
 from serve_app.domain.profiles import Profile, TextRole
 from serve_app.domain.unicode import fold
-from training.data.examples import Example
+from serve_app.jobs.job_updates import JobUpdate, UpdateType
+from serve_app.jobs.training_pairs import Example
 from training.evaluation.held_out import Encode
 from training.training_errors import TrainingError
 
@@ -80,16 +80,17 @@ def check_collapse(encode: Encode, passages: Sequence[str], *, measured: bool) -
     return collapse
 
 
-def describe_standing_loss(lines: Iterable[Mapping[str, Any]], chance_loss: float) -> str | None:
+def describe_standing_loss(updates: Iterable[JobUpdate], chance_loss: float) -> str | None:
     """A sentence about a loss that is no better than guessing at the end; None if it is, or the steps are few.
 
     Args:
-        lines: Of ``training.jsonl``.
+        updates: All updates of the training.
         chance_loss: The loss of a model that scores all passages of a batch equally.
     """
-    steps = {int(line["step"]): line for line in lines if line.get("type") == "progress"}
-    total = max((int(line["total_steps"]) for line in steps.values()), default=0)
-    last = [float(line["loss"]) for step, line in steps.items() if step > _LAST * total]
+    steps = {update.count("step") or 0: update for update in updates if update.type is UpdateType.PROGRESS}
+    total = max((update.count("total_steps") or 0 for update in steps.values()), default=0)
+    losses = [update.number("loss") for step, update in steps.items() if step > _LAST * total]
+    last = [loss for loss in losses if loss is not None]
     if total < _LEAST_STEPS or not last:
         return None
     loss = sum(last) / len(last)

@@ -27,7 +27,7 @@ def heartbeat(reporter: Reporter, *, every_s: float = SECONDS_BETWEEN_BEATS) -> 
         reporter: Says it, unless it is that of a worker that says nothing; whoever works tells it.
         every_s: Seconds between two signs.
     """
-    if not reporter.speaks:
+    if not reporter.enabled:
         yield
         return
     over = threading.Event()
@@ -35,7 +35,7 @@ def heartbeat(reporter: Reporter, *, every_s: float = SECONDS_BETWEEN_BEATS) -> 
     def beat() -> None:
         while True:
             try:
-                reporter.alive()
+                reporter.keep_alive()
             except OwnershipLostError as error:  # the work finds that out itself, if it ever moves again
                 logger.warning("%s", error)
                 return

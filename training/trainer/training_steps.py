@@ -18,8 +18,8 @@ from training.data.batch_size import choose_batches
 from training.data.examples import columns
 from training.job import Job
 from training.loss_curve import draw_loss
+from training.losses.loss_registry import build_objective
 from training.losses.objective import Heads
-from training.losses.registry import build_objective
 from training.reporting import Reporter
 from training.trainer import checkpoints, lora
 from training.trainer.contrastive_trainer import ContrastiveTrainer, OnCheckpoint
@@ -49,7 +49,7 @@ def run_steps(job: Job, reporter: Reporter, on_checkpoint: OnCheckpoint) -> Trai
     batch_size, batches = choose_batches(rows, spec, reporter, world_size=job.world_size)
     set_seed(spec.seed)  # of the adapter's first values
     model = _build_trainable(job)
-    model.register_forward_hook(lambda *_: reporter.moves())  # runs for each mini-batch
+    model.register_forward_hook(lambda *_: reporter.heartbeat())  # runs for each mini-batch
     mini_batch_size = checkpoints.recall_mini_batch_size(job.checkpoints, spec.mini_batch_size)
     if mini_batch_size < spec.mini_batch_size:  # the worker whose memory ran out may not have been the reporting one
         reporter.event("info", f"continuing with {mini_batch_size} texts at a time: memory ran out with more")
@@ -64,7 +64,7 @@ def run_steps(job: Job, reporter: Reporter, on_checkpoint: OnCheckpoint) -> Trai
         loss=objective.loss,
         warmup_ratio=spec.warmup_ratio,
         reporter=reporter,
-        on_checkpoint=_drawing(job, on_checkpoint) if reporter.speaks else on_checkpoint,
+        on_checkpoint=_drawing(job, on_checkpoint) if reporter.enabled else on_checkpoint,
     )
     newest = checkpoints.newest_complete(job.checkpoints)
     reporter.started(

@@ -8,7 +8,7 @@ import pytest
 from serve_app.api.dialects.native import health_routes
 from serve_app.api.service_results import ModelReadiness
 from serve_app.domain.errors import DeadlineError, NonFiniteError, ServiceError, UnavailableError
-from tests.unit.api.conftest import Behind
+from tests.unit.api.conftest import SharedApplication
 from tests.unit.api.fake_inference import FakeInference
 
 READY = {
@@ -38,9 +38,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
 
 
 @pytest.fixture(scope="module")
-def behind() -> Behind:
+def shared() -> SharedApplication:
     """An application for this file, because it remembers the last check by this file's clock."""
-    return Behind()
+    return SharedApplication()
 
 
 MODELS = [{"model": "my-e5", "serves": "embed", "state": "ready", "reason": None, "device": "cpu", "dtype": "float32"}]

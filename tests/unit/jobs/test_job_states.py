@@ -196,8 +196,8 @@ def test_a_completed_job_judges_every_head_of_its_model(sparse: float, colbert: 
 
 
 def test_a_lasting_warning_is_part_of_the_last_message_once_and_of_the_record() -> None:
-    warning = event(UpdateType.NOTE, level="warning", message="the model has COLLAPSED", lasting=True)
-    passing = event(UpdateType.NOTE, level="warning", message="memory ran out")
+    warning = event(UpdateType.EVENT, level="warning", message="the model has COLLAPSED", lasting=True)
+    passing = event(UpdateType.EVENT, level="warning", message="memory ran out")
     record = folded(warning, passing, warning, event(UpdateType.PUBLISHED), event(UpdateType.DONE), record=RUNNING)
     assert record.warning == "the model has COLLAPSED"
     assert record.message.endswith("was not measured. WARNING: the model has COLLAPSED")
@@ -230,13 +230,13 @@ def test_a_line_without_a_time_happened_now(time: Any, at: float) -> None:
 
 def test_a_training_that_has_something_to_tell_waits_for_nothing_any_more() -> None:
     waiting = folded(SUBMITTED, event(UpdateType.WAITING, reason="waiting for 1 CPU"))
-    record = folded(event(UpdateType.NOTE, level="info", message="measuring the base"), record=waiting)
+    record = folded(event(UpdateType.EVENT, level="info", message="measuring the base"), record=waiting)
     assert (record.message, record.pending_reason, record.status) == ("measuring the base", None, JobStatus.RUNNING)
 
 
 def test_progress_is_no_news_and_everything_else_is_numbered() -> None:
     assert event_of(event(UpdateType.PROGRESS, step=1), RUNNING) is None
-    assert event_of(event(UpdateType.NOTE), RUNNING) is None
-    note = event_of(event(UpdateType.NOTE, 5.0, level="warning", message="out of memory, halved"), RUNNING)
+    assert event_of(event(UpdateType.EVENT), RUNNING) is None
+    note = event_of(event(UpdateType.EVENT, 5.0, level="warning", message="out of memory, halved"), RUNNING)
     assert note is not None
     assert (note.id, note.time, note.level, note.message) == (1, 5.0, "warning", "out of memory, halved")

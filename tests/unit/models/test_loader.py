@@ -86,7 +86,19 @@ def test_a_batch_without_memory_is_split_after_memory_was_released(
     assert released
 
 
-def test_a_device_that_is_absent_refuses_to_load(e5_tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(ModelLoadError, match="cuda"):
-        load_model(describe("e5-tiny", e5_tiny), device="cuda")
+@pytest.mark.parametrize(
+    ("built_for", "visible", "reason"),
+    [
+        (None, 0, "is built without CUDA; install one that is built with it, or set `device: cpu`"),
+        ("13.0", 0, "sees no GPU; it needs a driver for CUDA 13.0 or newer"),
+        ("13.0", 1, "1 CUDA devices are visible to this replica"),
+    ],
+)
+def test_a_device_that_is_absent_refuses_to_load_and_says_what_is_missing(
+    e5_tiny: Path, monkeypatch: pytest.MonkeyPatch, built_for: str | None, visible: int, reason: str
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", built_for)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    with pytest.raises(ModelLoadError, match="device 'cuda:1' cannot be used") as failed:
+        load_model(describe("e5-tiny", e5_tiny), device="cuda:1")
+    assert reason in str(failed.value)

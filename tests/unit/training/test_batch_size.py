@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from serve_app.jobs.job_folder import JobFolder
+from tests.training_lines import read_lines
 from tests.unit.training.training_jobs import make_job
 from training.data.batch_size import choose_batches
-from training.reporting import Reporter, read_lines
+from training.reporting import Reporter
 from training.training_errors import TrainingError
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from serve_app.domain.embeddings import Encoded
 from serve_app.domain.profiles import E5
-from training.data.examples import Example
+from serve_app.jobs.job_updates import JobUpdate
+from serve_app.jobs.training_pairs import Example
 from training.evaluation.collapse import (
     collapsed_heads,
     describe_collapse,
@@ -111,4 +112,5 @@ def test_a_loss_that_ends_no_better_than_guessing_is_told(losses: list[float], t
     lines += [
         {"type": "progress", "step": s, "total_steps": total, "loss": x} for s, x in zip(steps, losses, strict=True)
     ]
-    assert (describe_standing_loss(lines, math.log(4)) is not None) is stands
+    updates = [update for line in lines if (update := JobUpdate.of_line(line, now=0.0)) is not None]
+    assert (describe_standing_loss(updates, math.log(4)) is not None) is stands

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.domain.profiles import BGE_M3, E5, TextRole
+from serve_app.jobs.training_pairs import Example
 from tests.unit.training.training_jobs import write_examples
 from training.data.conflict_free_batches import most_in_a_batch, text_ids
-from training.data.examples import Example, columns, merge, pairs, read_examples
+from training.data.examples import columns, merge, pairs, read_examples
 from training.training_errors import TrainingError
 
 

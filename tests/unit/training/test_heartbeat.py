@@ -9,8 +9,9 @@ from pathlib import Path
 from serve_app.jobs.job_events import event_of
 from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_updates import JobUpdate, UpdateType
+from tests.training_lines import read_lines
 from tests.unit.jobs.job_examples import RUNNING, folded
-from training.reporting import Reporter, read_lines
+from training.reporting import Reporter
 from training.trainer.heartbeat import heartbeat
 
 
@@ -21,9 +22,9 @@ class Listened(Reporter):
         super().__init__(path)
         self.beats = 0
 
-    def alive(self) -> None:
+    def keep_alive(self) -> None:
         self.beats += 1
-        super().alive()
+        super().keep_alive()
         if self.beats == 2:
             raise OSError("no space")
 
@@ -46,7 +47,7 @@ def test_work_that_moves_is_heard_even_if_the_disk_was_full_for_a_moment(tmp_pat
         for heard in (1, 2, 3):
             reporter.wait_for_beats(3)
             assert [line["type"] for line in read_lines(tmp_path)] == ["event"] * heard
-            reporter.moves()
+            reporter.heartbeat()
     assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
 
 
@@ -60,11 +61,11 @@ def test_work_that_hangs_is_not_heard_although_its_process_lives(tmp_path: Path)
 
 
 def test_a_sign_of_life_is_heard_and_not_told(tmp_path: Path) -> None:
-    Reporter(JobFolder(tmp_path).updates_file, clock=lambda: 5000.0).alive()
+    Reporter(JobFolder(tmp_path).updates_file, clock=lambda: 5000.0).keep_alive()
     (line,) = read_lines(tmp_path)
     event = JobUpdate.of_line(line, now=0.0)
     assert event is not None
-    assert event.type is UpdateType.NOTE
+    assert event.type is UpdateType.EVENT
     record = folded(event, record=RUNNING)
     assert event_of(event, record) is None
     assert (record.last_heartbeat_at, record.message, record.events) == (5000.0, RUNNING.message, RUNNING.events)

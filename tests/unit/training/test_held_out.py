@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from serve_app.domain.embeddings import Encoded, Float32
 from serve_app.domain.profiles import E5, TextRole
-from training.data.examples import Example
+from serve_app.jobs.training_pairs import Example
 from training.data.splitting import Split
 from training.evaluation import held_out as module
 from training.evaluation.held_out import evaluate, held_out_task

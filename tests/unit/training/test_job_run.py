@@ -21,14 +21,15 @@ from torch import Tensor, nn
 
 from serve_app.domain.errors import ModelLoadError
 from serve_app.jobs.job_folder import JobFolder
+from serve_app.jobs.training_pairs import Example
 from serve_app.jobs.training_spec import TrainingKind, TrainingSpec, default_learning_rate
 from serve_app.models.model_source import describe
 from serve_app.models.tokenizer import TextTokenizer
+from tests.training_lines import read_lines
 from tests.unit.training.training_jobs import docstring_pairs, make_job, of_type
-from training.data.examples import Example
 from training.job import load_job
 from training.job_run import train
-from training.reporting import Reporter, read_lines
+from training.reporting import Reporter
 from training.trainer.checkpoints import remember_mini_batch_size
 from training.trainer.contrastive_trainer import ContrastiveTrainer
 from training.trainer.timed_checkpoints import TimedCheckpointCallback

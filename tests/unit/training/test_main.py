@@ -16,10 +16,11 @@ from ray.exceptions import ActorDiedError, LocalRayletDiedError, RaySystemError
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 
 from serve_app.jobs.training_spec import CLUSTER_VARIABLE
+from tests.training_lines import read_lines
 from tests.unit.training.training_jobs import make_job
 from training import __main__ as program
 from training.publication import publish
-from training.reporting import Reporter, read_lines
+from training.reporting import Reporter
 
 
 @pytest.fixture(autouse=True)

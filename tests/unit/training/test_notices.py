@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from serve_app.domain.profiles import BGE_M3, E5, Profile, TextRole
+from serve_app.jobs.training_pairs import Example
 from tests.unit.training.training_jobs import write_examples
-from training.data.examples import Example, Notice
+from training.data.examples import Notice
 from training.data.notices import clean, notice_negatives
 from training.data.splitting import load_split
 

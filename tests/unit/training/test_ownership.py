@@ -15,12 +15,13 @@ from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.lease import SILENCE_S, Lease, LeaseHolder
 from serve_app.jobs.training_spec import ATTEMPT_VARIABLE, LEASE_VARIABLE, TrainingKind
+from tests.training_lines import read_lines
 from tests.unit.training.training_jobs import make_job, of_type
 from training import __main__ as program
 from training.job_run import train
 from training.ownership import SECONDS_BETWEEN_CHECKS, Claim, Ownership
 from training.publication import publish
-from training.reporting import Reporter, read_lines
+from training.reporting import Reporter
 from training.trainer import ray_train
 from training.trainer.heartbeat import heartbeat
 from training.training_errors import OwnershipLostError
@@ -94,10 +95,10 @@ def test_the_folder_is_looked_at_every_two_seconds_and_before_what_cannot_be_und
     now = 100.0
     ownership = Ownership(job_dir, Claim("a", 2), clock=lambda: now)
     reporter = Reporter(JobFolder(job_dir).updates_file, ownership=ownership)
-    reporter.moves()
+    reporter.heartbeat()
     take_lease(job_dir.parent, "b")
     now += SECONDS_BETWEEN_CHECKS - 0.1
-    reporter.moves()
+    reporter.heartbeat()
     for end in (
         reporter.done,
         lambda: reporter.failed("no"),
@@ -107,7 +108,7 @@ def test_the_folder_is_looked_at_every_two_seconds_and_before_what_cannot_be_und
             end()
     now += SECONDS_BETWEEN_CHECKS
     with pytest.raises(OwnershipLostError):
-        reporter.moves()
+        reporter.heartbeat()
     assert read_lines(job_dir) == []
 
 
@@ -137,7 +138,7 @@ def test_a_training_that_loses_its_job_ends_without_a_result(
 @pytest.mark.parametrize(
     "say",
     [
-        lambda reporter: reporter.alive(),
+        lambda reporter: reporter.keep_alive(),
         lambda reporter: reporter.event("info", "?"),
         lambda reporter: reporter.metrics("after", {}),
         lambda reporter: reporter.checkpoint(7),
@@ -149,7 +150,7 @@ def test_a_training_that_hung_while_it_lost_its_job_adds_no_line(
     now = 0.0
     ownership = Ownership(job_dir, Claim("a", 2), clock=lambda: now)
     reporter = Reporter(JobFolder(job_dir).updates_file, ownership=ownership)
-    reporter.moves()
+    reporter.heartbeat()
     take_lease(job_dir.parent, "b")
     now += SECONDS_BETWEEN_CHECKS
     with pytest.raises(OwnershipLostError):

@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 import pytest
 
 from serve_app.jobs.job_folder import JobFolder
+from tests.training_lines import read_lines
 from training.loss_curve import POINTS, draw_loss, loss_svg
-from training.reporting import Reporter, read_lines
+from training.reporting import Reporter
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -56,7 +57,7 @@ def test_a_half_line_of_a_dead_process_does_not_spoil_the_next(tmp_path: Path) -
 def test_all_workers_but_the_first_say_nothing(tmp_path: Path) -> None:
     silent = Reporter(None)
     silent.done()
-    assert not silent.speaks
+    assert not silent.enabled
     assert not list(tmp_path.iterdir())
 
 

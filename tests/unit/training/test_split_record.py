@@ -8,11 +8,12 @@ import pytest
 
 from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_updates import JobUpdate
+from tests.training_lines import read_lines
 from tests.unit.training.training_jobs import make_job
 from training import measurement
 from training.data.split_record import SPLIT_ANEW
 from training.job import load_job
-from training.reporting import Reporter, read_lines
+from training.reporting import Reporter
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from serve_app.domain.profiles import E5
 from serve_app.domain.unicode import fold
+from serve_app.jobs.training_pairs import Example
 from tests.unit.training.training_jobs import write_examples
 from training.data.conflict_free_batches import most_in_a_batch, text_ids
-from training.data.examples import Example, columns, merge
+from training.data.examples import columns, merge
 from training.data.grouping import group_examples
 from training.data.splitting import Split, load_split, split
 from training.training_errors import TrainingError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.jobs.job_folder import JobFolder
+from serve_app.jobs.training_pairs import Example
 from serve_app.jobs.training_spec import LoraSettings, TrainingKind, TrainingSpec, default_learning_rate
 from tests.tiny_models import stdlib_docstrings
-from training.data.examples import Example
 
 Line = dict[str, Any]
 
@@ -34,8 +33,7 @@ def _docstring_pairs() -> tuple[Example, ...]:
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
-    lines = ({"query": e.query, "pos": list(e.positives), "neg": list(e.negatives)} for e in examples)
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    path.write_text("".join(example.to_json() + "\n" for example in examples), encoding="utf-8")
 
 
 def make_job(root: Path, base: Path, *, kind: TrainingKind = TrainingKind.FULL, family: str = "e5",

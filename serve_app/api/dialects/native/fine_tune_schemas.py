@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from serve_app.api.dialects.strict_request import StrictRequest
 from serve_app.api.field_patterns import MODEL_NAME
+from serve_app.domain import hyperparameters as defaults
 
 _LINES = "how do I rotate a log file?\tlogrotate rotates log files.\nhow do I run a job at night?\tcron runs jobs.\n"
 
@@ -48,8 +49,10 @@ class FineTuneRequest(StrictRequest):
         None, description="Lines like those of `text_content`, only to measure on; then nothing else is held out."
     )
     base_model: str | None = Field(None, description="A served name; the default model if absent.")
-    epochs: int = Field(1, ge=1, description="Passes over the data.")
-    batch_size: int = Field(32, description="Pairs of one batch; each has batch_size - 1 negatives in it.")
+    epochs: int = Field(defaults.EPOCHS, ge=1, description="Passes over the data.")
+    batch_size: int = Field(
+        defaults.BATCH_SIZE, description="Pairs of one batch; each has batch_size - 1 negatives in it."
+    )
     learning_rate: float | None = Field(
         None, gt=0, le=1, allow_inf_nan=False, description="Peak; if absent, one that suits the kind of fine-tune."
     )
@@ -57,7 +60,11 @@ class FineTuneRequest(StrictRequest):
         None, ge=8, description="Tokens of a text that are trained on and measured with."
     )
     eval_fraction: float = Field(
-        0.1, ge=0, le=0.5, allow_inf_nan=False, description="Share of the examples that quality is measured on."
+        defaults.EVAL_FRACTION,
+        ge=0,
+        le=0.5,
+        allow_inf_nan=False,
+        description="Share of the examples that quality is measured on.",
     )
     seed: int | None = Field(
         None, ge=0, lt=2**32, description="Seed of the split and the order; the same seed repeats both."
@@ -67,9 +74,13 @@ class FineTuneRequest(StrictRequest):
 class FineTuneLoraRequest(FineTuneRequest):
     """A fine-tune of small adapters on frozen weights."""
 
-    r: int = Field(16, ge=1, description="Rank of the adapters.")
-    lora_alpha: int = Field(32, ge=1, description="Their scale; the effective factor is lora_alpha / r.")
-    lora_dropout: float = Field(0.05, ge=0, lt=1, allow_inf_nan=False, description="On the adapters' input.")
+    r: int = Field(defaults.LORA_RANK, ge=1, description="Rank of the adapters.")
+    lora_alpha: int = Field(
+        defaults.LORA_ALPHA, ge=1, description="Their scale; the effective factor is lora_alpha / r."
+    )
+    lora_dropout: float = Field(
+        defaults.LORA_DROPOUT, ge=0, lt=1, allow_inf_nan=False, description="On the adapters' input."
+    )
     use_qlora: bool = Field(True, description="Keep the frozen weights in 4 bits: less memory.")
 
 

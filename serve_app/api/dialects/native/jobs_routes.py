@@ -73,7 +73,7 @@ async def get(services: ServicesDep, job_id: str) -> Response:
     summary="Cancel a job",
 )
 async def cancel(services: ServicesDep, job_id: str) -> Response:
-    """Stops the job within ten seconds; its checkpoints stay, its name is free again."""
+    """Stops the job within ten seconds; its checkpoints stay, and its name is free again."""
     return json_reply(job_body(await services.jobs.cancel(job_id)))
 
 

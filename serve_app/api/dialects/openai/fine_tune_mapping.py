@@ -23,6 +23,7 @@ from serve_app.api.fine_tune_parsing import (
     validate_pairs,
 )
 from serve_app.api.jobs_service import ParsedFineTune, Uploads
+from serve_app.domain import hyperparameters as defaults
 from serve_app.domain.errors import InvalidInputError, ServiceError, UploadNotFoundError
 from serve_app.domain.request_limits import FineTuneLimits
 from serve_app.jobs.pair_files import parse_file
@@ -91,8 +92,8 @@ def _native(request: FineTuningJobRequest) -> FineTuneRequest:
     common = {
         "model_name": request.suffix or _generated_name(request.model),
         "base_model": request.model,
-        "epochs": given.n_epochs or 1,
-        "batch_size": given.batch_size or 32,
+        "epochs": given.n_epochs or defaults.EPOCHS,
+        "batch_size": given.batch_size or defaults.BATCH_SIZE,
         "learning_rate": rate,
         "seed": request.seed,
     }

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 from serve_app.api.dialects.native.fine_tune_schemas import ModelName
 from serve_app.api.dialects.strict_request import StrictRequest
 from serve_app.api.dialects.tolerant_request import TolerantRequest
+from serve_app.domain import hyperparameters as defaults
 
 
 def _or_auto(value: Any) -> Any:
@@ -33,10 +34,10 @@ class Hyperparameters(StrictRequest):
     """Each may be "auto" or absent."""
 
     n_epochs: Annotated[int | None, Field(ge=1), _AUTO_EPOCHS, _EPOCHS_SCHEMA] = Field(
-        None, description="Passes over the data; auto is 1."
+        None, description=f"Passes over the data; auto is {defaults.EPOCHS}."
     )
     batch_size: Annotated[int | None, Field(ge=2), _AUTO_BATCH, _BATCH_SCHEMA] = Field(
-        None, description="Pairs of one batch; each has batch_size - 1 negatives in it. auto is 32."
+        None, description=f"Pairs of one batch; each has batch_size - 1 negatives in it. auto is {defaults.BATCH_SIZE}."
     )
     learning_rate_multiplier: Annotated[float | None, Field(gt=0, allow_inf_nan=False), _AUTO_RATE, _RATE_SCHEMA] = (
         Field(None, description="Of the rate that suits the method; auto is 1.")
@@ -46,9 +47,13 @@ class Hyperparameters(StrictRequest):
 class LoraHyperparameters(Hyperparameters):
     """The same, and the shape of the adapters (extension)."""
 
-    r: int = Field(16, ge=1, description="Rank of the adapters.")
-    lora_alpha: int = Field(32, ge=1, description="Their scale; the effective factor is lora_alpha / r.")
-    lora_dropout: float = Field(0.05, ge=0, lt=1, allow_inf_nan=False, description="On the adapters' input.")
+    r: int = Field(defaults.LORA_RANK, ge=1, description="Rank of the adapters.")
+    lora_alpha: int = Field(
+        defaults.LORA_ALPHA, ge=1, description="Their scale; the effective factor is lora_alpha / r."
+    )
+    lora_dropout: float = Field(
+        defaults.LORA_DROPOUT, ge=0, lt=1, allow_inf_nan=False, description="On the adapters' input."
+    )
 
 
 class SupervisedMethod(StrictRequest):

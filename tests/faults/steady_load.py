@@ -58,8 +58,9 @@ async def steady_load(
     midway: Callable[[], Awaitable[None] | None],
     after_s: float = 3.0,
     questions: Sequence[Question] = (VECTORIZE,),
+    pause_s: float = 0.0,
 ) -> Outcome:
-    """``clients`` closed loops, the questions spread over them.
+    """``clients`` closed loops, the questions spread over them, with a pause after each answer.
 
     ``midway`` is called once, ``after_s`` seconds in. The load lasts ``seconds``; where ``midway`` returns an
     awaitable, it lasts at least until ``after_s`` seconds after the end of that.
@@ -83,6 +84,7 @@ async def steady_load(
                 outcome.longest_s = max(outcome.longest_s, time.monotonic() - asked_at)
             else:
                 outcome.failures.append(f"{reply.status} {body}")
+            await asyncio.sleep(pause_s)
 
     async def disturb() -> None:
         await asyncio.sleep(after_s)
