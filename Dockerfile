@@ -22,7 +22,7 @@ WORKDIR /app
 
 # Dependencies before the source, so that a change of the source does not install them again. Empty: torch as the
 # package index has it, which on Linux x86-64 is the build with CUDA (several GB). For a small CPU image pass the CPU
-# wheel index that pytorch.org's install page names; only torch is taken from there, at the same version.
+# wheel index that pytorch.org's install page names; only torch comes from there, at the same version.
 ARG TORCH_INDEX_URL=""
 # The lock files have the hash of every file; torch from another index is another file, so it has none.
 COPY constraints.txt requirements.lock requirements-torch.lock ./
@@ -45,7 +45,7 @@ COPY serve_app serve_app
 COPY training training
 COPY configs configs
 
-# The same as configs/serve.env, which explains each; a test compares them. The variable of two lines can not be written
+# The same as configs/serve.env, which explains each; a test compares them. The variable of two lines cannot be written
 # here: serve_app/launch/command.py sets it.
 ENV RAY_SERVE_ENABLE_HA_PROXY=1 \
     RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \

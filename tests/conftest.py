@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.keyed import BODY_S, HEAD_S, SILENT_S, write_keys
-from tests.service import STARTER, STARTER_FOLDER, Service, fast_environment, running
+from tests.service_process import STARTER, STARTER_FOLDER, Service, fast_environment, running
 from tests.tiny_models import build_bge_m3_tiny, build_e5_tiny, build_reranker_tiny
 
 E5_BFLOAT16 = "e5-bfloat16"

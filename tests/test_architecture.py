@@ -1,6 +1,6 @@
-"""The doors between the packages: who may import whom, and what each process loads.
+"""The structure of the code: allowed imports between parts, the modules that each process loads, file names.
 
-A door that is not listed here is closed. To open one, change the design first, then this table.
+An import between parts that is not listed here is an error. To allow one, change the design first, then this table.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ DOMAIN, MODELS, API = "serve_app.domain", "serve_app.models", "serve_app.api"
 DEPLOYMENTS, INFERENCE, JOBS = "serve_app.deployments", "serve_app.inference", "serve_app.jobs"
 SETTINGS, SECURITY, LAUNCH = "serve_app.settings", "serve_app.security", "serve_app.launch"
 STARTER_MODELS, TRAINING = "serve_app.starter_models", "training"
-KEYS = "serve_app.keys"  # the command that makes an API key
-ENTRIES = ("serve_app.app", "serve_app.__main__")  # they put the parts together, so they see all
+KEYS = "serve_app.keys"  # the command that makes API keys
+ENTRIES = ("serve_app.app", "serve_app.__main__")  # they assemble the parts
 
-DOORS: dict[str, set[str]] = {
+ALLOWED_IMPORTS: dict[str, set[str]] = {
     DOMAIN: set(),
     MODELS: {DOMAIN},
     SECURITY: {DOMAIN},
@@ -41,7 +41,7 @@ DOORS: dict[str, set[str]] = {
 
 WEB = {"fastapi", "fastapi_offline", "pydantic", "starlette"}
 MATHS = {"torch", "transformers", "sentence_transformers", "peft", "safetensors", "tokenizers", "huggingface_hub"}
-CLOSED: dict[str, set[str]] = {  # libraries that a part must not know
+FORBIDDEN_LIBRARIES: dict[str, set[str]] = {
     DOMAIN: {"ray", *WEB, *MATHS},
     MODELS: {"ray", *WEB},
     SECURITY: {"ray", *WEB, *MATHS},
@@ -56,7 +56,7 @@ CLOSED: dict[str, set[str]] = {  # libraries that a part must not know
     TRAINING: WEB,
 } | {entry: {"torch", "transformers", "sentence_transformers", "peft"} for entry in ENTRIES}
 
-PREFIX_HOMES = ("serve_app.domain.profiles", "serve_app.starter_models")
+PREFIX_MODULES = ("serve_app.domain.profiles", "serve_app.starter_models")
 SHELLS = ("ingress.py", "encoder.py", "reranker.py")
 
 
@@ -65,12 +65,12 @@ def module_of(path: Path) -> str:
 
 
 def part_of(module: str) -> str | None:
-    """The part that a module belongs to; None for the package itself, which holds no code."""
-    return next((part for part in DOORS if module == part or module.startswith(part + ".")), None)
+    """The part that a module belongs to; None for the package itself, which has no code."""
+    return next((part for part in ALLOWED_IMPORTS if module == part or module.startswith(part + ".")), None)
 
 
 def imports(source: str, module: str, *, is_package: bool) -> Iterator[str]:
-    """Every module that a source imports, wherever the statement stands; relative names made absolute."""
+    """All modules that a source imports, in functions too; relative names are made absolute."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -89,16 +89,16 @@ def violations(source: str, path: Path) -> list[str]:
         top, target = name.split(".")[0], part_of(name)
         if part is None:
             if top in OURS and target is not None:
-                found.append(f"{module}, which belongs to no part, imports {name}")
-        elif top in CLOSED[part]:
-            found.append(f"{module} imports {name}, and {part} must not know {top}")
-        elif target not in {None, part, *DOORS[part]}:
-            found.append(f"{module} imports {name}, and no door leads from {part} to {target}")
+                found.append(f"{module} belongs to no part and imports {name}")
+        elif top in FORBIDDEN_LIBRARIES[part]:
+            found.append(f"{module} imports {name}; {part} must not import {top}")
+        elif target not in {None, part, *ALLOWED_IMPORTS[part]}:
+            found.append(f"{module} imports {name}; {part} must not import {target}")
     return found
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_no_door_is_opened_that_is_not_listed(path: Path) -> None:
+def test_imports_between_parts_are_listed(path: Path) -> None:
     assert not violations((ROOT / path).read_text(encoding="utf-8"), path)
 
 
@@ -125,17 +125,17 @@ def test_every_file_belongs_to_a_part(path: Path) -> None:
         ("training/x.py", "from serve_app.api import texts"),
     ],
 )
-def test_an_opened_door_is_found(path: str, source: str) -> None:
+def test_a_forbidden_import_is_found(path: str, source: str) -> None:
     assert violations(source, Path(path))
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if not module_of(p).startswith(PREFIX_HOMES)], ids=str)
-def test_prefixes_live_in_the_profiles_alone(path: Path) -> None:
+@pytest.mark.parametrize("path", [p for p in FILES if not module_of(p).startswith(PREFIX_MODULES)], ids=str)
+def test_only_profiles_contain_prefixes(path: Path) -> None:
     assert not prefix_literals((ROOT / path).read_text(encoding="utf-8"))
 
 
 def prefix_literals(source: str) -> list[int]:
-    """Line numbers of string literals, parts of f-strings included, that hold an E5 prefix; docstrings may."""
+    """Line numbers of string literals, f-strings included, that contain an E5 prefix; docstrings may."""
     tree = ast.parse(source)
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     return [
@@ -175,3 +175,14 @@ def test_a_process_loads_only_what_it_needs(module: str, never: list[str]) -> No
     loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout.split() == []
+
+
+def test_no_file_name_is_used_for_two_ideas() -> None:
+    """A name says which file to open; tests of one subject at several levels may share theirs."""
+    shared = {"__init__.py", "__main__.py", "conftest.py"}
+    found: dict[str, list[str]] = {}
+    for top in (*OURS, "tools", "tests"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            if path.name not in shared and not path.name.startswith("test_"):
+                found.setdefault(path.name, []).append(str(path.relative_to(ROOT)))
+    assert [paths for paths in found.values() if len(paths) > 1] == []

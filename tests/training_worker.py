@@ -22,7 +22,7 @@ import training.trainer.contrastive_trainer
 import training.trainer.trainable_model
 from serve_app.jobs.job_folder import JobFolder
 from serve_app.launch.ports import free_port
-from tests.service import ROOT
+from tests.service_process import ROOT
 from training.job_run import train
 from training.reporting import Reporter
 from training.trainer.timed_checkpoints import TimedCheckpointCallback

@@ -74,7 +74,7 @@ def _without_spellings(values: list[Any]) -> list[Any]:
 
 
 def default_of(schema: Schema) -> str:
-    """The default as JSON; empty if there is none or it is null."""
+    """The default as JSON; empty if it has none or if that is null."""
     value = schema.get("default")
     return "" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"
 

@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 from serve_app import __version__
 from serve_app.api import documentation_pages, error_responses, openapi_document, openapi_security
 from serve_app.api.dialects import rerank_dispatch
-from serve_app.api.dialects.registry import DIALECTS
+from serve_app.api.dialects.dialect_registry import DIALECTS
 from serve_app.api.jobs_service import JobsProtocol
 from serve_app.api.middleware.api_key_auth import Access, ApiKeyMiddleware
 from serve_app.api.middleware.body_limits import BodyLimitMiddleware

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from serve_app.api import field_suggestions
 from serve_app.api.dialects.dialect import Failure
-from serve_app.api.dialects.registry import dialect_of
+from serve_app.api.dialects.dialect_registry import dialect_of
 from serve_app.api.route_index import RouteIndex
 from serve_app.api.violations import MAX_VIOLATIONS, describe_violations, lower_first
 from serve_app.domain.errors import InternalError, ServiceError

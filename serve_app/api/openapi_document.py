@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from serve_app.api.dialects.registry import dialect_of_path
+from serve_app.api.dialects.dialect_registry import dialect_of_path
 
 _INVALID = "422"
 

@@ -81,7 +81,7 @@ class ForeignOriginError(ServiceError):
 
 
 class ForeignHostError(ServiceError):
-    """The request is for a service of another name, as that of a web page that has its name lead to this machine."""
+    """The request names a host that is not allowed here, as a web page does whose name leads to this machine."""
 
     status = 403
     code = "foreign_host"

@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from numpy.typing import NDArray
 
 from tests.conftest import M3
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 PASSAGES = [
     "logrotate rotates log files.",

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import CROSS_ENCODER, M3
 from tests.contract.conftest import MANY, PASSAGES, QUERY, Native, same
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from haystack.components.embedders import OpenAIDocumentEmbedder, OpenAITextEmbe
 from haystack.utils import Secret
 
 from tests.contract.conftest import MANY, PASSAGES, QUERY, Native, same
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 KEY = Secret.from_token("any")
 

@@ -12,7 +12,7 @@ from haystack_integrations.components.embedders.huggingface_api import (
 from haystack_integrations.components.rankers.huggingface_api import HuggingFaceTEIRanker
 
 from tests.contract.conftest import MANY, PASSAGES, QUERY, Native, same
-from tests.service import Service
+from tests.service_process import Service
 
 TEI = "text_embeddings_inference"
 

@@ -8,7 +8,7 @@ from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
 from tests.contract.conftest import MANY, PASSAGES, QUERY, Native, same
-from tests.service import Service
+from tests.service_process import Service
 
 
 @pytest.fixture

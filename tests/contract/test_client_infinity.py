@@ -22,7 +22,7 @@ from infinity_client.models import (
 
 from tests.conftest import CROSS_ENCODER, M3
 from tests.contract.conftest import PASSAGES, QUERY, Native, same
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from langchain_openai import OpenAIEmbeddings
 
 from tests.conftest import M3
 from tests.contract.conftest import MANY, PASSAGES, QUERY, Native, same
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 
 def openai_embeddings(service: Service, **more: object) -> OpenAIEmbeddings:

@@ -17,7 +17,7 @@ with warnings.catch_warnings():  # the package says that it is no longer maintai
 
 from tests.conftest import CROSS_ENCODER, M3
 from tests.contract.conftest import MANY, PASSAGES, QUERY, Native, same
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 DOCUMENTS = [Document(page_content=text) for text in PASSAGES]
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import CROSS_ENCODER, M3
 from tests.contract.conftest import PASSAGES, QUERY, Native, same
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")
 

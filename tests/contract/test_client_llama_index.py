@@ -10,7 +10,7 @@ from llama_index.core.schema import TextNode
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 
 from tests.contract.conftest import MANY, PASSAGES, QUERY, Native, same
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 
 def embedding(service: Service, **more: object) -> OpenAILikeEmbedding:

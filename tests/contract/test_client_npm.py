@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import M3
 from tests.contract.conftest import PASSAGES, QUERY, Native, same
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 SOURCE = Path(__file__).parent / "npm"
 FILES = ("package.json", "package-lock.json")

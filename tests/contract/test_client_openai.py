@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from tests.contract.conftest import MANY, PASSAGES, QUERY, Native, same
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 
 @pytest.fixture

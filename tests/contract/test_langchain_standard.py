@@ -10,7 +10,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_openai import OpenAIEmbeddings
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 
 class OverTheService(EmbeddingsIntegrationTests):

@@ -15,7 +15,7 @@ from openai.types.fine_tuning import FineTuningJob
 
 from tests.conftest import E5_TINY
 from tests.fine_tuning import cosine, forget, pair_lines, submit
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 from tests.unit.training.training_jobs import docstring_pairs
 
 NAME = "tuned-by-openai"

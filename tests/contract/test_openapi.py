@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.service import Service
+from tests.service_process import Service
 
 SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
 CHECKS = [

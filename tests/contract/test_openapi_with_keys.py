@@ -13,7 +13,7 @@ from serve_app.api.middleware.api_key_auth import OPEN, scope_for
 from serve_app.security.api_keys import Scope
 from tests.contract.test_openapi import CHECKS, EXCLUDED, SCHEMATHESIS
 from tests.keyed import ADMIN, USE
-from tests.service import Service
+from tests.service_process import Service
 
 COMPUTING = "embed|rerank|score|vectorize|similarity|tokenize|decode"
 # Of the routes that compute, one in each client's language: keys are looked at before the route is. ``test_openapi``

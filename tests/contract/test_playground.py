@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from tests.browser import LEAST_CONTRAST, PHONE, Noticed, chromium, opened
 from tests.conftest import CROSS_ENCODER, E5_TINY, M3, M3_TINY
 from tests.fine_tuning import forget
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 TEXTS = ["how do I rotate a log file?", "logrotate rotates log files.", "bread is made with yeast."]
 CANDIDATES = ["bread is made with yeast.", "logrotate rotates log files.", "cron runs jobs."]
@@ -209,7 +209,7 @@ def test_a_key_is_asked_for_when_it_is_needed_and_stays_in_the_tab(opening: tupl
         if route.request.headers.get("authorization") == "Bearer rk_right":
             route.continue_()
         else:
-            route.fulfill(status=401, json={"detail": "send an API key that is known here", "code": "unauthenticated"})
+            route.fulfill(status=401, json={"detail": "send a valid API key", "code": "unauthenticated"})
 
     page.route("**/models", guard)
     page.reload()

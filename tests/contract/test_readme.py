@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.documentation import Block, Command, blocks, commands
-from tests.service import ROOT, Service
+from tests.service_process import ROOT, Service
 
 COMMANDS = list({(command.command, command.printed): command for command in commands()}.values())  # each one once
 PYTHON = list(blocks("python"))

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from tests.service import Service
+from tests.service_process import Service
 
 CASES = Path(__file__).parents[1] / "data" / "wire.jsonl"
 

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from tests.fine_tuning import Job, completed, pair_lines, reached, status, submit, tiny_service, wait_for
-from tests.service import Service, processes, running
+from tests.service_process import Service, processes, running
 from tests.training_lines import read_lines
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]  # the story is part of the first test

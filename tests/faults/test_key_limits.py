@@ -13,7 +13,7 @@ import httpx
 
 from tests.conftest import E5_TINY
 from tests.keyed import FEW_REQUESTS, FEW_TOKENS, KEYS, REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, USE, bearer
-from tests.service import Service
+from tests.service_process import Service
 
 CLIENTS = 12  # connections of their own, so both replicas are asked
 SECONDS, MOST_SECONDS = 3.0, 60.0

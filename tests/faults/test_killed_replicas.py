@@ -9,8 +9,8 @@ import time
 import pytest
 
 from tests.conftest import M3_TINY
-from tests.faults.load import VECTORIZE, Question, steady_load
-from tests.service import STARTER, Service
+from tests.faults.steady_load import VECTORIZE, Question, steady_load
+from tests.service_process import STARTER, Service
 
 ENCODER, RERANKER = f"Encoder-{STARTER}", f"Reranker-{M3_TINY}"
 RERANK = Question(

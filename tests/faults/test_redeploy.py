@@ -20,8 +20,8 @@ import yaml
 from serve_app.launch.isolated_ray_env import isolated_ray_env
 from serve_app.launch.ports import free_port, reserve_block
 from tests.conftest import E5_TINY
-from tests.faults.load import VECTORIZE, Question, steady_load
-from tests.service import ROOT, fast_environment
+from tests.faults.steady_load import VECTORIZE, Question, steady_load
+from tests.service_process import ROOT, fast_environment
 from tests.tiny_models import build_e5_tiny
 from tests.two_nodes import NODES
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.service import Service
+from tests.service_process import Service
 
 JSON = {"Content-Type": "application/json"}
 

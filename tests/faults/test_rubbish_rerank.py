@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.conftest import CROSS_ENCODER, E5_BFLOAT16, M3, M3_TINY
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 RERANKERS = f"{M3}, {M3_TINY}, {CROSS_ENCODER}"
 JSON = {"Content-Type": "application/json"}

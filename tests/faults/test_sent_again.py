@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import E5_TINY
 from tests.fine_tuning import pair_lines
 from tests.keyed import ADMIN, bearer
-from tests.service import Service
+from tests.service_process import Service
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import aiohttp
 import httpx
 
 from tests.keyed import ADMIN, BODY_S, HEAD_S, SILENT_S, USE, bearer
-from tests.service import Service, processes
+from tests.service_process import Service, processes
 
 DRIBBLERS, IDLE, FLOOD = 40, 500, 1000
 LATE_S = 5  # what a busy machine may add to any of these

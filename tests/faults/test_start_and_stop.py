@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from serve_app.launch.ports import free_port
-from tests.service import (
+from tests.service_process import (
     _MARK,
     ROOT,
     STARTER,
@@ -142,7 +142,8 @@ def test_a_signal_in_the_middle_of_a_start_leaves_nothing(tmp_path: Path, words:
 
 def test_a_test_run_that_is_killed_leaves_no_cluster_and_no_folder(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from tests.service import *; from tests.service import _MARK\n"
+        "import sys; from pathlib import Path; from tests.service_process import *\n"
+        "from tests.service_process import _MARK\n"
         "with started(Path(sys.argv[1]), Path(sys.argv[2]), **fast_environment()) as (process, env):\n"
         "    print(env[_MARK], env['RAY_TMPDIR'], flush=True); process.wait()"
     )

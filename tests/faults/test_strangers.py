@@ -13,7 +13,7 @@ import pytest
 from serve_app.api.middleware.api_key_auth import OPEN, scope_for
 from serve_app.security.api_keys import Scope
 from tests.keyed import ADMIN, KEYS, UNKNOWN, USE, bearer
-from tests.service import Service
+from tests.service_process import Service
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ADMIN_ONLY = {

@@ -12,7 +12,7 @@ import pytest
 from tests.fine_tuning import forget
 from tests.integration import four_bits
 from tests.m3_reference import M3Reference
-from tests.service import Service
+from tests.service_process import Service
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import httpx
 
 from tests.fine_tuning import submit
 from tests.retrieval import DATA, load
-from tests.service import STARTER
+from tests.service_process import STARTER
 
 NAME = "tuned-starter"
 QUESTIONS = 64

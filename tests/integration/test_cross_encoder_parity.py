@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tests.conftest import CROSS_ENCODER, M3, M3_TINY
 from tests.integration.m3_texts import TEXTS
-from tests.service import Service
+from tests.service_process import Service
 
 TOLERANCE = 1e-5  # float32, in another order
 QUERIES = [TEXTS[0], "a", "敏捷的狐狸跳过了懒狗。"]

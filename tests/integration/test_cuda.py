@@ -17,7 +17,7 @@ from serve_app.models.model_source import find_model
 from serve_app.models.tokenizer import TextTokenizer
 from tests.conftest import M3
 from tests.retrieval import DATA, load
-from tests.service import STARTER, STARTER_FOLDER
+from tests.service_process import STARTER, STARTER_FOLDER
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

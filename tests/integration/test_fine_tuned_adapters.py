@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import M3_TINY
 from tests.fine_tuning import Job, completed, cosine, forget, pair_lines, submit, wait_for, wait_until_gone
 from tests.m3_reference import M3Reference, M3Vectors
-from tests.service import Service
+from tests.service_process import Service
 
 ADAPTER = "tuned-m3"
 HEADS = ("colbert_linear.pt", "sparse_linear.pt")

@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import E5_TINY
 from tests.fine_tuning import Answers, Job, asking, cosine, forget, live_events, pair_lines, submit, wait_until_gone
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 NAME = "tuned-e5"
 QUERY, PASSAGE = "which tool rotates log files?", "logrotate rotates the log files of a system.\u2028It runs at night."

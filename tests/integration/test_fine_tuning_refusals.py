@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import CROSS_ENCODER, E5_TINY
 from tests.fine_tuning import asking, pair_lines
-from tests.service import Service
+from tests.service_process import Service
 
 MILLION = 1_000_000
 GOOD: dict[str, Any] = {"model_name": "never-made", "base_model": E5_TINY, "text_content": pair_lines(4)}

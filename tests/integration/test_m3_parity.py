@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import M3, M3_TINY
 from tests.integration.m3_texts import COSINE, LONG, TEXTS, WEIGHT, assert_same, cosines
 from tests.m3_reference import M3Reference, M3Vectors
-from tests.service import Service
+from tests.service_process import Service
 
 QUERY = 0  # its place among the texts
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tests.conftest import M3
 from tests.m3_reference import M3Reference, M3Vectors
 from tests.retrieval import DATA, RetrievalSet, dot, load, ndcg, only_the_best
-from tests.service import Service
+from tests.service_process import Service
 
 QUERIES, TOP, CHARS = 40, 20, 120
 TOLERANCE = 0.005

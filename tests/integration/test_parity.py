@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tests.conftest import E5_BFLOAT16
 from tests.retrieval import DATA, load, ndcg
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 TOLERANCE = {STARTER: 0.99999, E5_BFLOAT16: 0.9999}  # cosine, by dtype
 

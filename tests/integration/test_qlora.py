@@ -12,7 +12,7 @@ import pytest
 from tests.fine_tuning import completed, cosine, wait_for
 from tests.integration.four_bits import NAME, questions
 from tests.integration.test_fine_tuned_adapters import CLOSEST, QUERY, on_peft
-from tests.service import STARTER, Service
+from tests.service_process import STARTER, Service
 
 BEGINNING = 200  # characters, about 48 tokens
 

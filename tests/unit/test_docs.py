@@ -13,10 +13,13 @@ import pytest
 import yaml
 
 from benchmarks import report
+from serve_app.settings.environment import ENVIRONMENT
+from serve_app.settings.security_settings import FILE_VARIABLE, KEYS_VARIABLE
 from serve_app.settings.service_settings import Settings
 from tests.documentation import PAGES, README, anchors, blocks, links, name_of, prose, table_rows
-from tests.service import ROOT
+from tests.service_process import ROOT
 from tools import generate_docs
+from tools.json_schema import type_of
 
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -29,6 +32,33 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_generated_parts_are_what_the_code_says() -> None:
     differing = [name_of(path) for path, text, wanted in generate_docs.pages() if text != wanted]
     assert differing == [], "run `make docs` and look at what has changed"
+
+
+def test_every_setting_and_every_variable_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    schema = Settings.model_json_schema()
+    names = {name for group in (schema, *schema["$defs"].values()) for name in group.get("properties", {})}
+    names |= {*ENVIRONMENT, FILE_VARIABLE, KEYS_VARIABLE}
+    assert len(names) > 60
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "integer", "minimum": 1, "exclusiveMaximum": 100}, "integer ≥ 1, < 100"),
+        ({"anyOf": [{"type": "number", "exclusiveMinimum": 0.5}, {"const": "auto"}]}, 'number > 0.5 or "auto"'),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "string"),  # null means absent
+        ({"anyOf": [{"type": "boolean"}, {"enum": ["true", "TRUE", "True", "false"]}]}, "boolean"),
+        ({"enum": ["none", "NONE", "end", "END"]}, '"none" or "end"'),
+        (
+            {"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/Pair"}, {"type": "string"}]}},
+            "list of (object or string)",
+        ),
+    ],
+)
+def test_a_type_in_words(schema: dict[str, Any], words: str) -> None:
+    assert type_of(schema, {"Pair": {"type": "object"}}) == words
 
 
 def test_every_part_that_can_be_generated_is_on_a_page() -> None:
@@ -214,4 +244,19 @@ def test_the_table_of_a_gpu_is_that_of_its_results_file() -> None:
     for label, who in OF_CAPACITY.items():
         measured = [rows[who, kind][of] for kind in ("short", "mixed") for of in ("texts_per_s", "p50_ms", "p99_ms")]
         found += differing(label, measured)
+    assert found == []
+
+
+def test_the_table_of_hybrid_vectors_is_that_of_its_results_file() -> None:
+    medians = results("2026-11-25-amd-epyc-m3.json")["medians"]
+    found = []
+    for label, colbert in (
+        ("dense + sparse, short / mixed, texts per second", "without"),
+        ("dense + sparse + ColBERT", "with"),
+    ):
+        for cell, who in zip(shown(label), ("FlagEmbedding", "service"), strict=True):
+            measured = [medians[f"{who}, {texts}, {colbert} ColBERT, texts/s"] for texts in ("short", "mixed")]
+            found += [
+                f"{label}: {c} is {v}" for c, v in zip(cell.split(" / "), measured, strict=True) if not is_rounded(c, v)
+            ]
     assert found == []

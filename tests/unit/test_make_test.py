@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import ROOT
+from tests.service_process import ROOT
 
 PYTEST = """#!/bin/sh
 printf '%s\\n' "$*" >> {calls}

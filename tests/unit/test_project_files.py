@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from serve_app import __version__
-from tests.service import ROOT
+from tests.service_process import ROOT
 
 GITHUB = ROOT / ".github"
 

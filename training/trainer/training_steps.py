@@ -18,8 +18,8 @@ from training.data.batch_size import choose_batches
 from training.data.examples import columns
 from training.job import Job
 from training.loss_curve import draw_loss
+from training.losses.loss_registry import build_objective
 from training.losses.objective import Heads
-from training.losses.registry import build_objective
 from training.reporting import Reporter
 from training.trainer import checkpoints, lora
 from training.trainer.contrastive_trainer import ContrastiveTrainer, OnCheckpoint

@@ -12,8 +12,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Discriminator
 from starlette.types import Scope
 
+from serve_app.api.dialects.dialect_registry import DIALECTS, note_rerank_dialect, rerank_dialect
 from serve_app.api.dialects.documented_errors import SHARED_STATUSES, documented
-from serve_app.api.dialects.registry import DIALECTS, note_rerank_dialect, rerank_dialect
 from serve_app.api.dialects.tolerant_request import TolerantRoute
 from serve_app.api.request_options import TimeoutHeader
 from serve_app.api.services import ServicesDep

@@ -13,7 +13,7 @@ from serve_app.domain.profiles import Capability
 from serve_app.models.model_source import describe
 from tests.unit.training.training_jobs import make_job
 from training.evaluation.document_scorer import DocumentScorer
-from training.losses.registry import build_objective
+from training.losses.loss_registry import build_objective
 from training.probe import agreement, check_agreement, probe_of, probe_text
 from training.trainer.trainable_model import build_model, choose_compute
 from training.training_errors import TrainingError
