@@ -1,9 +1,9 @@
-"""``python -m training JOB_DIR``: runs one fine-tune to its end, or goes on with one that was cut off.
+"""``python -m training JOB_DIR``: runs one fine-tune, or resumes one that was interrupted.
 
 ``python -m training submit PAIRS --model-name NAME`` is the client of a running service (``training.submit``).
 
-The last line of ``JOB_DIR/training.jsonl`` says how it ended, ``done`` or ``failed``; a file without either belongs to
-a process that died, or that lost its cluster or its job: such a job is not over. The exit code is 0 or 1.
+The last line of ``JOB_DIR/training.jsonl`` is ``done`` or ``failed``. A file without either belongs to a process that
+died, or lost its cluster or its job; such a job has not ended. The exit code is 0 or 1.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ def main(arguments: list[str]) -> int:
         return 1
     except Exception as error:
         if is_cut_off(error):
-            logger.exception("the cluster is gone; whoever started the job may start it again")
+            logger.exception("the cluster is lost; the job may be restarted")
             return 1
         logger.exception("the job failed")
         try:
             reporter.failed(reason_of(error))
-        except (OSError, OwnershipLostError):  # no room for this line either: the job counts as one that died
+        except (OSError, OwnershipLostError):  # no room for this line either: the job counts as lost
             logger.exception("the failure could not be reported")
         return 1
     return 0
 
 
 def run(job_dir: Path, reporter: Reporter, claim: Claim | None = None) -> None:
-    """Publishes the job's result, unless an earlier run has done so.
+    """Trains and publishes, unless an earlier attempt has published.
 
     Raises:
-        TrainingError: The job can not succeed.
-        OwnershipLostError: Another service has it trained.
+        TrainingError: The job cannot succeed.
+        OwnershipLostError: Another service trains it.
     """
     spec = _read_spec(job_dir)
     folder = published_by(spec)
@@ -84,22 +84,22 @@ def _read_spec(job_dir: Path) -> TrainingSpec:
     try:
         return JobFolder(job_dir).read_spec()
     except (OSError, ValueError, TypeError) as error:
-        raise TrainingError(f"the job's spec.json can not be read: {error}") from error
+        raise TrainingError(f"the job's spec.json cannot be read: {error}") from error
 
 
 def _start_ray() -> None:
-    """Joins the cluster that started the job; outside of one, has Ray on this machine alone.
+    """Joins the cluster that started the job; outside of one, starts Ray on this machine alone.
 
-    A helper actor of Ray Train asks the cluster's API whether the training's controller is still alive, and takes the
-    workers away if it is not known. It looks for an API on the whole machine, and that of another cluster knows
-    nothing of ours; so it is told where to ask. Alone there is no API: nobody answers on port 9, and it lets us be.
+    An actor of Ray Train asks the cluster's API for the state of the training's controller, and stops the workers if
+    the API does not know it. By default it finds any API on the machine, which may belong to another cluster, so its
+    address is set here. Without a cluster there is no API: port 9 does not answer, and the actor does nothing.
     """
     wait_passively()
     import ray
 
     address = os.environ.get(CLUSTER_VARIABLE) or os.environ.get("RAY_ADDRESS")
     if address:
-        os.environ["RAY_ADDRESS"] = address  # whatever else in this process asks for the cluster
+        os.environ["RAY_ADDRESS"] = address  # for other code of this process that looks for the cluster
     ask = {"RAY_ADDRESS": address} if address else {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
     ray.init(address=address or "local", include_dashboard=None if address else False, runtime_env={"env_vars": ask})
 
@@ -113,5 +113,5 @@ def _log_to(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    os.umask(0o077)  # what a training writes is its user's alone, the published model included
+    os.umask(0o077)  # files of a training, the published model included, are private to its user
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""From a trained model to the files of one: a model folder or an adapter's, staged where nobody looks for models."""
+"""The files of a trained model, whole or an adapter, in a staging folder that is not served."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serve_app.models.sentence_settings import lowers_case
 from training.losses.objective import Heads
 from training.trainer.trainable_model import encoder_of
 
-_TEXT_FILES = ("*.json", "*.model", "*.txt")  # tokenizer and configuration, whatever its kind; weights are written anew
+_TEXT_FILES = ("*.json", "*.model", "*.txt")  # tokenizer and configuration of any kind; weights are written anew
 _NOT_COPIED = {MANIFEST_FILE, "config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"}
 
 
@@ -26,7 +26,7 @@ def stage(model: SentenceTransformer, heads: Heads | None, spec: TrainingSpec, s
     """Writes the result.
 
     Returns:
-        The folder, on the file system of its later place.
+        The staging folder, on the file system of the models folder.
     """
     folder = spec.staging_dir
     remove(folder)  # of an earlier attempt
@@ -59,7 +59,7 @@ def _write_model(model: SentenceTransformer, folder: Path, source: ModelSource) 
 
 
 def _name_base(folder: Path, spec: TrainingSpec) -> None:
-    """Names the base by its name: the folder it had during training means nothing elsewhere."""
+    """Refers to the base by name: its folder on the training machine means nothing elsewhere."""
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     write_json(path, config | {"base_model_name_or_path": spec.base_model, "inference_mode": True})

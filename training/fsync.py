@@ -1,4 +1,4 @@
-"""Files that outlive a power cut."""
+"""Files that survive a power cut."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def flush(folder: Path) -> None:
-    """Brings the files of a folder to disk, to be called before a name or a mark says that they are all there."""
+    """Writes the files of a folder to disk; call it before a rename or a marker declares them complete."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The loss of a training as a picture: one SVG file, drawn by hand, readable on light and dark pages."""
+"""The loss curve of a training: one SVG file, readable on light and dark pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serve_app.jobs.job_updates import UpdateType
 
 WIDTH, HEIGHT = 640, 320
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 32, 48  # margins
-POINTS = 500  # more can not be told apart at this width
+POINTS = 500  # more cannot be distinguished at this width
 
 _STYLE = (
     "svg{color:#24292f;background:#fff}.line{stroke:#0969da}"
@@ -78,7 +78,7 @@ def loss_svg(points: Sequence[tuple[int, float]], title: str) -> str:
 
 
 def _round_up(value: float) -> float:
-    """The next of 1, 2, 5 times a power of ten; 1 for nothing."""
+    """The next of 1, 2, 5 times a power of ten; 1 for zero."""
     if value <= 0:
         return 1.0
     power: float = 10.0 ** math.floor(math.log10(value))

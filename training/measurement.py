@@ -5,8 +5,8 @@ from __future__ import annotations
 from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_folder_readers import read_all_updates
 from serve_app.jobs.job_updates import UpdateType
-from training.data.split_record import SPLIT_ANEW, record_split
-from training.evaluation.collapse import check_collapse, describe_standing_loss, sample_passages
+from training.data.split_record import SPLIT_CHANGED, record_split
+from training.evaluation.collapse import check_collapse, describe_stalled_loss, sample_passages
 from training.evaluation.held_out import Encode, evaluate
 from training.job import Job
 from training.reporting import Reporter
@@ -27,7 +27,7 @@ def measure_base(job: Job, reporter: Reporter) -> dict[str, float]:
         if update.type is UpdateType.METRICS and update.text("when") == "before":
             if is_same_split:
                 return update.measures()
-            reporter.lasting_warning(SPLIT_ANEW)
+            reporter.lasting_warning(SPLIT_CHANGED)
             break
     reporter.event("info", "measuring the base")
     return _measure(job, load_base(job.spec, job.source, job.compute, reporter.heartbeat), "before", reporter)
@@ -63,7 +63,7 @@ def find_warnings(job: Job, encode: Encode, chance_loss: float, reporter: Report
     passages = sample_passages(job.split.train, job.profile, seed=job.spec.seed)
     found = [
         check_collapse(encode, passages, measured=job.task is not None),
-        describe_standing_loss(read_all_updates(JobFolder(job.folder)), chance_loss),
+        describe_stalled_loss(read_all_updates(JobFolder(job.folder)), chance_loss),
     ]
     warnings = [warning for warning in found if warning is not None]
     for warning in warnings:

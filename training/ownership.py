@@ -1,4 +1,4 @@
-"""Whether a training still owns its job: of two services on one jobs folder, the holder of the lease has it trained."""
+"""A training's ownership of its job: of two services on one jobs folder, the holder of the lease trains it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_record import JobRecord, JobStatus
-from serve_app.jobs.lease import current_lease
+from serve_app.jobs.lease_file import current_lease
 from serve_app.jobs.training_spec import ATTEMPT_VARIABLE, LEASE_VARIABLE
 from training.training_errors import OwnershipLostError
 
@@ -21,11 +21,11 @@ SECONDS_BETWEEN_CHECKS = 2.0
 
 @dataclass(frozen=True)
 class Claim:
-    """In whose name a training runs.
+    """The service and the attempt that a training runs for.
 
     Attributes:
         cluster: The Ray cluster whose tracker held the lease when it was started; None for a training by hand, which
-            nobody competes with.
+            has no competitors.
         attempt: Of the job, counted from 1; None if unknown.
     """
 
@@ -40,12 +40,12 @@ class Claim:
 
 
 class Ownership:
-    """Checks a claim against what the jobs folder says now."""
+    """Checks a claim against the current state of the jobs folder."""
 
     def __init__(
         self, job_dir: Path, claim: Claim | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Reads nothing yet.
+        """Does not read anything yet.
 
         Args:
             job_dir: The job's folder, in the jobs folder.
@@ -59,13 +59,13 @@ class Ownership:
         self._lock = threading.Lock()
 
     def check(self, *, at_once: bool = False) -> None:
-        """Makes sure that the job is still this training's; what cannot be read changes nothing.
+        """Checks that this training still owns the job; a file that cannot be read changes nothing.
 
         Args:
-            at_once: Looks in any case, not only every two seconds: before what cannot be undone.
+            at_once: Reads in any case, not only every two seconds: for use before steps that cannot be undone.
 
         Raises:
-            OwnershipLostError: Another service, another attempt or nobody is to train the job.
+            OwnershipLostError: Another service or attempt trains the job, or it has ended.
         """
         if self._claim.cluster is None:
             return
@@ -75,7 +75,7 @@ class Ownership:
                 return
             self._checked_at = now
         if reason := self._reason():
-            self._checked_at = None  # the next look is not spared either
+            self._checked_at = None  # the next call reads again
             raise OwnershipLostError(reason)
 
     def _reason(self) -> str | None:

@@ -1,4 +1,4 @@
-"""One text that is the same for every job: what the trained model computes of it, and the one that is served."""
+"""Comparison of the trained and the served model by their representations of one text."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _PROBE = "which texts answer this question?"
 
 
 def probe_text(source: ModelSource) -> str:
-    """The text, as the model reads it."""
+    """The text, formatted."""
     return source.profile.format(TextRole.QUERY, _PROBE)
 
 
 @torch.inference_mode()
 def probe_of(model: SentenceTransformer, heads: Heads | None, source: ModelSource, compute: Compute) -> Encoded:
-    """What a trained model makes of the text, by every head that was trained."""
+    """The trained model's representations of the text, by every trained head."""
     model.eval()
     features = {name: value.to(model.device) for name, value in model.preprocess([probe_text(source)]).items()
                 if isinstance(value, torch.Tensor)}  # fmt: skip
@@ -44,7 +44,7 @@ def probe_of(model: SentenceTransformer, heads: Heads | None, source: ModelSourc
 
 
 def agreement(trained: Encoded, served: Encoded) -> dict[str, float]:
-    """How far two models' representations of one text are the same, by head: 1 is equal.
+    """Agreement of two models' representations of one text, by head; 1 is equal.
 
     Dense vectors by their cosine, ColBERT vectors by the mean cosine of a token's. Sparse weights have a length that
     counts, so theirs is ``1 - |a - b|^2 / (2 max(|a|, |b|)^2)``, which is the cosine where the lengths are equal.
@@ -59,25 +59,25 @@ def agreement(trained: Encoded, served: Encoded) -> dict[str, float]:
 
 
 def check_agreement(trained: Encoded, served: Encoded, *, least: float, least_of_tokens: float) -> None:
-    """Makes sure that every head of the served model computes what the trained one does.
+    """Checks that every head of the served model agrees with the trained one.
 
     Args:
-        trained: What the trained model makes of a text.
-        served: What the served one does.
-        least: Agreement of the dense vectors.
-        least_of_tokens: Agreement of sparse weights and ColBERT vectors, whose errors no pooling evens out.
+        trained: The trained model's representations of a text.
+        served: The served model's.
+        least: Lowest accepted agreement of the dense vectors.
+        least_of_tokens: The same of sparse weights and ColBERT vectors, whose errors no pooling averages.
 
     Raises:
-        TrainingError: A head computes something else.
+        TrainingError: A head does not agree.
     """
     found = agreement(trained, served)
     logger.info("trained and served agree: %s", ", ".join(f"{head} {value:.4f}" for head, value in found.items()))
     for head, value in found.items():
-        wanted = least if head == "dense" else least_of_tokens
-        if not value >= wanted:
+        required = least if head == "dense" else least_of_tokens
+        if not value >= required:
             raise TrainingError(
-                f"the result does not compute what was trained ({head} vectors agree by {value:.3f}, {wanted} is the "
-                f"least); it is not published"
+                f"the served result differs from the trained model ({head} vectors agree by {value:.3f}, at least "
+                f"{required} is required); it is not published"
             )
 
 

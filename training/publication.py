@@ -1,4 +1,4 @@
-"""How a result gets its name: whole or not at all, once, and recognised by the job that made it."""
+"""Publication of a result by an atomic rename into the models folder."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def publish(
     job_dir: Path,
     warnings: Sequence[str] = (),
 ) -> Path:
-    """Gives a staged result its manifest and its name. It appears whole or not at all.
+    """Writes a staged result's manifest and renames its folder, so that it appears complete or not at all.
 
     Args:
-        staged: What was written to ``spec.staging_dir``.
+        staged: The content of ``spec.staging_dir``.
         spec: The job.
         metrics: Retrieval quality, by ``before`` and ``after``.
-        data: Examples, by what they were used for.
-        job_dir: The job's folder; its record may say that nobody wants the result any more.
-        warnings: What a user of the result must know.
+        data: Numbers of pairs and groups, by their use.
+        job_dir: The job's folder, whose record may have ended without this training.
+        warnings: Sentences for users of the result.
 
-    If the job has published already, by a worker that died before anybody heard of it, that result stays.
+    If an earlier worker of the job published and died before it could report that, its result stays.
 
     Raises:
-        TrainingError: The name was taken meanwhile, or the job has ended without this training.
+        TrainingError: The name was taken meanwhile, or the job has ended.
     """
     manifest(spec, metrics, data, warnings).write(staged)
     for path in staged.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes its files 0600
     flush(staged)
-    _check_wanted(staged, job_dir)
+    _check_not_ended(staged, job_dir)
     target = spec.result_dir
     try:
         if target.exists():  # an empty folder would be replaced silently
@@ -61,19 +61,19 @@ def publish(
     return target
 
 
-def _check_wanted(staged: Path, job_dir: Path) -> None:
-    """A training that could not be stopped comes to its end all the same; by then its name may be another job's."""
+def _check_not_ended(staged: Path, job_dir: Path) -> None:
+    """A training that could not be stopped may finish after its job was cancelled and its name given to another."""
     try:
         record = JobFolder(job_dir).read_record()
     except (OSError, ValueError):
-        return  # there is no tracker that could have ended it: a training by hand
+        return  # a training by hand, without a tracker
     if record.status in (JobStatus.CANCELLED, JobStatus.FAILED):
         shutil.rmtree(staged, ignore_errors=True)
         raise TrainingError(f"the job is {record.status} already; its result is not published")
 
 
 def published_by(spec: TrainingSpec) -> Path | None:
-    """The result of this very job, if an earlier run came to its end.
+    """The result of this job, if an earlier attempt has published it.
 
     Raises:
         TrainingError: The name belongs to something else.
@@ -87,7 +87,7 @@ def published_by(spec: TrainingSpec) -> Path | None:
 
 
 def _job_of(folder: Path) -> str | None:
-    """The job that made a model, if one did."""
+    """The job that made a model; None for others."""
     try:
         return Manifest.read(folder).job_id
     except ModelLoadError:
@@ -118,6 +118,6 @@ def manifest(
 
 
 def cleanup(spec: TrainingSpec, job_dir: Path) -> None:
-    """Removes what a finished job needs no more."""
+    """Removes checkpoints and staging folders of a finished job."""
     for folder in JobFolder(job_dir).cleanup_dirs(spec):
         remove(folder)

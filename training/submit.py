@@ -19,12 +19,12 @@ from tqdm import tqdm
 from serve_app.jobs.retrieval_metrics import MEASURE
 
 _POLL_S = 1.0
-_PATIENCE_S = 60.0  # a service that restarts meanwhile is waited for
+_RESTART_TIMEOUT_S = 60.0  # a restarting service is waited for
 _ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
 def main(arguments: list[str]) -> int:
-    """Submits and, with ``--watch``, follows the job; 0 if it went well, 1 if not, 2 for a wrong command line."""
+    """Submits a job and, with ``--watch``, follows it. Returns 0 for success, 1 for failure, 2 for a usage error."""
     options = _parser().parse_args(arguments)
     headers = {"Authorization": f"Bearer {options.api_key}"} if options.api_key else {}
     with httpx.Client(base_url=options.url, timeout=60, headers=headers) as service:
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         try:
             return _watch(service, job["job_id"])
         except httpx.HTTPError as error:
-            print(f"lost sight of job {job['job_id']}, which goes on without us: {_reason(error)}", file=sys.stderr)
+            print(f"lost the connection to job {job['job_id']}, which continues: {_reason(error)}", file=sys.stderr)
             return 1
 
 
@@ -65,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _post(service: httpx.Client, options: argparse.Namespace) -> Any:
-    said = vars(options)
+    values = vars(options)
     optional = ("base_model", "epochs", "batch_size", "learning_rate", "max_seq_length", "eval_fraction", "seed")
-    body = {name: said[name] for name in optional if said[name] is not None}
+    body = {name: values[name] for name in optional if values[name] is not None}
     body |= {"model_name": options.model_name, "text_content": options.pairs.read_bytes().decode("utf-8-sig")}
     if options.kind != "full":
         body["use_qlora"] = options.kind == "qlora"
@@ -96,7 +96,7 @@ def _watch(service: httpx.Client, job_id: str) -> int:
 
 
 def _status(service: httpx.Client, job_id: str) -> Any:
-    until = time.monotonic() + _PATIENCE_S
+    until = time.monotonic() + _RESTART_TIMEOUT_S
     while True:
         try:
             reply = service.get(f"/train-status/{job_id}")
@@ -110,12 +110,12 @@ def _status(service: httpx.Client, job_id: str) -> Any:
 
 
 def _warnings(service: httpx.Client, job_id: str) -> list[str]:
-    """What the job's events warn of; the last one is its message, which is printed anyway."""
+    """Warnings among the job's events; the last one is its message, which is printed anyway."""
     try:
         reply = service.get(f"/jobs/{job_id}/events").raise_for_status()
         return [event["message"] for event in reply.json()["events"][:-1] if event["level"] == "warning"]
     except (httpx.HTTPError, ValueError, KeyError):
-        return []  # the job has ended well or badly all the same
+        return []  # the outcome of the job does not depend on them
 
 
 def _may_pass(status_code: int) -> bool:
@@ -150,7 +150,7 @@ def _reason(error: Exception) -> str:
             return f"{error.response.status_code}: {error.response.text[:200]}"
     if isinstance(error, UnicodeDecodeError):
         line = error.object.count(b"\n", 0, error.start) + 1
-        return f"the file is no text in UTF-8 in line {line} (byte {error.start}); save it as UTF-8"
+        return f"the file is not UTF-8 in line {line} (byte {error.start}); save it as UTF-8"
     if isinstance(error, httpx.ConnectError):
-        return f"no service answers at {error.request.url.copy_with(raw_path=b'/')}; start it with `make serve`"
+        return f"no service is reachable at {error.request.url.copy_with(raw_path=b'/')}; start it with `make serve`"
     return str(error)

@@ -1,4 +1,4 @@
-"""What a user can be told about a training that can not go on."""
+"""Errors that end a training, with messages for the user."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from serve_app.models.batching.isolation import is_out_of_memory
 
 
 class TrainingError(ServiceError):
-    """The job can not succeed as it is; trying again would end the same way. The message is for the user."""
+    """The job cannot succeed; another attempt would end the same way. The message is for the user."""
 
     code = "training_failed"
 
 
 class OwnershipLostError(Exception):
-    """The job is no longer this training's: it ends without a word in the job's folder, which belongs to another."""
+    """The training no longer owns the job: it ends and writes nothing into the job's folder."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"this training no longer owns its job and ends: {reason}")
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[OwnershipLostError], tuple[str]]:
-        """Survives the way between processes."""
+        """Allows pickling."""
         return type(self), (self.reason,)
 
 
@@ -33,8 +33,8 @@ OUT_OF_MEMORY = (
 
 
 DISK_FULL = (
-    "the disk is full, or its quota used up; remove models or jobs that are not needed any more, or have more room "
-    "made for the models and jobs folders, then submit the job again"
+    "the disk is full, or its quota is used up; delete models or jobs, or make more room for the models and jobs "
+    "folders, then submit the job again"
 )
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -42,21 +42,20 @@ _FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", *(f"code: {n
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether there was no room to write. Libraries that write in Rust or C++ have only words for it."""
+    """True if there was no room to write; libraries in Rust or C++ report it in their message only."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
     return any(words in str(error) for words in _FULL_IN_WORDS)
 
 
 def is_cut_off(error: BaseException) -> bool:
-    """Whether a driver failed because its cluster went away: that says nothing about the job, which can go on.
+    """True if a driver failed because its cluster was lost; another attempt of the job may succeed.
 
-    A driver that outlives its cluster for a moment finds Ray's processes or the training's controller dead. The same
-    is seen when a controller is killed alone, and then, too, another attempt may do better. So it is when the memory of
-    a node runs out and Ray kills what needs little of it, like the controller: whose fault that is nobody knows. Where
-    the workers themselves are killed for it again and again, Ray Train says so in another way.
+    A driver that outlives its cluster for a moment finds Ray's processes or the training's controller gone. The same
+    errors appear if the controller alone is killed, for instance because a node runs out of memory. If the workers
+    themselves are killed for that repeatedly, Ray Train raises another error.
     """
-    from ray import exceptions as of_ray  # the rest of this file serves processes without Ray, too
+    from ray import exceptions as of_ray  # processes without Ray use the rest of this module
 
     gone = (
         ConnectionError,
@@ -72,7 +71,7 @@ def is_cut_off(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """A sentence for the record of a failed job; the log has the trace."""
+    """A sentence for the record of a failed job; the log has the traceback."""
     if isinstance(error, ServiceError):
         return error.message
     if is_out_of_memory(error):

@@ -1,4 +1,4 @@
-"""A staged result on its trial: loaded and computed with by the serving code, the only judge of what is served."""
+"""Verification of a staged result by the serving code, before it is published."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from training.probe import check_agreement, probe_text
 from training.trainer.trainable_model import Compute
 from training.training_errors import TrainingError
 
-CLOSEST = {TrainingKind.FULL: (0.99, 0.99), TrainingKind.LORA: (0.99, 0.99), TrainingKind.QLORA: (0.9, 0.8)}
-"""Least agreement of the trained and the served model's dense vector of a text, and of its tokens' representations; see
-``agreement``. They round differently, and a Q-LoRA adapter was trained on weights of four bits and is served on the
-base's own: 0.986 dense and 0.948 of ColBERT vectors were measured with a small BGE-M3."""
+LOWEST_AGREEMENT = {TrainingKind.FULL: (0.99, 0.99), TrainingKind.LORA: (0.99, 0.99), TrainingKind.QLORA: (0.9, 0.8)}
+"""Lowest accepted agreement of the trained and the served model's dense vector of a text, and of its tokens'
+representations; see ``agreement``. They round differently, and a Q-LoRA adapter was trained on weights of four bits and
+is served on the base's own: 0.986 dense and 0.948 of ColBERT vectors were measured with a small BGE-M3."""
 
 OnBatch = Callable[[], None]
 
@@ -35,10 +35,10 @@ _GPU_BATCH, _CPU_BATCH = 64, 8  # texts; on a CPU small batches of texts of one 
 
 
 def load_base(spec: TrainingSpec, source: ModelSource, compute: Compute, on_batch: OnBatch) -> Encode:
-    """The base model as it is served, but that texts are cut as in the training.
+    """The base model as it is served, except that texts are cut as in the training.
 
     Raises:
-        ModelLoadError: It can not be loaded.
+        ModelLoadError: It cannot be loaded.
     """
     return _encode_with(_load(spec, source, compute), source, spec, compute, on_batch)
 
@@ -48,7 +48,7 @@ def load_result(
 ) -> Encode:
     """A staged result as it is served; an adapter, that of a Q-LoRA too, on the base as it is, not quantised.
 
-    Only its texts are cut as in the training: else a measurement of long passages would take longer than that.
+    Only its texts are cut as in the training: a measurement of long passages would take longer than the training.
 
     Args:
         staged: From ``stage``.
@@ -56,11 +56,11 @@ def load_result(
         spec: The job.
         source: The base.
         compute: Where to compute.
-        on_batch: Called when a few texts are computed.
+        on_batch: Called after every few texts.
 
     Raises:
         TrainingError: It does not compute what was trained, by any of its heads, or the training changed nothing.
-        ModelLoadError: It can not be loaded.
+        ModelLoadError: It cannot be loaded.
     """
     base = _load(spec, source, compute)
     unchanged = _one(_encode_with(base, source, spec, compute, on_batch), source)
@@ -73,8 +73,11 @@ def load_result(
     encode = _encode_with(model, source, spec, compute, on_batch)
     found = _one(encode, source)
     if _is_same(found, unchanged):
-        raise TrainingError("the training has changed nothing: the result computes the same vectors as its base")
-    least, least_of_tokens = CLOSEST[spec.kind]
+        raise TrainingError(
+            "the training changed nothing: the result computes the same vectors as its base; use a higher "
+            "`learning_rate` or more epochs"
+        )
+    least, least_of_tokens = LOWEST_AGREEMENT[spec.kind]
     check_agreement(trained, found, least=least, least_of_tokens=least_of_tokens)
     return encode
 
@@ -104,7 +107,7 @@ def _encode_with(
             places = order[start : start + size].tolist()
             for i, encoded in zip(places, model.encode([TextToEncode(rows[i], want) for i in places]), strict=True):
                 if isinstance(encoded, ServiceError):
-                    raise TrainingError(f"the model can not compute a vector: {encoded.message}")
+                    raise TrainingError(f"the model cannot compute a vector: {encoded.message}")
                 yield i, _without_special(encoded, tokenize.vocabulary)
             on_batch()
 

@@ -35,7 +35,7 @@ from serve_app.inference.request_tokens import RequestMetrics, count, require_fe
 from serve_app.inference.reranking import RerankClient
 from serve_app.inference.served_model import ServedModel
 from serve_app.models.fine_tunes import delete_fine_tune
-from serve_app.models.tokenizer import Tokenised
+from serve_app.models.tokenised import Tokenised
 
 _HYBRID = frozenset({Capability.DENSE, Capability.SPARSE, Capability.COLBERT})
 _SPARSE = frozenset({Capability.SPARSE})

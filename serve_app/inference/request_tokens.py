@@ -7,7 +7,7 @@ from typing import Protocol
 
 from serve_app.api.service_results import CallOptions, TokenTotal
 from serve_app.domain.errors import InvalidInputError
-from serve_app.models.tokenizer import Tokenised
+from serve_app.models.tokenised import Tokenised
 
 
 class RequestMetrics(Protocol):

@@ -19,7 +19,7 @@ from serve_app.inference.model_registry import ModelRegistry
 from serve_app.inference.replica_caller import ReplicaCaller, next_key
 from serve_app.inference.request_tokens import RequestMetrics, count, require_few_tokens, require_short
 from serve_app.inference.served_model import ServedModel
-from serve_app.models.tokenizer import Tokenised
+from serve_app.models.tokenised import Tokenised
 
 T = TypeVar("T")
 

@@ -16,7 +16,8 @@ from serve_app.domain.usage import add_tokens
 from serve_app.inference.replica_caller import ReplicaCaller
 from serve_app.models.fine_tunes import FineTune
 from serve_app.models.model_source import ModelSource
-from serve_app.models.tokenizer import TextTokenizer, Tokenised
+from serve_app.models.tokenised import Tokenised
+from serve_app.models.tokenizer import TextTokenizer
 
 _INLINE_CHARS = 4000  # about half a millisecond of tokenising; longer lists are tokenised in threads, in slices
 _INLINE_IDS = 10_000  # about half a millisecond of checking ids

@@ -1,7 +1,7 @@
-"""LoRA adapters on one shared base: many in memory, one at work.
+"""LoRA adapters on one shared base: many in memory, one active.
 
-The maths is peft's, through transformers' own adapter support; adapters come in and go out without
-touching the base's weights. As long as none is loaded the base runs as if there were no such thing.
+The maths is peft's, through transformers' own adapter support; adapters are loaded and unloaded
+without changing the base's weights. Without adapters the base runs unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 
 class Adapters:
-    """The adapters of one loaded model. Not thread-safe, and never to be used during a forward."""
+    """The adapters of one loaded model. Not thread-safe; never use it during a forward."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         """Takes a transformers model."""
@@ -29,15 +29,15 @@ class Adapters:
         self._layers: list[Any] = []  # that have adapters
 
     def load(self, folder: Path) -> str:
-        """Loads an adapter beside the others; the base or whatever is at work stays at work.
+        """Loads an adapter beside the others; the active one stays active.
 
         Returns:
             A handle for ``use`` and ``unload``.
 
         Raises:
-            ModelLoadError: The folder holds no adapter for this base, or one with parts missing.
+            ModelLoadError: The folder does not hold a complete adapter for this base.
         """
-        handle = f"tuned_{next(self._numbers)}"  # peft reads meaning into names; these have none
+        handle = f"tuned_{next(self._numbers)}"  # peft interprets names; these are neutral
         try:
             report = self._model.load_adapter(str(folder), adapter_name=handle)
             if misfits := _misfits(report, handle):
@@ -46,35 +46,35 @@ class Adapters:
                     f"among them {misfits[0]!r}"
                 )
         except Exception as error:
-            self._forget(handle)
+            self._delete(handle)
             if isinstance(error, ModelLoadError):
                 raise
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise ModelLoadError(f"the adapter in {folder} can not be loaded ({reason})") from error
+            raise ModelLoadError(f"the adapter in {folder} cannot be loaded ({reason})") from error
         finally:
             self._model.eval().requires_grad_(False)
             self._layers = _layers_with_adapters(self._model)
-            self._put_to_work(self._active)  # loading, and forgetting, put another one to work
+            self._activate(self._active)  # loading and deleting activate another one
         return handle
 
     def unload(self, handle: str) -> None:
-        """Takes an adapter out of memory."""
+        """Unloads an adapter."""
         if self._active == handle:
             self.use(None)
-        self._forget(handle)
+        self._delete(handle)
         self._layers = _layers_with_adapters(self._model)
 
     def use(self, handle: str | None) -> None:
-        """Puts one adapter to work, or none; costs nothing if it is at work already."""
+        """Activates one adapter, or none; free if it is active already."""
         if handle != self._active:
-            self._put_to_work(handle)
+            self._activate(handle)
 
     def bytes(self, handle: str) -> int:
         """Memory of an adapter's weights."""
         return sum(p.numel() * p.element_size() for name, p in self._model.named_parameters() if _is_of(name, handle))
 
-    def _put_to_work(self, handle: str | None) -> None:
-        """What peft's ``set_adapter`` and ``disable_adapters`` do, less the gradients, of which there are none here.
+    def _activate(self, handle: str | None) -> None:
+        """Does the same as peft's ``set_adapter`` and ``disable_adapters``, without gradients.
 
         Those walk over all modules and parameters: 13 ms of a request's 40 on a small model.
         """
@@ -84,7 +84,7 @@ class Adapters:
                 layer._active_adapter = [handle]
         self._active = handle
 
-    def _forget(self, handle: str) -> None:
+    def _delete(self, handle: str) -> None:
         if handle in getattr(self._model, "peft_config", {}):
             self._model.delete_adapter(handle)
 
@@ -96,10 +96,10 @@ def _layers_with_adapters(model: torch.nn.Module) -> list[Any]:
 
 
 def _misfits(report: Any, handle: str) -> list[str]:
-    """Tensors that the base has a place for and the folder lacks, or the other way round.
+    """Tensors that the base expects and the folder lacks, or the other way round.
 
-    transformers goes on with random numbers in the place of the first and without the second. It counts those of
-    adapters that were loaded before as missing, too; and a pooler may be tuned with the rest, but is not served.
+    transformers replaces the first by random numbers and ignores the second. It also reports those of adapters that
+    were loaded before as missing. A pooler may be tuned with the rest, but is not served.
     """
     missing = [name for name in report.missing_keys if _is_of(name, handle)]
     foreign = [name for name in report.unexpected_keys if not name.startswith("pooler.")]

@@ -1,4 +1,4 @@
-"""What ``config.json`` says of the network: which architecture, how wide, how long a text may be."""
+"""Architecture, width and text length from ``config.json``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def check_architecture(path: Path, config: Mapping[str, Any], *, is_cross_encode
 
     Args:
         path: Of ``config.json``.
-        config: What it holds.
-        is_cross_encoder: Of these the class that computes knows which it can.
+        config: Its content.
+        is_cross_encoder: Their architecture is checked by the class that computes.
 
     Raises:
         ModelLoadError: The architecture is not served, or the file does not describe an encoder.
@@ -29,16 +29,16 @@ def check_architecture(path: Path, config: Mapping[str, Any], *, is_cross_encode
         not_served(path, f"the architecture {kind!r}", f"served are: {', '.join(ENCODERS)}")
     width = config.get("hidden_size")
     if not isinstance(width, int):
-        raise ModelLoadError(f"{path} says no hidden_size: it is not the configuration of an encoder")
+        raise ModelLoadError(f"{path} has no hidden_size: it is not the configuration of an encoder")
     if kind is None:
-        raise ModelLoadError(f"{path} says no model_type; served are: {', '.join(ENCODERS)}")
+        raise ModelLoadError(f"{path} has no model_type; served are: {', '.join(ENCODERS)}")
     if config.get("quantization_config"):
         not_served(path, "a model with quantised weights (quantization_config)", "save it in float32 or bfloat16")
     return width
 
 
 def usable_positions(config: Mapping[str, Any]) -> int | None:
-    """Longest text that has positions: RoBERTa keeps those up to its padding index for itself."""
+    """Longest text that has positions: RoBERTa reserves those up to its padding index."""
     positions = config.get("max_position_embeddings")
     if not positions:
         return None

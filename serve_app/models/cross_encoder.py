@@ -1,6 +1,6 @@
-"""Reranking by a cross-encoder: query and candidate are read together, as one pair of texts.
+"""Reranking by a cross-encoder, which reads query and candidate together, as one pair of texts.
 
-Slower than late interaction, because nothing of a query can be reused. The models served are
+Slower than late interaction, because no computation for a query can be reused. The models served are
 XLM-RoBERTa with a classification head of one label (``BAAI/bge-reranker-v2-m3`` and its kind).
 """
 
@@ -22,24 +22,24 @@ wait_passively()
 
 import torch
 
-_READS_PAIRS = ("xlm-roberta", "roberta")  # BERT's kind also needs token types, and scores wrongly without a word
+_READS_PAIRS = ("xlm-roberta", "roberta")  # BERT's kind also needs token types, and would silently score wrongly
 
 
 class CrossEncoder:
-    """A cross-encoder on one device whose failures stay with the pair that caused them. One caller at a time."""
+    """A cross-encoder on one device, with an error for each pair that fails. One caller at a time."""
 
     def __init__(self, folder: Path, *, device: torch.device, dtype: torch.dtype, threads: int) -> None:
         """Loads the weights of a model folder onto the device.
 
         Args:
             folder: An ordinary Hugging Face model folder.
-            device: Where to compute.
+            device: Of weights and activations.
             dtype: Of the body's weights and activations. The head computes in float32: in bfloat16, 100 candidates had
                 53 distinct scores.
             threads: Torch threads of this process; they matter on a CPU.
 
         Raises:
-            ModelLoadError: Weights are missing, the head's included, or this is no reranker.
+            ModelLoadError: Weights are missing, the head's included, or the model is not a reranker.
         """
         from transformers import AutoModelForSequenceClassification
 
@@ -89,4 +89,4 @@ def _check_architecture(model: torch.nn.Module, folder: Path) -> None:
             f"{folder} is a cross-encoder of type {config.model_type!r}; served are: {', '.join(_READS_PAIRS)}"
         )
     if config.num_labels != 1:
-        raise ModelLoadError(f"{folder} has {config.num_labels} labels; a reranker has 1: it is another classifier")
+        raise ModelLoadError(f"{folder} has {config.num_labels} labels; a reranker has 1")

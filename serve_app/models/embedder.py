@@ -1,4 +1,4 @@
-"""A loaded embedding model: one forward, as many representations as were asked for."""
+"""A loaded embedding model: one forward, and the requested representations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TextToEncode:
 
     Attributes:
         ids: int32 ``[length]``, special tokens included.
-        want: What to compute beside the dense vector.
+        want: Representations beside the dense vector.
     """
 
     ids: Int32
@@ -36,18 +36,18 @@ class TextToEncode:
 
 
 class EmbeddingModel:
-    """A model whose failures stay with the text that caused them. Not thread-safe: one caller at a time."""
+    """A model with an error for each text that fails. Not thread-safe: one caller at a time."""
 
     def __init__(
         self, transformer: Transformer, pooling: Pooling, heads: TokenHeads | None = None, adapter: str | None = None
     ) -> None:
-        """Puts the parts together.
+        """Combines the parts.
 
         Args:
-            transformer: Ready to compute.
+            transformer: Loaded.
             pooling: How token states become the dense vector.
-            heads: For sparse and ColBERT; without them those must not be asked for.
-            adapter: One of the transformer's adapters that this model works with.
+            heads: For sparse and ColBERT; without them those must not be requested.
+            adapter: The transformer's adapter of this model; None for the base.
         """
         self.transformer = transformer
         self.pooling = pooling
@@ -69,7 +69,7 @@ class EmbeddingModel:
         return self.heads.token_vectors(self.transformer.hidden(texts, self.adapter))
 
     def release_memory(self) -> None:
-        """Gives cached device memory back, after an out-of-memory error."""
+        """Releases cached device memory, after an out-of-memory error."""
         self.transformer.release_memory()
 
     @torch.inference_mode()

@@ -1,7 +1,7 @@
 """The fine-tunes on disk: a folder with a manifest that names its base is served by its name, without a restart.
 
-The folders are the truth; nothing is announced and nothing can be missed. A result appears by renaming its
-finished folder, so whoever sees it sees all of it.
+Folders are read at each request, so a new fine-tune is found at once. A result appears by renaming its finished folder,
+so no reader sees a part of it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _TRASH = ".trash"
 
 @dataclass(frozen=True)
 class FineTune:
-    """A fine-tune that was found.
+    """A fine-tune on disk.
 
     Attributes:
-        variant: Its name and version, which tells it from an earlier one of the same name.
+        variant: Its name and version, which distinguishes it from an earlier one of the same name.
         base: Name of the model that was tuned.
         family: Of both.
         kind: ``full``, ``lora`` or ``qlora``.
@@ -50,7 +50,7 @@ class FineTune:
 
 
 def find_fine_tune(name: str, models_dir: Path) -> FineTune | None:
-    """The fine-tune of this name; None if there is none, or its manifest can not be read."""
+    """The fine-tune of this name; None if it does not exist or its manifest cannot be read."""
     folder = models_dir / name
     if not is_model_name(name):
         return None
@@ -81,10 +81,10 @@ def fine_tunes(models_dir: Path) -> list[FineTune]:
 
 
 def delete_fine_tune(name: str, models_dir: Path) -> None:
-    """Deletes a fine-tune; its name is free at once, and nobody ever sees half of its folder.
+    """Deletes a fine-tune; its name is free at once, and no reader ever sees half of its folder.
 
     Raises:
-        ModelNotFoundError: There is none of this name.
+        ModelNotFoundError: It does not exist.
         ConflictError: It is the base of another.
     """
     found = find_fine_tune(name, models_dir)
@@ -97,10 +97,10 @@ def delete_fine_tune(name: str, models_dir: Path) -> None:
     if trash.is_symlink():  # what it leads to is not ours to empty
         trash.unlink()
     trash.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
-    grave = trash / uuid.uuid4().hex
+    doomed = trash / uuid.uuid4().hex
     try:
-        found.folder.rename(grave)
-    except FileNotFoundError:  # somebody else was faster
+        found.folder.rename(doomed)
+    except FileNotFoundError:  # another process was faster
         raise missing from None
-    for dead in trash.iterdir():  # this one, and what a process that died has left
-        remove(dead)
+    for folder in trash.iterdir():  # this one, and those that a killed process has left
+        remove(folder)

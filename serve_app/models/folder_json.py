@@ -1,4 +1,4 @@
-"""The JSON files of a model folder; what cannot be read, or cannot be honoured, raises one error type with the file."""
+"""The JSON files of a model folder; an unreadable or unsupported one raises one error type with the file."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from serve_app.domain.errors import ModelLoadError
 
 
 def read_object(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The JSON object in a file, or ``default`` where there is no such file.
+    """The JSON object in a file, or ``default`` if the file does not exist.
 
     Raises:
-        ModelLoadError: The file is missing and has no default, is no JSON, or holds something else than an object.
+        ModelLoadError: The file is missing and has no default, is not JSON, or does not hold an object.
     """
     value = read_json(path, default)
     if not isinstance(value, dict):
-        raise ModelLoadError(f"{path} can not be read: it holds no JSON object")
+        raise ModelLoadError(f"{path} cannot be read: it does not hold a JSON object")
     return value
 
 
 def read_json(path: Path, default: Any = None) -> Any:
-    """What a JSON file holds, or ``default`` where there is no such file; see ``read_object``."""
+    """The content of a JSON file, or ``default`` if the file does not exist; see ``read_object``."""
     if default is not None and not path.is_file():
         return default
     try:
@@ -30,7 +30,7 @@ def read_json(path: Path, default: Any = None) -> Any:
     except FileNotFoundError:
         raise ModelLoadError(f"{path} is missing: {path.parent} is not a complete model folder") from None
     except (OSError, ValueError) as error:
-        raise ModelLoadError(f"{path} can not be read: {error}") from error
+        raise ModelLoadError(f"{path} cannot be read: {error}") from error
 
 
 def write_json(path: Path, value: object) -> None:
@@ -39,5 +39,5 @@ def write_json(path: Path, value: object) -> None:
 
 
 def not_served(path: Path, what: str, instead: str) -> NoReturn:
-    """Raises ``ModelLoadError``: a folder that asks for something else is refused, never served without it."""
+    """Raises ``ModelLoadError`` for a setting of a folder that the service cannot honour."""
     raise ModelLoadError(f"{path}: {what} is not served; {instead}")

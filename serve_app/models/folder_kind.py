@@ -1,4 +1,4 @@
-"""What kind of model a folder holds: an encoder, a reranker, or an adapter of another model."""
+"""The kind of a model folder: an encoder, a reranker, or an adapter of another model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_m
 
 
 def check_adapters(folder: Path) -> None:
-    """Raises ``ModelLoadError`` for adapter files, which transformers would apply to whole weights without a word."""
+    """Raises ``ModelLoadError`` for adapter files, which transformers would silently apply to whole weights."""
     found = next((folder / name for name in _ADAPTER_FILES if (folder / name).is_file()), None)
     if found is None:
         return
@@ -40,7 +40,7 @@ def check_saved_by(folder: Path) -> None:
 
 
 def is_reranker(folder: Path, config: Mapping[str, Any]) -> bool | None:
-    """Whether the folder describes itself as a cross-encoder; None where it does not say what it is.
+    """True if the folder describes itself as a cross-encoder, None if it does not describe itself.
 
     Args:
         folder: A model folder.

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 
 def pooled(output: EncoderOutput, pooling: Pooling, *, normalize: bool = True) -> torch.Tensor:
-    """Dense vectors, float32 ``[n, hidden]`` on the device, L2-normalised if wanted."""
+    """Dense vectors, float32 ``[n, hidden]`` on the device, L2-normalised if ``normalize``."""
     if pooling is Pooling.CLS:
         vectors = output.states[output.firsts].float()
     else:

@@ -19,7 +19,7 @@ def download(name: str, models_dir: Path, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    place = (
+    advice = (
         f"Put its folder at {models_dir / name} (config.json, tokenizer.json, model.safetensors), "
         f"or set MODELS_DIR to the folder that holds it."
     )
@@ -28,10 +28,10 @@ def download(name: str, models_dir: Path, *, weights: bool) -> Path:
         if weights and not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(name, allow_patterns=["*.bin", "*.bin.index.json"]))
     except RepositoryNotFoundError:
-        raise ModelLoadError(f"no model {name!r} in {models_dir} and none on the model hub. {place}") from None
+        raise ModelLoadError(f"no model {name!r} in {models_dir} and none on the model hub. {advice}") from None
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelLoadError(
-            f"no model {name!r} in {models_dir}, and the model hub can not be reached ({reason}). {place}"
+            f"no model {name!r} in {models_dir}, and the model hub cannot be reached ({reason}). {advice}"
         ) from error
     return folder

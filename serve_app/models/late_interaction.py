@@ -1,7 +1,7 @@
 """Reranking by late interaction: queries and candidates of several requests in one forward.
 
-Token vectors are megabytes, so they stay on the device where they were made. A query is encoded once;
-its vectors travel with its candidates as a reference, and only their scores leave the device.
+Token vectors are megabytes, so they stay on their device. A query is encoded once;
+its candidates hold a reference to its vectors, and only scores leave the device.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ import torch
 
 
 class TokenEncoder(Protocol):
-    """What computes the token vectors: an ``EmbeddingModel`` with heads."""
+    """A model that computes token vectors: an ``EmbeddingModel`` with heads."""
 
     def token_vectors(self, texts: Sequence[Int32]) -> torch.Tensor:
         """float32 ``[tokens - n, d]`` on the device: unit vectors, in order, of all tokens but the first of a text."""
         ...
 
     def release_memory(self) -> None:
-        """Gives cached device memory back."""
+        """Releases cached device memory."""
         ...
 
 
@@ -56,7 +56,7 @@ class CandidateText:
 
     Attributes:
         ids: int32 ``[length]``, special tokens included.
-        query_vectors: float32 ``[q, d]`` on the device, what ``forward`` gave for the query. Candidates that
+        query_vectors: float32 ``[q, d]`` on the device, the result of ``forward`` for the query. Candidates that
             hold the same object are scored together.
     """
 
@@ -69,10 +69,10 @@ RerankResult: TypeAlias = torch.Tensor | float | ServiceError
 
 
 class LateInteractionModel:
-    """A loaded ColBERT model whose failures stay with the text that caused them. One caller at a time."""
+    """A loaded ColBERT model with an error for each text that fails. One caller at a time."""
 
     def __init__(self, encoder: TokenEncoder) -> None:
-        """Wraps an encoder that is ready to compute."""
+        """Wraps a loaded encoder."""
         self.encoder = encoder
 
     def forward(self, items: Sequence[RerankItem]) -> list[RerankResult]:

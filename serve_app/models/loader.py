@@ -1,4 +1,4 @@
-"""From a model's source to something that computes: the only place that picks a class."""
+"""Loading of models: the only module that chooses a class."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_model(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
         threads: Torch threads of this process.
-        dense_only: Leaves the heads alone, and so serves a folder that lacks them.
+        dense_only: Does not load the heads, so that a folder without them can be served.
 
     Raises:
         ModelLoadError: The weights, the heads or the device are missing.
@@ -43,7 +43,7 @@ def load_model(
 def load_cross_encoder(
     source: ModelSource, *, device: str = "auto", dtype: str = "auto", threads: int = 1
 ) -> CrossEncoder:
-    """Loads a model that reads query and candidate together; arguments and errors as ``load_model``."""
+    """Loads a cross-encoder; arguments and errors as ``load_model``."""
     check_tokenizer(source.folder)
     place = choose_device(device)
     return CrossEncoder(source.folder, device=place, dtype=choose_dtype(dtype, place), threads=threads)

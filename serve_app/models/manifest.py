@@ -23,7 +23,7 @@ class Manifest:
         base: Name of the model that was tuned.
         kind: ``full``, ``lora`` or ``qlora`` for a fine-tune, ``starter`` for a starter model.
         adapter: Whether the folder holds an adapter for ``base`` instead of a whole model.
-        job_id: The job that made the fine-tune; tells it from an earlier one of the same name.
+        job_id: The job that made the fine-tune; distinguishes it from an earlier one of the same name.
         created: Time of publication, ISO 8601 in UTC.
         metrics: Retrieval quality by ``before`` and ``after``, then by metric.
         data: Numbers of pairs and groups that were trained on and held out.
@@ -49,7 +49,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """The manifest of a model folder, empty where there is no such file; keys of others are ignored.
+        """The manifest of a model folder, empty if the file does not exist; unknown keys are ignored.
 
         Raises:
             ModelLoadError: The file cannot be read, or ``family`` is not a string.

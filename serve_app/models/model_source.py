@@ -1,6 +1,6 @@
-"""Where a model is: a folder below the models directory, or a repository on the model hub.
+"""Discovery of models: a folder below the models directory, or a repository on the model hub.
 
-Free of torch, because the ingress asks too: it needs the tokenizer and the card, never the weights.
+Free of torch, because the ingress uses it too: it needs the tokenizer and the card, never the weights.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model that was found: everything that is known before its weights are read.
+    """A model's description: everything that is known before its weights are read.
 
     Attributes:
         name: The name it is served by.
         folder: An ordinary Hugging Face model folder on this machine.
         profile: Its family.
-        pooling: From the folder (the pooling that ``modules.json`` names), else the family's.
+        pooling: From the folder (``modules.json``), else the family's.
         dimension: Length of the dense vector.
         max_tokens: Longest input: the folder's limit, else the family's, but no more than the model has positions.
-        rows: Of the embedding table; every token id is below it. None where the folder does not say.
+        rows: Of the embedding table; every token id is below it. None if the folder does not record it.
     """
 
     name: str
@@ -68,13 +68,13 @@ class ModelSource:
         able = ", ".join(p.family for p in PROFILES.values() if capability in p.capabilities)
         raise ModelLoadError(
             f"{self.name!r} is of the family {self.profile.family}, which has no {capability.value}; "
-            f"these have: {able}. If the family was guessed wrongly, say it with `family:` beside the model's name "
-            f"(or MODEL_FAMILY)"
+            f"these have: {able}. If the inferred family is wrong, set `family:` beside the model's name (or "
+            f"MODEL_FAMILY)"
         )
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a name is a folder's or a hub id's, so that it can not lead out of the models directory."""
+    """True for the name of a folder or a hub id, which cannot lead out of the models directory."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -84,18 +84,18 @@ def find_model(name: str, models_dir: Path, *, family: str | None = None, weight
     Args:
         name: A folder name or a hub id such as ``intfloat/multilingual-e5-large``.
         models_dir: The folder that holds model folders.
-        family: Overrides the manifest and the guess from the name.
-        weights: Whether the weights are wanted; without them a hub model costs a few megabytes.
+        family: Overrides the manifest and the inference from the name.
+        weights: Whether to download the weights; without them a hub model costs a few megabytes.
 
     Raises:
-        ModelLoadError: No such model, an unknown family, or a folder with parts missing.
+        ModelLoadError: The model does not exist, its family is unknown, or files are missing.
     """
     if not is_model_name(name):
         raise ModelLoadError(f"{name!r} is not a model name: {_instead_of(name)}")
     folder = models_dir / name
     if not folder.is_dir():
         _check_owner(name, models_dir)
-        resolve_profile(name, family)  # refuse an unknown family before anything is downloaded
+        resolve_profile(name, family)  # raises for an unknown family before any download
         folder = download(name, models_dir, weights=weights)
     return describe(name, folder, family=family)
 
@@ -103,10 +103,10 @@ def find_model(name: str, models_dir: Path, *, family: str | None = None, weight
 def describe(name: str, folder: Path, *, family: str | None = None) -> ModelSource:
     """Reads a model folder's own files: manifest, configuration, modules, prompts, limits.
 
-    Whatever the folder says is honoured as sentence-transformers does, or refused.
+    Every setting of the folder is honoured as in sentence-transformers, or raises an error.
 
     Raises:
-        ModelLoadError: A file is missing, unreadable, or asks for what is not served; the message names it.
+        ModelLoadError: A file is missing, unreadable, or has an unsupported setting; the message names it.
     """
     check_adapters(folder)
     check_saved_by(folder)
@@ -154,7 +154,7 @@ def _check_owner(name: str, models_dir: Path) -> None:
 
 
 def _instead_of(name: str) -> str:
-    """What to write for something that is no name, a path above all."""
+    """Advice for an invalid name, above all for a path."""
     path = Path(name).expanduser()
     if path.name and is_model_name(path.name) and ("/" in name or name.startswith("~")):
         return (
@@ -174,18 +174,18 @@ def _profile(name: str, folder: Path, config: dict[str, Any], family: str | None
     try:
         return resolve_profile(name, family or manifest.family)
     except ModelLoadError:
-        require_encoder(name, folder, config)  # a reranker is told that first
+        require_encoder(name, folder, config)  # the error for a reranker comes first
         raise
 
 
 def _check_prompts(folder: Path, profile: Profile) -> None:
-    said = read_prompts(folder)
-    if said is None or (said.query, said.document) == (profile.query_prefix, profile.passage_prefix):
+    prompts = read_prompts(folder)
+    if prompts is None or (prompts.query, prompts.document) == (profile.query_prefix, profile.passage_prefix):
         return
-    prompts = {"query": profile.query_prefix, "document": profile.passage_prefix}
+    expected = {"query": profile.query_prefix, "document": profile.passage_prefix}
     not_served(
-        said.path,
-        f"the prompt {said.query!r} for queries and {said.document!r} for documents",
-        f"the family {profile.family} has {json.dumps(prompts, ensure_ascii=False)}: write these under `prompts`, or "
-        f"say another family with `family:` or MODEL_FAMILY",
+        prompts.path,
+        f"the prompt {prompts.query!r} for queries and {prompts.document!r} for documents",
+        f"the family {profile.family} has {json.dumps(expected, ensure_ascii=False)}: write these under `prompts`, or "
+        f"set another family with `family:` or MODEL_FAMILY",
     )

@@ -1,7 +1,7 @@
 """OpenMP threads that sleep while they wait, and how many of them.
 
-OpenMP's threads spin by default. On a machine whose cores are also used by something else (a second
-replica, a training) that turns a 12 ms forward into one of a second. libgomp reads its settings once,
+OpenMP's threads spin by default. On a machine that shares its cores (with a second replica, a
+training) a 12 ms forward then takes a second. libgomp reads its settings once,
 when torch loads it, so this module must be used before torch is imported.
 """
 
@@ -16,7 +16,7 @@ PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 
 def wait_passively() -> None:
-    """Makes OpenMP threads sleep instead of spin; what the environment already says wins."""
+    """Makes OpenMP threads sleep instead of spin; existing environment variables win."""
     missing = {name: value for name, value in PASSIVE.items() if name not in os.environ}
     if missing and "torch" in sys.modules:
         logging.getLogger(__name__).warning(
@@ -41,7 +41,7 @@ def threads_for(num_cpus: float, replicas: int) -> int:
 
     Args:
         num_cpus: CPUs reserved for the replica in Ray. One or more: that many threads.
-        replicas: Below one reserved CPU nothing is promised; then all CPUs but one, which HTTP and
-            tokenising need, are divided by the number of replicas that may share the machine.
+        replicas: Below one reserved CPU, all CPUs but one, which HTTP and tokenising need, are divided by the
+            number of replicas that may share the machine.
     """
     return max(1, int(num_cpus) if num_cpus >= 1 else int((available_cpus() - 1) / max(1, replicas)))

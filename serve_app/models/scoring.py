@@ -1,4 +1,4 @@
-"""MaxSim: how well the tokens of a candidate answer the tokens of a query.
+"""MaxSim: the late-interaction score of a candidate for a query.
 
 ``score = sum over query tokens of the max over candidate tokens of query . candidate``, from ColBERT
 (Khattab and Zaharia, 2020). BGE-M3's ``colbert_score`` is the same divided by the number of query
@@ -40,7 +40,7 @@ def max_sim(
     Returns:
         float32 ``[n]`` in the order of the candidates, each between ``-q`` and ``q`` if the vectors have unit length.
         ``-inf`` for a candidate without tokens. Where a vector is not a number, neither is the score, on a CPU; on a
-        GPU that is not said, so look at the vectors.
+        GPU the score may be a number, so check the vectors.
 
     Example:
         >>> query = torch.tensor([[1, 0], [0, 1]])
@@ -72,7 +72,7 @@ def _best(query: torch.Tensor, candidates: torch.Tensor, lengths: NDArray[np.int
 def best_matches(
     query_vectors: torch.Tensor, candidate_vectors: torch.Tensor, *, max_similarities: int = MAX_SIMILARITIES
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The candidate token that answers each query token best: what a score of ``max_sim`` is made of.
+    """The best candidate token for each query token: the terms of a score of ``max_sim``.
 
     Args:
         query_vectors: ``[q, d]``, any float type.

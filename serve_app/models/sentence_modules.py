@@ -31,13 +31,13 @@ _SENTENCE = "sentence_embedding"
 
 
 def has_pooling(folder: Path) -> bool:
-    """Whether ``modules.json`` lists a pooling: such a folder describes itself as an embedding model."""
+    """True if ``modules.json`` lists a pooling, as that of an embedding model does."""
     modules = read_json(folder / _FILE, [])
     return isinstance(modules, list) and any(_kind(module) == "Pooling" for module in modules)
 
 
 def read_pooling(folder: Path, hidden_size: int) -> Pooling | None:
-    """How the folder's token states become a vector of length 1; None where the folder does not say.
+    """The folder's pooling; None if the folder does not name one.
 
     Raises:
         ModelLoadError: The folder lists a module, a pooling or a setting of one that is not served.
@@ -64,7 +64,7 @@ def _paths(folder: Path, expected: Sequence[str]) -> list[str]:
     path = folder / _FILE
     modules = read_json(path)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise ModelLoadError(f"{path} can not be read: it holds no list of modules")
+        raise ModelLoadError(f"{path} cannot be read: it does not hold a list of modules")
     for module in modules:
         if _kind(module) not in expected:
             not_served(path, f"the module {module.get('type')!r}", f"served are: {', '.join(expected)}")
@@ -82,7 +82,7 @@ def _paths(folder: Path, expected: Sequence[str]) -> list[str]:
 
 
 def _kind(module: Any) -> str | None:
-    """``Pooling`` of ``sentence_transformers.models.Pooling``; None for a class of somebody else."""
+    """``Pooling`` of ``sentence_transformers.models.Pooling``; None for a class of another library."""
     kind = module.get("type") if isinstance(module, dict) else None
     if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
         return None
@@ -90,7 +90,7 @@ def _kind(module: Any) -> str | None:
 
 
 def _check_unlisted_modules(folder: Path) -> None:
-    """A folder without ``modules.json`` has at most the pooling that is looked for."""
+    """A folder without ``modules.json`` may have the pooling in ``1_Pooling``, and no other module."""
     for path in sorted(folder.glob("*/config.json")):
         name = path.parent.name
         if name in ("1_Pooling", "2_Normalize"):
@@ -116,11 +116,11 @@ def _pooling_of(path: Path, hidden_size: int) -> Pooling | None:
         not_served(path, "include_prompt: false", "include_prompt: true is")
     dimension = config.get("embedding_dimension", config.get("word_embedding_dimension", hidden_size))
     if dimension != hidden_size:
-        not_served(path, f"a pooling of {dimension!r} numbers", f"config.json says hidden_size: {hidden_size}")
+        not_served(path, f"a pooling of {dimension!r} numbers", f"config.json has hidden_size: {hidden_size}")
     mode = config.get("pooling_mode", [mode for flag, mode in _MODES.items() if config.get(flag)])
     if isinstance(mode, list) and len(mode) == 1:
         mode = mode[0]
-    if mode not in [*Pooling]:  # a list: a mode may be anything that JSON can say
+    if mode not in [*Pooling]:  # a list: a mode may be any JSON value
         words = " + ".join(map(str, mode)) if isinstance(mode, list) else mode
         not_served(path, f"pooling {words!r}" if words else "a pooling without a mode", "mean and cls are")
     return Pooling(mode)

@@ -31,10 +31,10 @@ _SIMILARITIES = (None, "cosine", "dot")  # the same of vectors of length 1
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a folder puts before texts.
+    """The prompts of a folder.
 
     Attributes:
-        path: The file that says so.
+        path: The file with the prompts.
         query: Before a query, as ``encode_query`` does.
         document: Before a passage, as ``encode_document`` does.
     """
@@ -45,13 +45,13 @@ class Prompts:
 
 
 def read_max_tokens(folder: Path) -> int | None:
-    """The folder's own bound of a text, special tokens included; None where it has none.
+    """The folder's own limit of a text in tokens, special tokens included; None if it has none.
 
     ``max_seq_length`` of the transformer's settings wins; version 6 writes none there and leaves the bound in the
     tokenizer's ``model_max_length``.
 
     Raises:
-        ModelLoadError: The bound is no length.
+        ModelLoadError: The bound is not a valid length.
     """
     path, settings = _transformer_settings(folder)
     tokenizer = folder / "tokenizer_config.json"
@@ -65,17 +65,17 @@ def read_max_tokens(folder: Path) -> int | None:
             return None
         if not isinstance(value, int) or isinstance(value, bool) or value < _LEAST_TOKENS:
             raise ModelLoadError(
-                f"{file}: {key} {value!r} is no length of a text; use a whole number of tokens, {_LEAST_TOKENS} or more"
+                f"{file}: {key} {value!r} is not a text length; use a whole number of tokens, {_LEAST_TOKENS} or more"
             )
         return None if value >= _NO_LIMIT else value
     return None
 
 
 def lowers_case(folder: Path) -> bool:
-    """Whether texts are read in lower case, whatever the tokenizer does (``do_lower_case``).
+    """True if sentence-transformers lower-cases texts before the tokenizer (``do_lower_case``).
 
     Raises:
-        ModelLoadError: It says neither true nor false.
+        ModelLoadError: The setting is neither true nor false.
     """
     path, settings = _transformer_settings(folder)
     value = settings.get("do_lower_case")
@@ -113,17 +113,17 @@ def _check_tokenizer_settings(folder: Path) -> None:
 
 
 def read_prompts(folder: Path) -> Prompts | None:
-    """The folder's prompts; None where it says nothing of queries and documents.
+    """The folder's prompts; None if it has none for queries and documents.
 
-    Empty prompts for both say nothing: sentence-transformers 5 and later write them into every folder that has none.
+    Empty prompts for both count as none: sentence-transformers 5 and later write them into every folder that has none.
 
     Raises:
-        ModelLoadError: They are no texts.
+        ModelLoadError: They are not strings.
     """
     path, settings = _sentence_settings(folder)
     prompts = settings.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(text is None or isinstance(text, str) for text in prompts.values()):
-        raise ModelLoadError(f"{path}: prompts must be an object of texts by their names")
+        raise ModelLoadError(f"{path}: prompts must be an object of strings by name")
     default = settings.get("default_prompt_name")
     if default is not None and default not in [*prompts, "query", "document"]:
         raise ModelLoadError(f"{path}: default_prompt_name {default!r} is none of the prompts: {', '.join(prompts)}")
@@ -133,13 +133,13 @@ def read_prompts(folder: Path) -> Prompts | None:
 
 
 def read_model_type(folder: Path) -> str | None:
-    """``SentenceTransformer``, ``CrossEncoder`` or whatever else the folder was saved by; None where it is not said."""
+    """The class that saved the folder, as ``SentenceTransformer`` or ``CrossEncoder``; None if it is not recorded."""
     value = _sentence_settings(folder)[1].get("model_type")
     return None if value is None else str(value)
 
 
 def check_encoder_settings(folder: Path, hidden_size: int) -> None:
-    """Raises ``ModelLoadError`` if an embedding model says more of its vectors than is served."""
+    """Raises ``ModelLoadError`` for settings of an embedding model's vectors that are not served."""
     path, settings = _sentence_settings(folder)
     if settings.get("truncate_dim") not in (None, hidden_size):
         not_served(path, f"truncate_dim {settings['truncate_dim']!r}", "remove it; a request can ask for `dimensions`")
@@ -148,15 +148,15 @@ def check_encoder_settings(folder: Path, hidden_size: int) -> None:
 
 
 def check_cross_encoder_settings(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raises ``ModelLoadError`` if a cross-encoder's scores are no sigmoid of its logits, or it has a prompt."""
+    """Raises ``ModelLoadError`` if a cross-encoder's scores are not a sigmoid of its logits, or it has a prompt."""
     path, settings = _sentence_settings(folder)
     inner = config.get("sentence_transformers")
-    said = {
+    activations = {
         path: settings.get("activation_fn"),
         folder / "config.json": (inner.get("activation_fn") if isinstance(inner, dict) else None)
         or config.get("sbert_ce_default_activation_function"),
     }
-    for file, activation in said.items():
+    for file, activation in activations.items():
         if activation is not None and not str(activation).endswith(".Sigmoid"):
             not_served(
                 file, f"activation_fn {activation!r}", "scores are a sigmoid of the logits: use torch.nn.Sigmoid, and "
@@ -169,7 +169,7 @@ def check_cross_encoder_settings(folder: Path, config: Mapping[str, Any]) -> Non
 
 
 def _transformer_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The first of the files that says anything, as sentence-transformers looks for them."""
+    """The first of the files that has content, in the order of sentence-transformers."""
     for kind in _KINDS:
         path = folder / f"sentence_{kind}_config.json"
         if settings := read_object(path, {}):

@@ -1,8 +1,8 @@
-"""Whether transformers reads a folder's tokenizer as the service does: training and sentence-transformers go by it.
+"""A check that transformers, and so training and sentence-transformers, read a folder's tokenizer as the service does.
 
 transformers 5 builds some tokenizers anew from ``tokenizer_config.json`` (BERT's lower case, accents and Chinese
-characters among others), where the service reads ``tokenizer.json``. A folder whose two files disagree would be served
-wrongly without a word, so a few texts are compared before a model starts.
+characters among others), where the service reads ``tokenizer.json``. If the two files disagree, the vectors are
+silently wrong, so a few texts are compared before a model starts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from serve_app.models.sentence_settings import lowers_case
 from serve_app.models.vocabulary import load_vocabulary
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json")
-_LARGE_BYTES = 8_000_000  # XLM-RoBERTa's takes transformers seconds to build, and is followed in ``vocabulary``
+_LARGE_BYTES = 8_000_000  # XLM-RoBERTa's takes transformers seconds to build; ``vocabulary`` reproduces it
 _TEXTS = (
     "How do I ROTATE a log-file in /var/log?",
     "Ça DÉJÀ vu, Übermütige Füchse; Ελληνικά ΑΛΕΠΟΎ",
@@ -30,7 +30,7 @@ _compared: set[str] = set()
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Compares the token ids of a few texts; what was compared once is not compared again.
+    """Compares the token ids of a few texts, once for each content of the files.
 
     Raises:
         ModelLoadError: transformers reads a text as other tokens, or cannot read the tokenizer at all.
@@ -46,8 +46,8 @@ def check_tokenizer(folder: Path) -> None:
     for text in _TEXTS:
         if ours.encode(text).ids != theirs(text):
             raise ModelLoadError(
-                f"{path} and what transformers makes of it with tokenizer_config.json disagree: they read {text!r} as "
-                f"other tokens. Save what the model was trained with into the folder: "
+                f"{path} and tokenizer_config.json, which transformers reads, disagree: they split {text!r} into "
+                f"different tokens. Save the tokenizer that the model was trained with into the folder: "
                 f"`AutoTokenizer.from_pretrained(...).save_pretrained({str(folder)!r})`"
             )
     _compared.add(key)

@@ -25,17 +25,17 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def choose_device(setting: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU; anything else is taken at its word.
+    """``auto`` is CUDA where there is one, else the CPU; anything else is the device itself.
 
     Raises:
-        ModelLoadError: The device is not there, or the setting names none.
+        ModelLoadError: The device does not exist.
     """
     if setting == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(setting)
     except RuntimeError:
-        raise ModelLoadError(f"device {setting!r} is no device; use auto, cpu, cuda or cuda:0") from None
+        raise ModelLoadError(f"device {setting!r} is unknown; use auto, cpu, cuda or cuda:0") from None
     count = torch.cuda.device_count() if device.type == "cuda" else 0
     if device.type == "cuda" and (device.index or 0) >= count:
         raise ModelLoadError(f"device {setting!r} cannot be used: {_why_no_cuda(count)}, or set `device: cpu`")
@@ -75,7 +75,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def computes_in_bfloat16(flags: str, capability: str) -> bool:
-    """Whether bfloat16 is computed in hardware by a CPU with these flags.
+    """True if a CPU with these flags computes bfloat16 in hardware.
 
     Args:
         flags: ``/proc/cpuinfo``.
@@ -97,7 +97,7 @@ class Transformer:
 
         Args:
             source: The model, its weights on this machine.
-            device: Where to compute.
+            device: Of weights and activations.
             dtype: Of weights and activations; the heads compute in float32.
             threads: Torch threads of this process; they matter on a CPU.
             packed: As for ``choose_backbone``.
@@ -131,12 +131,12 @@ class Transformer:
 
         Args:
             texts: int32 ``[length]`` token ids of each text, special tokens included.
-            adapter: One of ``adapters`` that is to change the weights; None for none.
+            adapter: One of ``adapters``, to be applied; None for the base alone.
         """
         self.adapters.use(adapter)
         return self._backbone.forward(texts)
 
     def release_memory(self) -> None:
-        """Gives cached device memory back, after an out-of-memory error."""
+        """Releases cached device memory, after an out-of-memory error."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -1,10 +1,10 @@
 """The vocabulary of a model folder, shared by all models that have the same one, and token ids as readable text.
 
-The reference is what ``transformers`` does with the same folder, because that is what training and
+The reference is what ``transformers`` does with the same folder, which training and
 sentence-transformers use. It builds the pre-tokenizer of the class XLMRobertaTokenizer itself
-(split at white space, then mark words) and ignores the one in tokenizer.json; so do we. The only
-texts where it matters have blanks at an end or in a row. Where sentence_bert_config.json says
-do_lower_case, sentence-transformers turns texts to lower case before all else; so do we.
+(split at white space, then mark words) and ignores the one in tokenizer.json; so does this module. The only
+texts where it matters have blanks at an end or in a row. With do_lower_case in
+sentence_bert_config.json, sentence-transformers lower-cases texts first; so does this module.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _WORD_START = "▁"
 
 
 class Vocabulary:
-    """The pieces of a tokenizer; what was looked up once is remembered.
+    """The pieces of a tokenizer, with a cache of their texts.
 
     Attributes:
-        tokenizer: Without padding and truncation; shared, so never to be changed.
+        tokenizer: Without padding and truncation; shared, so it must not be changed.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """Takes the tokenizer whose ids are to be read."""
+        """Takes the tokenizer."""
         self.tokenizer = tokenizer
         self._special = {id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         self._texts: dict[int, str] = {}
@@ -64,7 +64,7 @@ class Vocabulary:
         return max(int(self.tokenizer.get_vocab_size()), max(added, default=-1) + 1)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """The tokens as they stand in the text: a blank in front says that a word starts there."""
+        """The tokens as they stand in the text; a leading blank marks the start of a word."""
         return [(self.tokenizer.id_to_token(id) or "").replace(_WORD_START, " ") for id in ids]
 
     def _text(self, id: int) -> str:
@@ -81,7 +81,7 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     """Reads ``tokenizer.json``; the same file in another folder is not loaded twice (XLM-RoBERTa's takes 300 MB).
 
     Raises:
-        ModelLoadError: It, ``tokenizer_config.json`` or ``sentence_bert_config.json`` can not be read.
+        ModelLoadError: It, ``tokenizer_config.json`` or ``sentence_bert_config.json`` cannot be read.
     """
     path = folder / "tokenizer.json"
     try:
@@ -93,7 +93,7 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     except ModelLoadError:
         raise
     except Exception as error:
-        raise ModelLoadError(f"{path} can not be read: {error}") from error
+        raise ModelLoadError(f"{path} cannot be read: {error}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     if key[1] is not None:
@@ -105,14 +105,14 @@ def load_vocabulary(folder: Path) -> Vocabulary:
         )
     if key[2]:
         lower = normalizers.Lowercase()
-        known_one = tokenizer.normalizer
-        tokenizer.normalizer = normalizers.Sequence([lower, known_one]) if known_one else lower
+        own = tokenizer.normalizer
+        tokenizer.normalizer = normalizers.Sequence([lower, own]) if own else lower
     vocabulary = _loaded[key] = Vocabulary(tokenizer)
     return vocabulary
 
 
 def _word_start_scheme(folder: Path) -> str | None:
-    """Where the class XLMRobertaTokenizer marks the start of a word at the beginning of a text; None for others."""
+    """The prepend scheme of the class XLMRobertaTokenizer; None for other classes."""
     path = folder / "tokenizer_config.json"
     config = read_object(path, {})
     name = config.get("tokenizer_class")

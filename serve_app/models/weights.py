@@ -1,4 +1,4 @@
-"""Weights from a model folder: all of them or none, never random numbers in place of what is missing."""
+"""Weights from a model folder: all of them or none, never random numbers in place of missing ones."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def load_weights(auto_class: Any, folder: Path, dtype: torch.dtype, **options: o
     Args:
         auto_class: ``transformers.AutoModel`` or one of its kind.
         folder: An ordinary Hugging Face model folder.
-        dtype: Of the weights in memory, whatever the file stores.
+        dtype: Of the weights in memory; the file may store another.
         options: Further arguments of the model's class.
 
     Returns:
         The model on the host, in evaluation mode.
 
     Raises:
-        ModelLoadError: Weights are missing, unreadable, no finite numbers, or do not fit the configuration.
+        ModelLoadError: Weights are missing, unreadable, not finite, or do not fit the configuration.
     """
     from transformers.utils import logging as transformers_logging
 
@@ -44,9 +44,9 @@ def load_weights(auto_class: Any, folder: Path, dtype: torch.dtype, **options: o
         )
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelLoadError(f"the weights in {folder} can not be loaded ({reason})") from error
+        raise ModelLoadError(f"the weights in {folder} cannot be loaded ({reason})") from error
     missing = sorted(report["missing_keys"])
-    if missing:  # transformers would go on with random numbers in their place
+    if missing:  # transformers would use random numbers in their place
         raise ModelLoadError(f"the weights in {folder} lack {len(missing)} tensors, among them {missing[0]!r}")
     assert isinstance(model, torch.nn.Module)
     _check_finite(model, folder)
@@ -64,7 +64,7 @@ def _check_finite(model: torch.nn.Module, folder: Path) -> None:
 
 
 def count_weights(folder: Path) -> int:
-    """How many numbers the safetensors files of a folder hold; reads their headers only."""
+    """The number of weights in the safetensors files of a folder; reads their headers only."""
     from safetensors import safe_open
 
     count = 0

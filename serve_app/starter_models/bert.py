@@ -82,7 +82,7 @@ def bert_state(sizes: EncoderSizes, tensor: Callable[[str, tuple[int, ...]], Wei
 
 
 def bert_config(sizes: EncoderSizes, layer_norm_eps: float = 1e-12) -> dict[str, Any]:
-    """What belongs into ``config.json`` of a BertModel with an XLM-RoBERTa vocabulary."""
+    """The content of ``config.json`` of a BertModel with an XLM-RoBERTa vocabulary."""
     return {
         "architectures": ["BertModel"],
         "model_type": "bert",
@@ -102,6 +102,6 @@ def bert_config(sizes: EncoderSizes, layer_norm_eps: float = 1e-12) -> dict[str,
         "pad_token_id": 0,
         "position_embedding_type": "absolute",
         "tokenizer_class": "XLMRobertaTokenizer",
-        # The type to compute in, whatever the file stores. Half floats halve the file; on a CPU they are slow.
+        # The type to compute in; the file may store another. Half floats halve the file; on a CPU they are slow.
         "dtype": "float32",
     }

@@ -1,4 +1,4 @@
-"""XLM-RoBERTa's SentencePiece normalisation map, put together from what the package leaves of it.
+"""XLM-RoBERTa's SentencePiece normalisation map, rebuilt from the part that the package contains.
 
 The 4-bit file keeps only what each single character becomes. XLM-R's map, ``nmt_nfkc`` of an older Unicode, also
 composes sequences (e + U+0301 -> e-acute). SentencePiece has the same rules built in, from a newer
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from sentencepiece import SentencePieceNormalizer, SetMinLogLevel, sentencepiece_model_pb2
 
-SetMinLogLevel(1)  # it notes the size of every map it reads and makes, on stderr
+SetMinLogLevel(1)  # it logs the size of every map to stderr
 
 _RULES = "nmt_nfkc"
 
@@ -40,7 +40,7 @@ def builtin_rules() -> dict[str, str]:
 
 
 def merged_rules(builtin: Mapping[str, str], char_map: Mapping[str, str]) -> dict[str, str]:
-    """Rules that make of single characters what ``char_map`` says, and of sequences what ``builtin`` says."""
+    """The rules of ``char_map`` for single characters, and those of ``builtin`` for sequences."""
     changed = {key for key, value in builtin.items() if len(key) == 1 and char_map.get(key) != value}
     kept = {key: value for key, value in builtin.items() if changed.isdisjoint(key)}
     return kept | dict(char_map)

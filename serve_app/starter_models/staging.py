@@ -1,4 +1,4 @@
-"""A model folder appears whole or not at all, whatever dies in between and whoever else builds at the same time."""
+"""Atomic creation of model folders, with one builder at a time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LOCK_FILE = ".starter.lock"
 
 @contextmanager
 def only_builder(models_dir: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the right to build starter models in a folder; wait for it if another process has it.
+    """Hold the lock for building starter models in a folder; wait if another process has it.
 
-    The kernel lets go of the lock when its holder dies. The lock file itself stays: removing it would let two
+    The kernel releases the lock when its holder dies. The lock file itself stays: removing it would let two
     processes hold locks on two files of one name.
 
     Args:
-        models_dir: is made if it is not there.
-        waiting: called once if there is another builder to wait for.
+        models_dir: created if it does not exist.
+        waiting: called once if another process has the lock.
     """
     models_dir.mkdir(parents=True, exist_ok=True)
     with (models_dir / LOCK_FILE).open("a") as lock:
@@ -40,13 +40,13 @@ def only_builder(models_dir: Path, waiting: Callable[[], None]) -> Iterator[None
 def staged(target: Path) -> Iterator[Path]:
     """An empty folder beside ``target`` that becomes ``target`` at the end, and vanishes if the body raises.
 
-    To be used by the ``only_builder``: staging folders of earlier processes, which were killed, are removed.
+    Use it inside ``only_builder``: staging folders of earlier processes, which were killed, are removed.
 
     Args:
         target: the folder to be; its parent exists.
 
     Raises:
-        StarterError: ``target`` is there by now and not empty. It is left as it is.
+        StarterError: ``target`` exists by now and is not empty. It is left as it is.
     """
     _remove_abandoned(target)
     staging = target.with_name(f".staging-{target.name}-{os.getpid()}")
@@ -70,7 +70,7 @@ def _publish(staging: Path, target: Path) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Bring the files to disk before the name does: a power cut must not leave a named folder of empty files."""
+    """Write the files to disk before the rename: a power cut must not leave a folder of empty files."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

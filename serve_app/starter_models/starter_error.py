@@ -1,7 +1,7 @@
-"""The one error of this package that is meant for a person."""
+"""The error of this package that is shown to users."""
 
 from __future__ import annotations
 
 
 class StarterError(Exception):
-    """A starter model can not be built for a reason the user can act on; the message says what to do."""
+    """A starter model cannot be built for a reason the user can act on; the message names the next step."""

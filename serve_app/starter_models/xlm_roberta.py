@@ -66,7 +66,7 @@ def extended_positions(rows: Weights, total: int, first: int) -> Weights:
 
 
 def xlm_roberta_config(sizes: EncoderSizes, special: SpecialIds, layer_norm_eps: float) -> dict[str, Any]:
-    """What belongs into ``config.json`` of an XLMRobertaModel."""
+    """The content of ``config.json`` of an XLMRobertaModel."""
     ids = {"bos_token_id": special.bos, "pad_token_id": special.pad, "eos_token_id": special.eos}
     kind = {"architectures": ["XLMRobertaModel"], "model_type": "xlm-roberta"}
     return bert_config(sizes, layer_norm_eps) | kind | ids

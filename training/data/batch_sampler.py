@@ -1,4 +1,4 @@
-"""Which pairs meet in a batch, in an order that a resumed job finds again."""
+"""Batches without conflicts, in an order that a resumed job reproduces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.data.conflict_free_batches import full_batches, text_ids
 
 
 class ConflictFreeBatchSampler(DefaultBatchSampler):
-    """Batches in which no row's query or positive occurs in another row; as many in each epoch as in the first.
+    """Batches in which no row's query or positive occurs in another row; every epoch has as many as the first.
 
     The library's own sampler keeps rows apart that have a negative in common, too, and promises more batches than it
     yields where many rows share a passage: then neither progress nor learning rate nor a resumed job's place is right.
@@ -40,7 +40,7 @@ class ConflictFreeBatchSampler(DefaultBatchSampler):
         Args:
             dataset: Columns are query, positive and negatives, in this order.
             batch_size: Of every batch.
-            drop_last: Always done.
+            drop_last: Incomplete batches are always dropped.
             valid_label_columns: For the base class.
             generator: For the base class; the order depends on seed and epoch alone.
             seed: Of the order.
@@ -56,15 +56,15 @@ class ConflictFreeBatchSampler(DefaultBatchSampler):
     def __iter__(self) -> Iterator[list[int]]:
         """The batches of the epoch that was set; where they are fewer than in the first, some come twice."""
         orders = (full_batches(self._ids, self.batch_size, seed=self.seed, epoch=epoch) for epoch in (self.epoch, 0))
-        found = next(filter(None, orders), [])  # with few pairs that fit together an order may give no batch at all
+        found = next(filter(None, orders), [])  # where nearly all pairs conflict an order may give no batch at all
         return islice(cycle(found), len(self))
 
 
-class SetsEpoch(TrainerCallback):
-    """Tells a sampler which epoch begins.
+class SetEpochCallback(TrainerCallback):
+    """Sets a sampler's epoch when it begins.
 
     The trainer does so itself, but not in the first epoch of a resumed job with several workers: there two wrappers
-    stand between them, and the job would go on with the rest of another order.
+    stand between them, and the job would continue with the rest of another order.
     """
 
     def __init__(self, sampler: Any) -> None:

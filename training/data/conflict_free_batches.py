@@ -1,7 +1,8 @@
-"""Which rows may meet in a batch, where each one's passages are wrong for the others, and a partition into batches.
+"""A partition of training rows into batches without false negatives.
 
-Two rows are rivals if the query or the positive of one occurs in the other, in any place: the passage that is right
-for one would be wrong for the other. A negative that both have does no harm.
+In a batch the passages of each row are negatives for the others. Two rows conflict if the query or the positive of one
+occurs anywhere in the other: the passage that is right for one would be a false negative of the other. A negative that
+both have does no harm.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from serve_app.domain.unicode import fold
 
 TextIds = NDArray[np.int32]
 
-_OWN = 2  # query and positive come first in a row; negatives follow
+_OWN = 2  # query and positive, the first columns of a row; negatives follow
 
 
 def text_ids(columns: Iterable[Iterable[str]]) -> TextIds:
@@ -33,29 +34,29 @@ def text_ids(columns: Iterable[Iterable[str]]) -> TextIds:
 
 
 def full_batches(ids: TextIds, size: int, *, seed: int, epoch: int = 0) -> list[list[int]]:
-    """The batches of one epoch: rows by index, each row at most once, no rivals in a batch, all of ``size`` rows.
+    """The batches of one epoch: rows by index, each row at most once, no conflicts in a batch, all of ``size`` rows.
 
-    Where many rows share a passage, some find no batch; which ones is another matter in each epoch.
+    Where many rows share a passage, some are in no batch; in each epoch others.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(ids))
     return [batch for batch in batches(ids, size, order.tolist()) if len(batch) == size]
 
 
-def most_in_a_batch(ids: TextIds, most: int) -> int:
-    """How many rows, at least, can be in one batch, ``most`` being enough."""
+def largest_batch(ids: TextIds, limit: int) -> int:
+    """A lower bound of the rows that one batch can hold, up to ``limit``."""
     found = 0
-    for batch in batches(ids, most, range(len(ids))):
+    for batch in batches(ids, limit, range(len(ids))):
         found = max(found, len(batch))
-        if found == most:
+        if found == limit:
             break
     return found
 
 
 def batches(ids: TextIds, size: int, order: Iterable[int]) -> Iterator[list[int]]:
-    """Puts rows together in this order, as far as they are no rivals; batches that could not be filled are short.
+    """Groups rows in this order as far as they do not conflict; batches that cannot be filled are short.
 
-    A row that does not fit waits with others for the text that keeps it out, and these take their turn in the batches
-    that follow. So rows with a popular passage are looked at once for each batch, not all of them for each batch.
+    A row that conflicts waits in a queue of the text it conflicts on; the queues are served in rotation by the batches
+    that follow. So of the rows with a popular passage one is examined for each batch, not all of them.
     """
     rows = iter(order)
     waiting: OrderedDict[int, deque[int]] = OrderedDict()
@@ -63,25 +64,25 @@ def batches(ids: TextIds, size: int, order: Iterable[int]) -> Iterator[list[int]
         batch = _Batch(ids)
         for _ in range(len(waiting)):
             text, queue = waiting.popitem(last=False)
-            while queue and len(batch.rows) < size and (obstacle := batch.take(queue[0])) != text:
+            while queue and len(batch.rows) < size and (conflict := batch.take(queue[0])) != text:
                 row = queue.popleft()
-                if obstacle is not None:
-                    waiting.setdefault(obstacle, deque()).append(row)
+                if conflict is not None:
+                    waiting.setdefault(conflict, deque()).append(row)
             if queue:
-                waiting[text] = queue  # to the end: all texts in turns
+                waiting[text] = queue  # to the end: all texts in rotation
             if len(batch.rows) == size:
                 break
         while len(batch.rows) < size and (fresh := next(rows, None)) is not None:
-            obstacle = batch.take(fresh)
-            if obstacle is not None:
-                waiting.setdefault(obstacle, deque()).append(fresh)
+            conflict = batch.take(fresh)
+            if conflict is not None:
+                waiting.setdefault(conflict, deque()).append(fresh)
         if not batch.rows:
             return
         yield batch.rows
 
 
 class _Batch:
-    """Rows that are no rivals."""
+    """Rows without conflicts."""
 
     def __init__(self, ids: TextIds) -> None:
         self.rows: list[int] = []
@@ -90,7 +91,7 @@ class _Batch:
         self._all: set[int] = set()
 
     def take(self, row: int) -> int | None:
-        """Adds a row; or the text that keeps it out."""
+        """Adds a row, or returns the text it conflicts on."""
         texts: list[int] = self._ids[row].tolist()
         own = texts[:_OWN]
         for text in own:

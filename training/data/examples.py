@@ -14,11 +14,11 @@ from training.training_errors import TrainingError
 
 MAX_NEGATIVES = 7  # hard negatives of one query; FlagEmbedding's default group of 8 passages has as many
 
-_DRAWS = 50  # for a text of another query, before it is given up
+_DRAWS = 50  # of another query's text, at most
 
 
 class Notice(NamedTuple):
-    """Something about the examples that an event of the job reports; ``level`` is ``info`` or ``warning``."""
+    """A job event about the examples; ``level`` is ``info`` or ``warning``."""
 
     level: str
     message: str
@@ -28,7 +28,7 @@ def read_examples(path: Path) -> list[Example]:
     """Reads ``pairs.jsonl`` or ``eval.jsonl``.
 
     Raises:
-        TrainingError: A line is no example; the message names it.
+        TrainingError: A line is not an example; the message names it.
     """
     found = []
     with path.open(encoding="utf-8") as lines:
@@ -36,13 +36,13 @@ def read_examples(path: Path) -> list[Example]:
             try:
                 example = Example.from_json(line)
             except (ValueError, KeyError, TypeError) as error:
-                raise TrainingError(f"{path.name} line {number} is no training example: {error!r}") from error
+                raise TrainingError(f"{path.name} line {number} is not a training example: {error!r}") from error
             found.append(example)
     return found
 
 
 def merge(examples: Iterable[Example]) -> list[Example]:
-    """One example for each query, in order of first sight; in two, its passages would be each other's negatives.
+    """One example for each query, in order of first appearance; in two, its passages would be each other's negatives.
 
     A passage that is both positive and negative of a query counts as positive. Queries without a positive are left
     out.
@@ -68,8 +68,8 @@ def columns(examples: Sequence[Example], profile: Profile, *, seed: int) -> dict
     """Training rows, one for each pair, as columns of formatted texts.
 
     All rows of a batch need the same number of negatives. It is the average number, at most ``MAX_NEGATIVES``; a row
-    with more takes a draw of them, a row with fewer is filled with negatives of other queries, which are the same to
-    it as those that it finds in its batch. Passages of other queries would keep these out of its batch.
+    with more takes a sample of them, a row with fewer is filled with negatives of other queries, which serve it like
+    those in its batch. Passages of other queries would conflict with these in its batch.
 
     Returns:
         ``query``, ``positive`` and ``negative_1``, ... in this order, all of one length.
@@ -85,7 +85,7 @@ def columns(examples: Sequence[Example], profile: Profile, *, seed: int) -> dict
 
 
 def negatives_per_row(examples: Sequence[Example]) -> int:
-    """How many negatives every row has."""
+    """The number of negatives of every row."""
     given = sum(min(len(example.negatives), MAX_NEGATIVES) for example in examples)
     return max(1, round(given / len(examples))) if given else 0
 
@@ -101,7 +101,7 @@ def rows_of(examples: Sequence[Example], width: int, seed: int) -> Iterator[tupl
             taken = {*example.positives, *chosen}
             while len(chosen) < width:
                 found = _sample_negative(others, taken, draw)
-                if found is None:  # hardly another negative is left: one of its own again, or a passage
+                if found is None:  # no other negative is left: one of its own again, or a passage
                     found = chosen[0] if chosen else _sample_negative(passages, taken, draw) or passages[0]
                 taken.add(found)
                 chosen.append(found)

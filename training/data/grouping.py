@@ -1,4 +1,4 @@
-"""Which examples belong together: those that share a query or a positive passage, directly or through others."""
+"""Groups of examples that share a query or a positive passage, directly or through others."""
 
 from __future__ import annotations
 

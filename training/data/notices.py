@@ -1,4 +1,4 @@
-"""What is odd about a job's examples, what is done with it, and a sentence for the job's events about each."""
+"""Cleaning of a job's examples, and a notice for the job's events about each change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BEGINS = sorted({p for known in PROFILES.values() for p in (known.query_prefix,
 
 
 def clean(examples: Iterable[Example], profile: Profile) -> tuple[list[Example], list[Notice]]:
-    """Examples as they are trained on, and what differs from what was sent.
+    """The examples to train on, and notices about what differs from the examples that were sent.
 
     Args:
         examples: As the user sent them.
@@ -29,7 +29,7 @@ def clean(examples: Iterable[Example], profile: Profile) -> tuple[list[Example],
 
 
 def without_prefixes(examples: Iterable[Example], profile: Profile) -> tuple[list[Example], list[Notice]]:
-    """Takes the model's own prefix off texts that have it already, because it is put in front of every text."""
+    """Removes the model's own prefix from texts that have it, because training and serving add it to every text."""
     own: Counter[TextRole] = Counter()
     foreign: Counter[tuple[TextRole, str]] = Counter()
 
@@ -49,15 +49,15 @@ def without_prefixes(examples: Iterable[Example], profile: Profile) -> tuple[lis
         notices.append(
             Notice(
                 "info",
-                f"the model's own prefix ({prefixes}) is in front of {_counted(own)} already; training and serving put "
-                f"it there themselves, so it is not put there twice and need not be sent",
+                f"the model's own prefix ({prefixes}) is already in front of {_counted(own)}; training and serving add "
+                f"it themselves, so it is removed here and need not be sent",
             )
         )
     for (role, begin), count in foreign.items():
         notices.append(
             Notice(
                 "warning",
-                f"{begin!r} is in front of {_counted({role: count})}, where the model reads no such prefix; it is "
+                f"{begin!r} is in front of {_counted({role: count})}, where it is not a prefix of this model; it is "
                 f"trained on as part of the text",
             )
         )
@@ -65,7 +65,7 @@ def without_prefixes(examples: Iterable[Example], profile: Profile) -> tuple[lis
 
 
 def notice_quotes(examples: Sequence[Example]) -> list[Notice]:
-    """A notice about texts in quotation marks: perhaps a table's export put them there. The texts stay as they are."""
+    """A notice about texts in quotation marks, which an export may have added. The texts stay as they are."""
     quoted: Counter[TextRole] = Counter()
     for example in examples:
         quoted[TextRole.QUERY] += _is_quoted(example.query)
@@ -76,14 +76,14 @@ def notice_quotes(examples: Sequence[Example]) -> list[Notice]:
     return [
         Notice(
             "warning" if many else "info",
-            f"quotation marks stand around {_counted(+quoted)} and are trained on as part of the text; if an export "
-            f"put them there, send the texts without them",
+            f"quotation marks surround {_counted(+quoted)} and are trained on as part of the text; if an export added "
+            f"them, send the texts without them",
         )
     ]
 
 
 def without_contradictions(examples: Sequence[Example]) -> tuple[list[Example], list[Notice]]:
-    """Takes negatives away that answer the same query elsewhere, in any spelling of query and passage."""
+    """Removes negatives that answer the same query elsewhere, in any spelling of query and passage."""
     if not any(example.negatives for example in examples):
         return list(examples), []
     right: dict[str, set[str]] = {}
@@ -96,11 +96,11 @@ def without_contradictions(examples: Sequence[Example]) -> tuple[list[Example], 
     changed = [before.query for before, after in zip(examples, kept, strict=True) if before != after]
     if not changed:
         return kept, []
-    told = (
+    message = (
         f"negatives that another example gives as answers to the same query count as answers: {len(changed)} examples, "
         f"the first with the query {changed[0][:60]!r}"
     )
-    return kept, [Notice("warning", told)]
+    return kept, [Notice("warning", message)]
 
 
 def notice_negatives(examples: Sequence[Example], width: int) -> list[Notice]:
@@ -114,11 +114,11 @@ def notice_negatives(examples: Sequence[Example], width: int) -> list[Notice]:
     fewer = sum(len(example.negatives) < width for example in examples)
     if not more and not fewer:
         return []
-    told = (
-        f"every pair is trained with {width} negatives of its own, the average: {more} queries have more and take a "
-        f"draw of them, {fewer} have fewer and take those of other queries"
+    message = (
+        f"every pair is trained with {width} negatives, the average: {more} queries have more and use a sample, "
+        f"{fewer} have fewer and use those of other queries"
     )
-    return [Notice("info", told)]
+    return [Notice("info", message)]
 
 
 def _mapped(example: Example, change: Callable[[TextRole, str], str]) -> Example:

@@ -1,4 +1,4 @@
-"""How a job's examples were split at its first attempt: metrics of two different splits cannot be compared."""
+"""The record of a job's split at its first attempt: metrics of two different splits cannot be compared."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from serve_app.domain.files import replace_file
 from serve_app.jobs.job_folder import JobFolder
 from training.data.splitting import Split
 
-SPLIT_ANEW = (
-    "another version of this program split the examples when the job began; they are split anew and the base is "
-    "measured again; earlier attempts may have trained on queries that are held out now, so the result "
-    "may measure too well"
+SPLIT_CHANGED = (
+    "another version of this program split the examples when the job began; they are split and the base is measured "
+    "again; earlier attempts may have trained on queries that are held out now, so the metrics of the result may be "
+    "too high"
 )
 
 
 def record_split(job_dir: Path, parts: Split) -> bool:
-    """Notes in the job's folder how its examples are split.
+    """Records in the job's folder how its examples are split.
 
     Returns:
-        Whether an earlier attempt has noted the same split.
+        Whether an earlier attempt has recorded the same split.
     """
     path = JobFolder(job_dir).split_file
     queries = [[example.query for example in part] for part in (parts.train, parts.held_out)]

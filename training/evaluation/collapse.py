@@ -1,4 +1,4 @@
-"""Whether a training has destroyed its model: few vectors for all texts, or a loss no better than guessing."""
+"""Detection of a collapsed model: few different vectors for all texts, or a loss no better than chance."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _LAST = 0.75  # of the steps are over before the loss is judged
 
 
 def sample_passages(examples: Sequence[Example], profile: Profile, *, seed: int) -> list[str]:
-    """Some different passages that were trained on, formatted."""
+    """A sample of different passages that were trained on, formatted."""
     distinct = {fold(text): text for example in examples for text in example.positives}
     drawn = random.Random(seed).sample(list(distinct.values()), min(MAX_PASSAGES, len(distinct)))
     return [profile.format(TextRole.PASSAGE, text) for text in drawn]
 
 
 def describe_collapse(encode: Encode, passages: Sequence[str]) -> str | None:
-    """A sentence about the heads that do not tell most of the passages apart; None if all heads do.
+    """A sentence about the heads that do not distinguish most of the passages; None if all heads do.
 
     Args:
         encode: The result.
-        passages: From ``sample_passages``; of fewer than two nothing can be said.
+        passages: From ``sample_passages``; fewer than two show nothing.
     """
     if len(passages) < 2:
         return None
@@ -55,7 +55,7 @@ def describe_collapse(encode: Encode, passages: Sequence[str]) -> str | None:
 
 
 def collapsed_heads(texts: Sequence[Encoded]) -> list[str]:
-    """What is the same for most of some different texts, head by head."""
+    """For each collapsed head, a phrase about its representations of some different texts."""
     found = []
     if count := _few_vectors(np.stack([text.dense for text in texts]), len(texts)):
         found.append(f"computes {_amount(count, 'dense')}")
@@ -80,8 +80,8 @@ def check_collapse(encode: Encode, passages: Sequence[str], *, measured: bool) -
     return collapse
 
 
-def describe_standing_loss(updates: Iterable[JobUpdate], chance_loss: float) -> str | None:
-    """A sentence about a loss that is no better than guessing at the end; None if it is, or the steps are few.
+def describe_stalled_loss(updates: Iterable[JobUpdate], chance_loss: float) -> str | None:
+    """A sentence about a loss that is no better than chance at the end; None if it is better, or the steps are few.
 
     Args:
         updates: All updates of the training.

@@ -58,9 +58,9 @@ def held_out_task(split: Split, profile: Profile, *, seed: int) -> HeldOut | Non
     if not split.held_out:
         return None
     draw = random.Random(seed)
-    asked = draw.sample(split.held_out, min(MAX_QUERIES, len(split.held_out)))
-    answers = dict.fromkeys(text for example in asked for text in example.positives)
-    negatives = dict.fromkeys(text for example in asked for text in example.negatives)
+    examples = draw.sample(split.held_out, min(MAX_QUERIES, len(split.held_out)))
+    answers = dict.fromkeys(text for example in examples for text in example.positives)
+    negatives = dict.fromkeys(text for example in examples for text in example.negatives)
     known = dict.fromkeys(text for part in (split.held_out, split.train) for e in part for text in e.positives)
     documents = list(answers)
     for others in (negatives, known):  # the client's hard negatives come first
@@ -77,9 +77,9 @@ def held_out_task(split: Split, profile: Profile, *, seed: int) -> HeldOut | Non
         found.update(*(positions.get(fold(text), ()) for text in example.positives))
     return HeldOut(
         groups=split.held_out_groups,
-        queries=tuple(profile.format(TextRole.QUERY, example.query) for example in asked),
+        queries=tuple(profile.format(TextRole.QUERY, example.query) for example in examples),
         documents=tuple(profile.format(TextRole.PASSAGE, text) for text in documents),
-        relevant=tuple(frozenset(right[fold(example.query)]) for example in asked),
+        relevant=tuple(frozenset(right[fold(example.query)]) for example in examples),
     )
 
 

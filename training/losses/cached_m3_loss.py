@@ -37,8 +37,8 @@ class CachedM3Loss(nn.Module):
     of the whole batch, and the activations in memory are those of ``mini_batch_size`` texts. What grows with the
     batch is its token vectors, ``4 * (dim + 1)`` bytes a token.
 
-    The trainer optimises the parameters of its loss, so the heads are trained. They are no part of the model, so
-    whoever saves the model must save them too, and a checkpoint of the trainer alone does not hold them.
+    The trainer optimises the parameters of its loss, so the heads are trained. They are not part of the model:
+    save them beside it, and in checkpoints.
 
     With several workers the passages of all of them are negatives, and the heads' gradients are averaged here,
     because DDP wraps only the model. Every worker must have the same number of texts in a step. In evaluation,
@@ -83,7 +83,7 @@ class CachedM3Loss(nn.Module):
             labels: Not used.
 
         Raises:
-            ValueError: There are no passages.
+            ValueError: The batch has no passages.
         """
         columns = list(sentence_features)
         if len(columns) < 2:
@@ -138,7 +138,7 @@ class _CachedBatch(CachedLossMixin):
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
     ) -> Tensor:
-        """The loss of the rows of all mini-batches of all columns; with its gradients, if wanted."""
+        """The loss of the rows of all mini-batches of all columns; with its gradients if ``with_backward``."""
         columns = [self._unpack(column, rows) for column, rows in zip(self._columns, reps, strict=True)]
         loss = self._loss.loss_of(columns[0], M3Vectors.concatenate(columns[1:]))
         if with_backward:

@@ -1,4 +1,4 @@
-"""What workers that train one BGE-M3 together exchange, beyond what torch's DDP does: negatives and head gradients."""
+"""Exchanges between workers that train one BGE-M3, beyond those of torch's DDP: negatives and head gradients."""
 
 from __future__ import annotations
 

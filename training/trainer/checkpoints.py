@@ -1,4 +1,4 @@
-"""Checkpoints of a job: which ones are whole, and what a resumed job must remember besides."""
+"""Checkpoints of a job, and the mini-batch size that a resumed job reuses."""
 
 from __future__ import annotations
 
@@ -29,46 +29,46 @@ def step_of(checkpoint: Path | None) -> int:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Says that every worker has written its part; from now on the job may be resumed from here."""
+    """Marks a checkpoint that every worker has written; from now on the job may be resumed from it."""
     flush(checkpoint)
     (checkpoint / COMPLETE).touch()
 
 
 def remove_incomplete(folder: Path) -> None:
-    """Removes what a killed process left half-written."""
+    """Removes checkpoints that a killed process left half-written."""
     for path in folder.glob("checkpoint-*"):
         if not (path / COMPLETE).is_file():
             shutil.rmtree(path, ignore_errors=True)
 
 
 def save_trained(loss: nn.Module, folder: Path) -> None:
-    """Saves what the training changes: the parameters with gradients, of the model and of the loss itself."""
+    """Saves the trained parameters, of the model and of the loss itself."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in _trained(loss).items()}, folder / WEIGHTS)
 
 
 def load_trained(loss: nn.Module, folder: Path) -> None:
-    """Loads what ``save_trained`` saved into the same model.
+    """Loads parameters that ``save_trained`` saved from the same model.
 
     Raises:
         TrainingError: It belongs to another model.
     """
-    saved, wanted = load_file(folder / WEIGHTS), _trained(loss)
-    if saved.keys() != wanted.keys():
-        other = sorted(saved.keys() ^ wanted.keys())[0]
+    saved, parameters = load_file(folder / WEIGHTS), _trained(loss)
+    if saved.keys() != parameters.keys():
+        other = sorted(saved.keys() ^ parameters.keys())[0]
         raise TrainingError(f"the checkpoint {folder.name} does not fit the job: {other!r} is only in one of them")
-    for name, tensor in wanted.items():
+    for name, tensor in parameters.items():
         tensor.data.copy_(saved[name])
 
 
-def recall_mini_batch_size(folder: Path, asked: int) -> int:
-    """The mini-batch size that is known to fit into memory, else the one that was asked for."""
+def recall_mini_batch_size(folder: Path, requested: int) -> int:
+    """The mini-batch size that is known to fit into memory, else the requested one."""
     path = folder / _MINI_BATCH
-    return min(asked, int(path.read_text())) if path.is_file() else asked
+    return min(requested, int(path.read_text())) if path.is_file() else requested
 
 
 def remember_mini_batch_size(folder: Path, size: int) -> None:
-    """Spares a resumed job the out-of-memory errors that this one had."""
+    """Records a mini-batch size that fits, so that a resumed job does not run out of memory again."""
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / _MINI_BATCH, f"{size}\n".encode(), durable=False)
 

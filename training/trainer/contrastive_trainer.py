@@ -1,4 +1,4 @@
-"""The steps of a training: sentence-transformers' trainer, which here survives memory errors and says how far it is."""
+"""The trainer of sentence-transformers, with progress reports, resumable checkpoints and recovery from full memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback
 
 from serve_app.models.batching.isolation import is_out_of_memory
-from training.data.batch_sampler import SetsEpoch
+from training.data.batch_sampler import SetEpochCallback
 from training.reporting import Reporter
 from training.trainer.checkpoints import load_trained, mark_complete, remember_mini_batch_size, save_trained
 from training.trainer.timed_checkpoints import TimedCheckpointCallback
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 OnCheckpoint = Callable[[int, float], None]
 """Called on every worker after a checkpoint, with the step and the latest loss."""
 
-SECONDS_BETWEEN_LINES = 1.0  # a tiny model takes hundreds of steps a second, and nobody reads as many lines
+SECONDS_BETWEEN_LINES = 1.0  # a tiny model takes hundreds of steps a second
 
 
 class ContrastiveTrainer(SentenceTransformerTrainer):
@@ -47,8 +47,8 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         Args:
             loss: With the model inside, and an int ``mini_batch_size`` that may change between two steps.
             warmup_ratio: Share of the steps in which the learning rate rises.
-            reporter: Is told of every step, checkpoint and memory error.
-            on_checkpoint: Is called.
+            reporter: Receives steps, checkpoints and memory errors.
+            on_checkpoint: Called after each checkpoint.
             options: As for a ``SentenceTransformerTrainer``.
         """
         super().__init__(loss=loss, **options)
@@ -66,16 +66,16 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         self._start_step = 0
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """None: the result has a manifest, and the card takes minutes of a large data set."""
+        """Adds nothing: the result has a manifest, and a model card takes minutes with a large data set."""
 
     def get_batch_sampler(self, *args: Any, **options: Any) -> Any:
-        """The order of the pairs; a resumed job goes on in that of its epoch."""
+        """The order of the pairs; a resumed job continues that of its epoch."""
         sampler = super().get_batch_sampler(*args, **options)
-        self.add_callback(SetsEpoch(sampler))
+        self.add_callback(SetEpochCallback(sampler))
         return sampler
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
-        """The rise and fall of the learning rate over all steps of the job."""
+        """The learning-rate schedule over all steps of the job."""
         factor = partial(rate_factor, total_steps=num_training_steps, warmup_ratio=self._warmup_ratio)
         optimizer = optimizer or self.optimizer
         assert optimizer is not None
@@ -92,14 +92,14 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
                 if not is_out_of_memory(error):
                     raise
                 if not self._halve_mini_batch() or self.args.world_size > 1:
-                    raise  # with more workers, the others wait in an exchange: all start over with smaller ones
+                    raise  # the other workers wait in an exchange, so all restart with smaller ones
             # outside of the handler: the traceback holds the tensors of the failed attempt alive
             self._objective.zero_grad()
             if self.args.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def _halve_mini_batch(self) -> bool:
-        """Whether there is a smaller size, for this process and for those that resume the job."""
+        """Halves the mini-batch for this process and for those that resume the job; False if it is a single text."""
         size = min(int(self._objective.mini_batch_size), int(self.args.train_batch_size))
         if size == 1:
             return False
@@ -115,7 +115,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             TrainingError: The loss is NaN or infinite.
         """
         super().log(logs, start_time)
-        self.state.log_history.clear()  # nobody reads it; it would grow with every step, and each checkpoint with it
+        self.state.log_history.clear()  # unused; it would grow with every step, and each checkpoint with it
         if "loss" not in logs:
             return
         self._last_loss = float(logs["loss"])
@@ -142,7 +142,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         clip: Any = super()._clip_grad_norm
-        return clip(self._objective)  # with its heads, which are no part of the model
+        return clip(self._objective)  # with its heads, which are not part of the model
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         save_trained(self._objective, self._folder if output_dir is None else Path(output_dir))

@@ -1,4 +1,4 @@
-"""Signs of life: what is slow must not be taken for dead, nor what hangs for slow."""
+"""The heartbeat of a training: it continues through slow steps and stops when the work hangs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SECONDS_BETWEEN_BEATS = 60.0
 
 @contextmanager
 def heartbeat(reporter: Reporter, *, every_s: float = SECONDS_BETWEEN_BEATS) -> Iterator[None]:
-    """Has the reporter say at once and then now and then that the work moves, if it does.
+    """Reports at once, and then periodically, that the work progresses, if it does.
 
-    Steps of a large batch on a CPU, or the measuring of a large base, take longer than the service listens to
-    silence. That a thread of this process lives shows nothing: the one that works may wait for a device, another worker
-    or a disk that never answers.
+    Steps of a large batch on a CPU, or the measuring of a large base, take longer than the service waits for a report.
+    A thread of this process that is alive shows nothing: the working thread may wait forever for a device, another
+    worker or a disk. So the working thread calls ``reporter.heartbeat``, and this one reports only if it did.
 
     Args:
-        reporter: Says it, unless it is that of a worker that says nothing; whoever works tells it.
-        every_s: Seconds between two signs.
+        reporter: Of the job; if it is disabled there is no heartbeat.
+        every_s: Seconds between two reports.
     """
     if not reporter.enabled:
         yield
@@ -36,11 +36,11 @@ def heartbeat(reporter: Reporter, *, every_s: float = SECONDS_BETWEEN_BEATS) -> 
         while True:
             try:
                 reporter.keep_alive()
-            except OwnershipLostError as error:  # the work finds that out itself, if it ever moves again
+            except OwnershipLostError as error:  # the working thread finds that out itself, if it ever progresses again
                 logger.warning("%s", error)
                 return
             except OSError:  # a full disk stops the training itself, if it lasts
-                logger.warning("no sign of life could be written", exc_info=True)
+                logger.warning("the heartbeat could not be written", exc_info=True)
             if over.wait(every_s):
                 return
 

@@ -26,7 +26,7 @@ LAYERS = ("query", "key", "value", "dense")  # every linear layer of BERT and XL
 
 
 def add_lora(model: SentenceTransformer, settings: LoraSettings) -> None:
-    """Puts a fresh adapter on every linear layer and freezes all other weights.
+    """Adds a fresh adapter to every linear layer and freezes all other weights.
 
     The adapter changes nothing yet: one of its two factors starts at zero. The dropout of the encoder itself is
     switched off, because the adapter has its own; on a CPU, drawing it took a third of the time.
@@ -51,7 +51,7 @@ def four_bits(source: ModelSource) -> BitsAndBytesConfig:
     """The quantisation of a Q-LoRA base: nf4 weights, their constants quantised again, bfloat16 products.
 
     Raises:
-        TrainingError: bitsandbytes can not be used here, or the model is too narrow for it.
+        TrainingError: bitsandbytes cannot be used here, or the model is too narrow for it.
     """
     if source.dimension % NARROWEST_IN_FOUR_BITS:
         raise TrainingError(
@@ -62,7 +62,7 @@ def four_bits(source: ModelSource) -> BitsAndBytesConfig:
         import bitsandbytes  # noqa: F401
     except Exception as error:  # its native library may fail in any way
         raise TrainingError(
-            f"Q-LoRA needs bitsandbytes, which can not be loaded here ({type(error).__name__}: {error}); "
+            f"Q-LoRA needs bitsandbytes, which cannot be loaded here ({type(error).__name__}: {error}); "
             f"use LoRA (use_qlora: false)"
         ) from error
     from transformers import BitsAndBytesConfig
@@ -76,7 +76,7 @@ def four_bits(source: ModelSource) -> BitsAndBytesConfig:
 
 
 def loading_options(source: ModelSource, device: torch.device) -> dict[str, Any]:
-    """What ``build_model`` is told to get a quantised base on the device.
+    """Options of ``build_model`` for a quantised base on the device.
 
     Raises:
         TrainingError: As ``four_bits``.
@@ -85,7 +85,7 @@ def loading_options(source: ModelSource, device: torch.device) -> dict[str, Any]
 
 
 def keep_layers_trainable(model: SentenceTransformer) -> None:
-    """Stops bitsandbytes from repacking weights; to be called before the first forward.
+    """Prevents bitsandbytes from repacking weights; call it before the first forward.
 
     On a CPU with AVX512-BF16 a quantised layer changes to a layout for inference in the first forward in evaluation
     mode, and no gradient passes it after that.

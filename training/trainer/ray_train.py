@@ -1,4 +1,4 @@
-"""A job on Ray Train: workers with their share of the cluster, started again when one is lost."""
+"""A job on Ray Train: workers with their share of the cluster, restarted when one is lost."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from training.training_errors import OwnershipLostError, TrainingError, reason_o
 logger = logging.getLogger(__name__)
 
 RESTARTS = 5
-"""How often the workers are started again, from the newest checkpoint. Enough for every halving of a mini-batch of 16
-that several workers need, who can not go on by themselves."""
+"""Restarts of the workers, from the newest checkpoint. Enough to halve a mini-batch of 16 down to one text, for which
+several workers must restart each time."""
 
-_PATIENCE_S = 24 * 3600
-"""How long workers wait for each other: the first one measures the base, which may take hours on a CPU. A worker that
-dies is noticed by Ray."""
+_GROUP_TIMEOUT_S = 24 * 3600
+"""Timeout of exchanges between workers: the first one measures the base, which may take hours on a CPU. Ray notices a
+worker that dies."""
 
 _NICENESS = 19  # the system's lowest priority; Ray's own for every process is 15
 
@@ -41,19 +41,19 @@ _QUIET = {
 
 
 def train_on_ray(spec: TrainingSpec, job_dir: Path, claim: Claim) -> Path:
-    """Trains on the workers that the job asks for and waits for the end.
+    """Trains on the job's workers and waits for the end.
 
     Args:
         spec: The job.
         job_dir: Its folder, which every worker reaches under this path.
-        claim: In whose name it is trained.
+        claim: Service and attempt for which it is trained.
 
     Returns:
         The published folder.
 
     Raises:
-        TrainingError: The job can not succeed; or its workers were lost too often.
-        OwnershipLostError: Another service has the job trained.
+        TrainingError: The job cannot succeed; or its workers were lost too often.
+        OwnershipLostError: Another service trains the job.
         RayError: Ray itself failed; see ``errors.is_cut_off``.
     """
     Ownership(job_dir, claim).check(at_once=True)  # connecting to Ray may have taken long
@@ -63,7 +63,7 @@ def train_on_ray(spec: TrainingSpec, job_dir: Path, claim: Claim) -> Path:
     trainer = TorchTrainer(
         worker,
         train_loop_config={"spec": spec.to_json(), "job_dir": str(job_dir), "claim": asdict(claim)},
-        torch_config=TorchConfig(backend="nccl" if spec.gpus_per_worker > 0 else "gloo", timeout_s=_PATIENCE_S),
+        torch_config=TorchConfig(backend="nccl" if spec.gpus_per_worker > 0 else "gloo", timeout_s=_GROUP_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=spec.num_workers, use_gpu=spec.gpus_per_worker > 0, resources_per_worker=_resources(spec)
         ),
@@ -95,7 +95,7 @@ def _resources(spec: TrainingSpec) -> dict[str, float]:
 
 
 def _worker(config: dict[str, Any]) -> dict[str, str]:
-    """Runs on every worker. What trying again can not cure is returned; only what it can is raised."""
+    """Runs on every worker. Returns errors that another attempt cannot cure, and raises the others."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a package for kernels it warns, and works
     os.umask(0o077)  # on nodes that were started without it, too
@@ -110,9 +110,9 @@ def _worker(config: dict[str, Any]) -> dict[str, str]:
         ownership.check(at_once=True)
     except OwnershipLostError as error:
         return {"lost": error.reason}
-    gave_up = JobFolder(job_dir).worker_failure_file
-    if gave_up.is_file():
-        return {"failed": gave_up.read_text(encoding="utf-8")}
+    fatal = JobFolder(job_dir).worker_failure_file
+    if fatal.is_file():
+        return {"failed": fatal.read_text(encoding="utf-8")}
     reporter = Reporter(JobFolder(job_dir).updates_file if rank == 0 else None, ownership=ownership)
     try:
         with heartbeat(reporter):
@@ -131,32 +131,32 @@ def _worker(config: dict[str, Any]) -> dict[str, str]:
         outcome = _outcome(error, job_dir, ownership, is_first=rank == 0)
         if world_size == 1:
             return outcome
-        # The others may wait for this worker, so all must be stopped; and where one is lost, they fail, too.
+        # The others may wait for this worker, so all must stop; and where one is lost, they fail, too.
         if "failed" in outcome and isinstance(error, ServiceError):
-            gave_up.write_text(outcome["failed"], encoding="utf-8")
+            fatal.write_text(outcome["failed"], encoding="utf-8")
         raise
     return {"folder": str(folder)}
 
 
 def _outcome(error: Exception, job_dir: Path, ownership: Ownership, *, is_first: bool) -> dict[str, str]:
-    """How a worker's training ended that raised; leaves a job alone that is no longer its own."""
+    """The outcome of a training that raised; a job that is no longer its own is left alone."""
     try:
         if isinstance(error, OwnershipLostError):
             raise error
         logger.error("the training failed", exc_info=error)
-        ownership.check(at_once=True)  # it may have failed of what the job's new owner has done
+        ownership.check(at_once=True)  # the job's new owner may have caused the failure
     except OwnershipLostError as lost:
         logger.warning("%s", lost)
         return {"lost": lost.reason}
     if is_first:
         from training.trainer.checkpoints import remove_incomplete
 
-        remove_incomplete(JobFolder(job_dir).checkpoints)  # a full disk needs the room to say what has happened
+        remove_incomplete(JobFolder(job_dir).checkpoints)  # on a full disk the report of the failure needs the room
     return {"failed": reason_of(error)}
 
 
 def _leave_group() -> None:
-    """Trains alone: in a group, of one worker too, every gradient has a second copy that is sent around."""
+    """Leaves the process group: even in a group of one worker every gradient has a second copy to exchange."""
     distributed.destroy_process_group()
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK"):
         os.environ.pop(name, None)  # accelerate would make a new group

@@ -1,4 +1,4 @@
-"""When a checkpoint is due although few steps were taken: on a slow device fifty of them are an hour's work."""
+"""Checkpoints by time beside those by steps: on a slow device fifty steps take an hour."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-TIMES_AS_LONG = 10.0
-"""So many times as long as the last checkpoint took, training goes on before the next one: those of a large model are
-gigabytes, and writing them must stay a small share of the time."""
+TRAINING_PER_WRITING = 10.0
+"""Training time before the next checkpoint, as a multiple of the time that the last one took to write: checkpoints of a
+large model are gigabytes, and writing them must stay a small share of the time."""
 
 
 class TimedCheckpointCallback(TrainerCallback):
-    """Asks the trainer for checkpoints beside those of every so many steps, which count as well."""
+    """Requests checkpoints by time; those that the trainer writes by steps restart the clock."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Takes a clock in seconds."""
@@ -32,25 +32,25 @@ class TimedCheckpointCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Waits from here on."""
+        """Starts the clock."""
         self._due_at = self._clock() + SECONDS_BETWEEN_CHECKPOINTS
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Asks for a checkpoint on all workers or on none."""
+        """Requests a checkpoint on all workers or on none."""
         self._step_ended_at = self._clock()
         if not control.should_save:
             control.should_save = _as_first_worker(self._step_ended_at >= self._due_at, args)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Waits again, the longer the longer it took."""
+        """Restarts the clock, with a longer wait after a slower checkpoint."""
         now = self._clock()
-        self._due_at = now + max(SECONDS_BETWEEN_CHECKPOINTS, TIMES_AS_LONG * (now - self._step_ended_at))
+        self._due_at = now + max(SECONDS_BETWEEN_CHECKPOINTS, TRAINING_PER_WRITING * (now - self._step_ended_at))
 
 
 def _as_first_worker(answer: bool, args: TrainingArguments) -> bool:
     """The first worker's answer: clocks differ, and in a checkpoint the workers wait for each other."""
     if args.world_size == 1:
         return answer
-    told = torch.tensor(int(answer), device=args.device)
-    distributed.broadcast(told, src=0)
-    return bool(told)
+    shared = torch.tensor(int(answer), device=args.device)
+    distributed.broadcast(shared, src=0)
+    return bool(shared)

@@ -1,4 +1,4 @@
-"""A model that is trained: the service's own reading of its folder, as a sentence-transformers model."""
+"""A trainable model: a folder as the service reads it, as a sentence-transformers model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from serve_app.models.weights import load_weights
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how a training computes.
+    """Device and dtype of a training.
 
     Attributes:
         device: Of weights and activations.
@@ -38,7 +38,7 @@ class Compute:
 
     @property
     def mixed(self) -> bool:
-        """Whether matrix products are computed in less than float32."""
+        """True if matrix products are computed in less than float32."""
         return self.dtype is not torch.float32
 
     @property
@@ -52,10 +52,10 @@ class Compute:
 
 
 def choose_compute(spec: TrainingSpec, *, gpu: int = 0) -> Compute:
-    """The device that the job asks for, and bfloat16 where it computes in it.
+    """The device of the job, and bfloat16 where it computes in it.
 
     Raises:
-        ModelLoadError: The device is not there.
+        ModelLoadError: The device does not exist.
     """
     setting = spec.device
     if setting == "auto":

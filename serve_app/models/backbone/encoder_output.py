@@ -19,7 +19,7 @@ import torch
 
 @dataclass(frozen=True, eq=False)
 class EncoderOutput:
-    """What one forward computed.
+    """The token states of one forward.
 
     Attributes:
         states: ``[tokens, hidden]`` on the device, in the model's dtype; the texts in order, no padding.

@@ -1,4 +1,4 @@
-"""Which layout a model's micro-batches have: packed where that is proven to compute the same, else padded."""
+"""The layout of a model's micro-batches: packed where that is verified to compute the same, else padded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def choose_backbone(
         model: An encoder or decoder of transformers, on the device.
         device: Where it computes.
         dtype: What it computes in.
-        packed: Whether to pack; None where ``wants_packed`` says so.
+        packed: Whether to pack; None for the answer of ``wants_packed``.
     """
     padded = PaddedBackbone(model, device)
     if not (wants_packed(model, device, dtype) if packed is None else packed):
@@ -58,7 +58,7 @@ def choose_backbone(
 
 
 def wants_packed(model: Any, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the device has variable-length attention for the dtype, and the architecture dispatches to it.
+    """True if the device has variable-length attention for the dtype, and the architecture dispatches to it.
 
     A CPU attends text by text in a packed row, which is slower than padding.
     """

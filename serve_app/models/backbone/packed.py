@@ -19,7 +19,7 @@ import torch
 
 
 def can_pack(model: Any) -> bool:
-    """Whether an architecture dispatches its attention, so that packed attention reaches all of its layers."""
+    """True if an architecture dispatches its attention, so that packed attention reaches all of its layers."""
     return bool(getattr(model, "_supports_attention_backend", False))
 
 

@@ -1,7 +1,7 @@
 """Attention over texts that stand one after the other in one row, each attending to itself alone.
 
 Registered with transformers under the name ``packed``, so that its own layers run without padding: BERT, XLM-RoBERTa,
-ModernBERT, Qwen3 and whatever else dispatches attention by ``ALL_ATTENTION_FUNCTIONS``. A CUDA device uses
+ModernBERT, Qwen3 and all others that dispatch attention by ``ALL_ATTENTION_FUNCTIONS``. A CUDA device uses
 ``torch.nn.attention.varlen.varlen_attn`` (flash attention; bfloat16 and float16 only), any other device one
 ``scaled_dot_product_attention`` for each text, which computes the same.
 """

@@ -1,4 +1,4 @@
-"""Which texts wait longer than they would if texts were served first come, first served.
+"""Detection of late texts: those that wait longer than they would first come, first served.
 
 A virtual queue serves the same tokens in the order of arrival, while the device serves them in another one. A part of a
 request that has left the virtual queue but not the backlog is late. As late parts get half of the device's time, each
@@ -20,14 +20,14 @@ X = TypeVar("X")
 
 @dataclass(eq=False)
 class Part(Generic[X]):
-    """Texts that came together and are answered together.
+    """Texts of one ``submit``, which are answered together.
 
     Attributes:
-        group: Only texts of one group share a forward; None when nothing waits any more, because a group may be as
+        group: Only texts of one group share a forward; None when no text waits any more, because a group may be as
             large as a model and the part may outlast it in the virtual queue.
         tokens: Service that the part takes from the virtual queue.
         is_late: It has left the virtual queue.
-        waiting: What is still in the backlog, by number: oldest first.
+        waiting: Its texts in the backlog, by number: oldest first.
     """
 
     group: Hashable
@@ -48,13 +48,13 @@ class ArrivalOrder(Generic[X]):
         self._late_by_length: dict[Hashable, LengthIndex[X]] = {}
 
     def add(self, tokens: int, group: Hashable) -> Part[X]:
-        """Puts a part at the end of the queue; the caller fills in what waits."""
+        """Appends a part to the queue; the caller fills in its waiting texts."""
         part: Part[X] = Part(group, tokens)
         self._virtual.append(part)
         return part
 
     def leave(self, part: Part[X], row: Row[X]) -> None:
-        """Notes that a row has left the backlog, to be served."""
+        """Removes a row that leaves the backlog to be served."""
         del part.waiting[row[1]]
         if part.is_late:
             index = self._late_by_length[part.group]
@@ -65,7 +65,7 @@ class ArrivalOrder(Generic[X]):
             part.group = None
 
     def discard(self, part: Part[X], row: Row[X]) -> None:
-        """Notes that a row has left the backlog unserved: what came after it would not have waited for it."""
+        """Removes a row that leaves the backlog unserved: later texts would not have waited for it."""
         self.leave(part, row)
         if not part.is_late:
             part.tokens -= row[0]
@@ -73,7 +73,7 @@ class ArrivalOrder(Generic[X]):
     def advance(self, tokens: int) -> None:
         """Serves the virtual queue as many tokens as the device has served; a part that leaves it may be late.
 
-        The queue is one micro-batch behind, so that a device that has little to do is free in what goes together.
+        The queue is one micro-batch behind, so that a device with little work may combine any texts.
         """
         self._credit += self._last
         self._last = tokens
@@ -86,14 +86,14 @@ class ArrivalOrder(Generic[X]):
                 self._late_by_length.setdefault(part.group, LengthIndex()).add(list(part.waiting.values()))
 
     def clear(self) -> None:
-        """Begins anew; called when nothing waits."""
+        """Resets the queue; called when no text waits."""
         self._virtual.clear()
         self._late.clear()
         self._late_by_length.clear()
         self._credit = self._last = 0
 
     def oldest_late(self) -> Row[X] | None:
-        """The text that came first of all that are late; None if none is."""
+        """The earliest of all late texts; None if none is late."""
         while self._late and not self._late[0].waiting:
             self._late.popleft()
         return next(iter(self._late[0].waiting.values())) if self._late else None

@@ -1,10 +1,10 @@
-"""Texts that wait for a device: which of them go next, together, fairly, and none too late.
+"""The waiting texts of a device, and the choice of the next micro-batch: fair between requests, without starvation.
 
-Two kinds of micro-batches take turns. A fair one takes the text whose request has had the least service so far; so a
+Two kinds of micro-batches alternate. A fair one takes the text whose request has had the least service so far; so a
 single query beside lists of thousands waits for two or three micro-batches. A late one takes what has waited longer
 than it would first come, first served; so nothing starves, however many new requests come. Late ones get half of the
-device's time while there is anything late, and the other half is shared as if they were not there: they count as no
-service of their requests. Both are filled with texts near in length.
+device's time while there is anything late, and the other half is shared as if they did not exist: they do not
+count as service of their requests. Both are filled with texts near in length.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Backlog(Generic[X]):
         return (text.value for index in self._by_length.values() for text in index)
 
     def add(self, values: Sequence[X], lengths: Sequence[int], *, key: int, max_texts: int, group: Hashable) -> None:
-        """Adds texts of a request; what all parts of a request must say alike is in ``Scheduler.submit``."""
+        """Adds texts of a request; all parts of a request have the same key, ``max_texts`` and ``group``."""
         request = self._shares.request(key, max_texts=max_texts, group=group)
         part = self._order.add(sum(lengths), request.group)
         rows = [
@@ -72,7 +72,7 @@ class Backlog(Generic[X]):
         self.tokens += part.tokens
 
     def discard(self, key: int, unwanted: Callable[[X], bool]) -> None:
-        """Removes those texts of a request that still wait and that nobody wants any more."""
+        """Removes the waiting texts of a request that are not needed any more."""
         request = self._shares.requests.get(key)
         if request is None:
             return
@@ -83,10 +83,10 @@ class Backlog(Generic[X]):
                 row[2].taken = True
                 self._order.discard(row[2].part, row)
             self._shares.refresh(key)
-            self._begin_anew_if_empty()
+            self._reset_if_empty()
 
     def take(self) -> list[X]:
-        """Removes the next micro-batch, in the order of lengths; empty if nothing waits."""
+        """Removes the next micro-batch, in the order of lengths; empty if no text waits."""
         late = self._order.oldest_late()
         if late is not None and self._owed_to_late >= 0:
             rows = self._late_batch(late)
@@ -115,8 +115,8 @@ class Backlog(Generic[X]):
         """A text with its request's fair share of the micro-batch, and then the waiting texts nearest in length.
 
         Neighbours in length come mostly from the largest request. Without a share of its own a short list beside a long
-        one would get its turn for one text at a time; and so would single queries beside lists, if texts of requests
-        without service so far did not come first.
+        one would be served one text at a time; and so would single queries beside lists, if texts of requests without
+        service so far did not come first.
         """
         rows, admits = self._begin(anchor)
         request = self._shares.of(anchor)
@@ -127,7 +127,7 @@ class Backlog(Generic[X]):
         return rows
 
     def _begin(self, anchor: Row[Waiting[X]]) -> tuple[list[Row[Waiting[X]]], Callable[[Waiting[X]], bool]]:
-        """A micro-batch of one text, and what admits others: none twice, and no more of a request than it allows."""
+        """A micro-batch of one text, and a filter for others: none twice, and no more of a request than it allows."""
         counts = Counter({anchor[2].key: 1})
         anchor[2].taken = True
 
@@ -161,10 +161,10 @@ class Backlog(Generic[X]):
         """Device time of a micro-batch, in tokens: padded tokens, and the fixed cost of a forward."""
         return max(length for length, _, _ in rows) * len(rows) + self._max_padding_tokens
 
-    # ------------------------------------------------------------------ books
+    # ------------------------------------------------------------------ accounting
 
     def _leave(self, rows: Sequence[Row[Waiting[X]]]) -> None:
-        """Takes a micro-batch out."""
+        """Removes a micro-batch."""
         for row in rows:
             request = self._shares.of(row)
             if request.is_new:
@@ -175,9 +175,9 @@ class Backlog(Generic[X]):
         for key in {row[2].key for row in rows}:
             self._shares.refresh(key)
         self._order.advance(sum(length for length, _, _ in rows))
-        self._begin_anew_if_empty()
+        self._reset_if_empty()
 
-    def _begin_anew_if_empty(self) -> None:
+    def _reset_if_empty(self) -> None:
         if not self._by_length:
             self._order.clear()
 

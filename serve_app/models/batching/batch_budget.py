@@ -1,13 +1,13 @@
-"""How large a micro-batch may be: at most as configured, and as memory and time have allowed lately."""
+"""The size limit of a micro-batch: the configured one, reduced as memory and time require."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
 
-_FIRST_TOKENS = 512  # where time bounds the budget: it starts so small, because the speed is not known yet
-_LEAST_TOKENS = 64  # time never bounds the budget to less: so few tokens cost little beside a forward itself
-_SPEED_OF_FORWARDS = 8  # the speed of so many forwards together says how much time allows
+_FIRST_TOKENS = 512  # initial budget where time bounds it, because the speed is not known yet
+_LEAST_TOKENS = 64  # time never bounds the budget to less: so few tokens cost little beside the forward itself
+_SPEED_OF_FORWARDS = 8  # forwards over which the speed is averaged
 _GROWTH_AFTER_OUT_OF_MEMORY = 64  # micro-batches until the whole configured budget is regained
 
 
@@ -18,7 +18,7 @@ class BatchBudget:
         """Starts with the whole budget, or with a small one where time bounds it.
 
         Args:
-            max_tokens: Never more than this.
+            max_tokens: Upper bound.
             max_seconds: A micro-batch of several texts should not take longer.
         """
         self._max_tokens = max_tokens

@@ -1,12 +1,12 @@
-"""Requests with waiting texts, and how much service each of them has had.
+"""Requests with waiting texts, and the service that each has had.
 
 Fairness between requests is weighted fair queueing (Demers, Keshav and Shenker, 1989) with tokens as
 the unit of service: every request has a virtual finishing time, the earliest goes first.
 
-Requests take turns in whole micro-batches, so most are some tokens behind their fair share or before it. A new request
+Requests alternate in whole micro-batches, so most are some tokens behind their fair share or ahead of it. A new request
 begins beside the one that is furthest behind; at the fair share itself, a single query would have to wait until all of
 those have caught up. But not further back than some micro-batches: a stream of new requests must leave some service to
-an old one. (What bounds the wait of an old one is its turn when it is late, see ``arrival_order``.)
+an old one. (``arrival_order`` bounds the wait of an old one.)
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Waiting(Generic[X]):
     """One text in the backlog.
 
     Attributes:
-        value: Whatever its owner wants back.
+        value: The caller's object.
         length: Tokens.
-        key: Names its request.
-        part: What came with it.
+        key: Of its request.
+        part: The texts that came with it.
         taken: It has left the backlog.
     """
 
@@ -70,16 +70,16 @@ class Request(Generic[X]):
 
 
 class FairShare(Generic[X]):
-    """Who is next, if the device is to be shared equally between the requests that wait.
+    """Weighted fair queueing between the requests that wait.
 
     Attributes:
         requests: By key.
-        max_batch_tokens: Budget of a micro-batch, may be changed between two of them; it says what the shares are of,
-            and how far back a new request may begin.
+        max_batch_tokens: Budget of a micro-batch, may be changed between two of them. It determines the shares, and
+            how far back a new request may begin.
     """
 
     def __init__(self, max_batch_tokens: int) -> None:
-        """Nothing waits yet."""
+        """No requests."""
         self.requests: dict[int, Request[X]] = {}
         self.max_batch_tokens = max_batch_tokens
         self._clock = 0.0  # tokens of service that each waiting request could have had so far
@@ -92,7 +92,7 @@ class FairShare(Generic[X]):
         return self.requests[row[2].key]
 
     def request(self, key: int, *, max_texts: int, group: Hashable) -> Request[X]:
-        """The request of this key; one that is not known begins now."""
+        """The request of this key; a new one begins now."""
         if (request := self.requests.get(key)) is None:
             served = self._beginning()
             request = self.requests[key] = Request(served, max_texts, group)
@@ -111,9 +111,9 @@ class FairShare(Generic[X]):
             self._without_texts.discard(key)
 
     def next(self) -> Row[Waiting[X]] | None:
-        """The oldest text of the request that would be the first to finish it; None if nothing waits.
+        """The oldest text of the request that would be the first to finish it; None if no text waits.
 
-        Requests without waiting texts are forgotten.
+        Requests without waiting texts are removed.
         """
         for key in self._without_texts:
             del self.requests[key]

@@ -1,4 +1,4 @@
-"""One bad text never spoils its neighbours: a failed micro-batch is split until the culprit is alone."""
+"""Isolation of failures: a failed micro-batch is split until the failing text is alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run_isolated(compute: Callable[[Sequence[T]], Sequence[R | ServiceError]], i
 
     Args:
         compute: Results in the order of its argument.
-        items: What to compute; may be empty.
+        items: Inputs; may be empty.
         release_memory: Called after an out-of-memory error, before the halves are tried.
 
     Returns:
@@ -66,7 +66,7 @@ def run_isolated(compute: Callable[[Sequence[T]], Sequence[R | ServiceError]], i
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the device, or the host, had no memory left."""
+    """True if an error means that the device, or the host, ran out of memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without torch
         return True
     text = str(error)

@@ -1,4 +1,4 @@
-"""Waiting texts by length, and which of them go together at little padding."""
+"""Waiting texts by length, and the choice of those that share a micro-batch with little padding."""
 
 from __future__ import annotations
 

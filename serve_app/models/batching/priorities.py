@@ -1,4 +1,4 @@
-"""The least of many values that change: a binary heap with lazy deletion."""
+"""The minimum of many changing values: a binary heap with lazy deletion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SLACK = 16  # outdated entries beyond one for each key, before the heap is buil
 
 
 class Priorities:
-    """Values by key; a change costs O(log n), and so does the question for the least of them."""
+    """Values by key; a change costs O(log n), as does ``least``."""
 
     def __init__(self) -> None:
         """No keys."""

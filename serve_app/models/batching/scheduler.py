@@ -1,12 +1,12 @@
-"""Feeds a device from its backlog: bounds, deadlines, and an end for every text.
+"""The scheduler of a device: admission, micro-batches, deadlines, and an answer for every text.
 
-A free device takes the text whose request has had the least service so far, with it this request's
-fair share of the micro-batch, and then the waiting texts nearest in length, up to a budget of padded
-tokens; in turn with what would have been served already in the order of arrival (see ``backlog``). So batches grow with
+A free device takes the text whose request has had the least service so far, with it this request's fair share of the
+micro-batch, and then the waiting texts nearest in length, up to a budget of padded tokens. Such micro-batches alternate
+with those of texts that would have been served already in the order of arrival (see ``backlog``). So batches grow with
 the load, padding stays small, nothing starves, and a single query beside a list of thousands waits for a few
 micro-batches.
 
-Pure asyncio; whatever computes is behind the ``forward`` callable.
+Pure asyncio; the ``forward`` callable computes.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from serve_app.models.batching.batch_budget import BatchBudget
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")  # what the forward takes for one text
-R = TypeVar("R")  # what it gives back
+T = TypeVar("T")  # input of the forward for one text
+R = TypeVar("R")  # its result
 
 
 @dataclass(frozen=True)
 class MicroBatchReport:
-    """What one forward did, for the metrics.
+    """Measurements of one forward, for the metrics.
 
     Attributes:
         longest_wait_s: In the backlog.
@@ -49,7 +49,7 @@ class MicroBatchReport:
 
 @dataclass(frozen=True)
 class UnderWay:
-    """A forward that has not come back yet.
+    """A forward in progress.
 
     Attributes:
         began: On the monotonic clock.
@@ -74,7 +74,7 @@ class Ticket(Generic[T, R]):
 
     Attributes:
         done: Resolves to one result or ``ServiceError`` for each text, in order. Cancelling it takes
-            what still waits out of the backlog.
+            its waiting texts out of the backlog.
     """
 
     key: int
@@ -102,11 +102,11 @@ class Scheduler(Generic[T, R]):
 
         Args:
             forward: Computes one micro-batch, results in order. May raise: then every text of the
-                micro-batch fails with that error and the work goes on.
+                micro-batch fails with that error and the scheduler continues.
             max_batch_tokens: Budget of a micro-batch, longest text times number of texts. A longer text
                 goes alone.
             max_padding_tokens: A text joins a micro-batch only if it adds at most this many padding
-                tokens. Good is the fixed cost of a forward, expressed in tokens.
+                tokens. A good value is the fixed cost of a forward, expressed in tokens.
             max_batch_seconds: How long a micro-batch of several texts should take at most, at the speed of those
                 before it.
             max_backlog_tokens: More waiting tokens than this are refused, unless nothing waits.
@@ -138,7 +138,7 @@ class Scheduler(Generic[T, R]):
         self._answer_all(InternalError("the encoder stopped"))
 
     def check(self) -> None:
-        """Raises ``BackgroundTaskError`` if no micro-batch will ever be formed again."""
+        """Raises ``BackgroundTaskError`` if the scheduler has ended."""
         self._tasks.check()
 
     @property
@@ -180,21 +180,19 @@ class Scheduler(Generic[T, R]):
         """Puts the texts of a request, or of a part of it, into the backlog.
 
         Args:
-            items: Whatever ``forward`` takes, one for each text.
+            items: Inputs of ``forward``, one for each text.
             lengths: Tokens of each text.
-            key: Names the request for fairness; parts of one request share it.
+            key: Of the request, for fairness; parts of one request share it.
             timeout_s: After this many seconds the texts that still wait fail with ``DeadlineError``.
-            max_texts: Texts of this request in one forward, at most; all parts of a request say the same.
+            max_texts: Texts of this request in one forward, at most; the same for all parts of a request.
             group: Only texts of one group share a forward; likewise.
 
         Raises:
             QueueFullError: The backlog is at its bound.
-            UnavailableError: No micro-batches are formed any more.
+            UnavailableError: The scheduler has ended.
         """
         if self._failure is not None:
-            raise UnavailableError(
-                f"the model's replica does not work any more ({self._failure}); it is being replaced"
-            )
+            raise UnavailableError(f"the model's replica has failed ({self._failure}); it is being replaced")
         loop = asyncio.get_running_loop()
         tokens = sum(lengths)
         if self.backlog_tokens and self.backlog_tokens + tokens > self._max_backlog_tokens:
@@ -249,7 +247,7 @@ class Scheduler(Generic[T, R]):
             self._settle(text, result)
         try:
             self._account(batch, began, ended - began if self._computed_s is None else self._computed_s)
-        except Exception:  # what counts must not stop the work
+        except Exception:  # an error in the accounting must not stop the scheduler
             logger.exception("a micro-batch was computed but not counted")
         return True
 
@@ -263,7 +261,7 @@ class Scheduler(Generic[T, R]):
             ticket.done.set_result([r for r in ticket.results if r is not None])
 
     def _fail(self, reason: str) -> None:
-        """The loop has ended by an error: nobody shall wait for a deadline."""
+        """Answers everything: the loop has ended by an error, and no text should wait for its deadline."""
         self._failure = reason
         self._answer_all(InternalError(f"no micro-batches are formed any more: {reason}"))
 

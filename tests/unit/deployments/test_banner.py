@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serve_app.deployments import banner, http_address
-from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_inference import FakeInference
 
 
 async def reported(monkeypatch: pytest.MonkeyPatch, host: str | None, *, needs_key: bool) -> str:
@@ -16,7 +16,7 @@ async def reported(monkeypatch: pytest.MonkeyPatch, host: str | None, *, needs_k
     monkeypatch.setattr(banner, "dashboard_url", lambda: "http://127.0.0.1:8265")
     monkeypatch.setattr(banner, "_AFTER_SERVE_S", 0)
     monkeypatch.setattr(banner, "print_to_terminal", lines.append)
-    await banner.announce(FakeGateway(), needs_key=needs_key)
+    await banner.announce(FakeInference(), needs_key=needs_key)
     (block,) = lines
     return block
 

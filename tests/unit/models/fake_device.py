@@ -1,4 +1,4 @@
-"""A device for the scheduler that computes nothing, remembers everything and waits when it is told to."""
+"""A device for the scheduler that computes nothing, remembers everything and can be made to wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models for the bank that compute nothing: a folder says how large they are, a gate when they are there."""
+"""Models for the cache that compute nothing; their folders determine their size, a gate the end of their load."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class FakeAdapters:
 
 
 class FakeTransformer:
-    """The part of a model that the bank asks for its size and its adapters."""
+    """The part of a model that the cache uses: its size and its adapters."""
 
     device = torch.device("cpu")
     dtype = torch.uint8
@@ -74,15 +74,15 @@ def write_weights(path: Path, size: int) -> None:
 
 
 class Workshop:
-    """A bank with all that stands around it.
+    """A cache with its environment.
 
     Attributes:
-        bank: The bank; callers get the models themselves.
+        cache: The cache; callers get the models themselves.
         loads: Names of the whole models whose loading began.
         on_device: Counts what was run where forwards run.
         gate: Closed, a load in its thread waits for it.
         failure: What the next loads raise.
-        now_s: The time on the bank's clock.
+        now_s: The time on the cache's clock.
     """
 
     def __init__(self, models_dir: Path, *, max_bytes: int = 10**6) -> None:
@@ -95,7 +95,7 @@ class Workshop:
         self.failure: Exception | None = None
         self.now_s = 0.0
         self.home = self._model(models_dir / HOME)
-        self.bank: FineTuneCache[EmbeddingModel] = FineTuneCache(
+        self.cache: FineTuneCache[EmbeddingModel] = FineTuneCache(
             HOME,
             self.home,
             models_dir=models_dir,
@@ -122,7 +122,7 @@ class Workshop:
     @property
     def in_memory(self) -> list[str]:
         """The names of the fine-tunes in memory."""
-        return sorted(variant.name for variant in self.bank.loaded)
+        return sorted(variant.name for variant in self.cache.loaded)
 
     async def until_loading(self, name: str) -> None:
         """Waits until the load of this whole model has begun."""

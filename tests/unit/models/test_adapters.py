@@ -74,7 +74,7 @@ def expected(e5_tiny: Path, folders: dict[str, Path]) -> dict[str | None, Float3
     return found
 
 
-def test_the_oracle_tells_the_adapters_and_the_base_apart(expected: dict[str | None, Float32]) -> None:
+def test_the_oracle_distinguishes_adapters_and_base(expected: dict[str | None, Float32]) -> None:
     for one, other in ((None, "wide"), (None, "narrow"), ("wide", "narrow")):
         assert cosines(expected[one], expected[other]).max() < 0.99
 
@@ -118,7 +118,7 @@ def test_adapters_come_go_and_work_in_any_order_without_disturbing_each_other(
             assert cosines(vectors(model, handle), expected[which]).min() > AGREEMENT
 
 
-def test_loading_leaves_at_work_what_was_at_work(
+def test_loading_keeps_the_active_adapter(
     e5_tiny: Path, folders: dict[str, Path], expected: dict[str | None, Float32]
 ) -> None:
     model = load(e5_tiny)
@@ -129,7 +129,7 @@ def test_loading_leaves_at_work_what_was_at_work(
 
 
 @pytest.mark.parametrize("at_work", ["narrow", None])
-def test_a_load_that_fails_at_its_end_leaves_at_work_what_was_at_work(
+def test_a_load_that_fails_at_its_end_keeps_the_active_adapter(
     e5_tiny: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, at_work: str | None
 ) -> None:
     """As when a device runs out of memory: by then peft has put the newcomer to work, and falls back to another."""
@@ -226,20 +226,20 @@ def configured(**changes: object) -> Damage:
 
 
 BROKEN: dict[str, tuple[Damage, str]] = {
-    "no weights": (without_weights, "can not be loaded"),
-    "no configuration": (without_configuration, "can not be loaded"),
-    "half a configuration": (with_half_a_configuration, "can not be loaded"),
-    "half a file": (cut_short, "can not be loaded"),
+    "no weights": (without_weights, "cannot be loaded"),
+    "no configuration": (without_configuration, "cannot be loaded"),
+    "half a configuration": (with_half_a_configuration, "cannot be loaded"),
+    "half a file": (cut_short, "cannot be loaded"),
     "a tensor is missing": (without_a_tensor, r"does not fit its base: 1 tensors .*layer\.0\..*query\.lora_B"),
     "layers that the base lacks": (of_a_deeper_model, r"does not fit its base: 12 tensors .*layer\.2\."),
-    "another rank": (configured(r=5), "can not be loaded"),
-    "layers of other names": (configured(target_modules=["nothing"]), "can not be loaded"),
+    "another rank": (configured(r=5), "cannot be loaded"),
+    "layers of other names": (configured(target_modules=["nothing"]), "cannot be loaded"),
     "more layers than tensors": (configured(target_modules=["query", "word_embeddings"]), "does not fit its base"),
-    "no such kind": (configured(peft_type="NONE"), "can not be loaded"),
+    "no such kind": (configured(peft_type="NONE"), "cannot be loaded"),
 }
 
 
-@pytest.mark.parametrize("state", ["nothing loaded", "another idle", "another at work"])
+@pytest.mark.parametrize("state", ["nothing loaded", "another idle", "another active"])
 @pytest.mark.parametrize(("damage", "says"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_adapter_is_refused_and_base_and_others_stay_intact(
     e5_tiny: Path,
@@ -254,14 +254,14 @@ def test_a_broken_adapter_is_refused_and_base_and_others_stay_intact(
     damage(broken)
     model = load(e5_tiny)
     other = None if state == "nothing loaded" else model.adapters.load(folders["narrow"])
-    model.adapters.use(other if state == "another at work" else None)
+    model.adapters.use(other if state == "another active" else None)
     before = model.bytes
     with pytest.raises(ModelLoadError, match=says) as caught:
         model.adapters.load(broken)
     assert str(broken) in caught.value.message
     assert "\n" not in caught.value.message
     assert model.bytes == before
-    at_work_first = [other, None] if state == "another at work" else [None, other]
-    for handle in at_work_first:
+    active_first = [other, None] if state == "another active" else [None, other]
+    for handle in active_first:
         assert cosines(vectors(model, handle), expected["narrow" if handle else None]).min() > AGREEMENT
     assert cosines(vectors(model, model.adapters.load(folders["wide"])), expected["wide"]).min() > AGREEMENT

@@ -84,7 +84,7 @@ def test_logits_equal_those_of_transformers(model: CrossEncoder, pairs: list[Int
     np.testing.assert_allclose(scores(model, pairs), oracle, atol=TOLERANCE)
 
 
-def test_the_oracle_tells_pairs_apart(oracle: list[float]) -> None:
+def test_the_oracle_distinguishes_pairs(oracle: list[float]) -> None:
     """So that the agreement above means something."""
     assert np.diff(np.sort(oracle)).min() > 100 * TOLERANCE
 
@@ -136,7 +136,9 @@ def test_a_pair_without_a_finite_score_fails_alone(
     np.testing.assert_allclose(results, oracle, atol=TOLERANCE)  # type: ignore[arg-type]
 
 
-def test_a_pair_that_torch_refuses_fails_alone(model: CrossEncoder, pairs: list[Int32], oracle: list[float]) -> None:
+def test_a_pair_that_torch_cannot_compute_fails_alone(
+    model: CrossEncoder, pairs: list[Int32], oracle: list[float]
+) -> None:
     beyond = np.array([0, 10**6, 2, 2, 5, 2], np.int32)  # no such row in the embedding table
     results = model.forward([*pairs[:3], beyond, *pairs[3:]])
     assert isinstance(results.pop(3), InternalError)
@@ -201,13 +203,13 @@ def of_bert(folder: Path) -> None:
     [
         (without_the_head, r"lack 2 tensors, among them 'classifier\.out_proj\.bias'"),
         (of_an_encoder, r"lack 4 tensors, among them 'classifier\.dense\.bias'"),
-        (without_weights, "can not be loaded"),
-        (of_another_width, "can not be loaded"),
+        (without_weights, "cannot be loaded"),
+        (of_another_width, "cannot be loaded"),
         (of_three_labels, "has 3 labels; a reranker has 1"),
         (of_bert, "is a cross-encoder of type 'bert'; served are: xlm-roberta, roberta"),
     ],
 )
-def test_what_is_no_complete_reranker_refuses_to_load(
+def test_an_incomplete_reranker_is_an_error(
     folder: Path, tmp_path: Path, damage: Callable[[Path], None], says: str
 ) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))

@@ -131,7 +131,7 @@ def test_dense_vectors_alone_never_touch_the_heads(tiny: EmbeddingModel) -> None
         np.testing.assert_allclose(found.dense, expected.dense, atol=TOLERANCE)
 
 
-def test_a_head_that_was_not_asked_for_is_not_computed(tiny: EmbeddingModel) -> None:
+def test_a_head_that_is_not_requested_is_not_computed(tiny: EmbeddingModel) -> None:
     class NoSparse(TokenHeads):
         def token_weights(self, hidden: EncoderOutput) -> NoReturn:
             raise AssertionError("the sparse head is used")

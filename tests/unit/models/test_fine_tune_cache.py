@@ -44,7 +44,7 @@ def workshop(tmp_path: Path) -> Workshop:
 async def using(workshop: Workshop, *names: str) -> AsyncIterator[list[EmbeddingModel]]:
     """The models of these names, all in memory until the block ends."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(workshop.bank.use(named(name))) for name in names]
+        yield [await stack.enter_async_context(workshop.cache.use(named(name))) for name in names]
 
 
 async def use(workshop: Workshop, *names: str) -> None:
@@ -58,12 +58,12 @@ async def use(workshop: Workshop, *names: str) -> None:
 
 
 async def test_a_replicas_own_model_is_there_without_a_load(workshop: Workshop) -> None:
-    async with workshop.bank.use(None) as model:
+    async with workshop.cache.use(None) as model:
         assert model is workshop.home
     assert (workshop.loads, workshop.on_device, workshop.in_memory) == ([], 0, [])
 
 
-async def test_a_whole_fine_tune_is_loaded_when_it_is_asked_for_and_then_stays(workshop: Workshop) -> None:
+async def test_a_whole_fine_tune_is_loaded_on_request_and_then_stays(workshop: Workshop) -> None:
     workshop.full("laws")
     assert workshop.loads == []
     async with using(workshop, "laws") as [first]:
@@ -87,9 +87,9 @@ async def test_two_versions_of_a_name_are_two_models(workshop: Workshop) -> None
     async with using(workshop, "laws") as [old]:
         shutil.rmtree(workshop.models_dir / "laws")
         workshop.full("laws", job_id="job-2")
-        async with workshop.bank.use(named("laws", "job-2")) as new:
+        async with workshop.cache.use(named("laws", "job-2")) as new:
             assert new is not old
-    assert len(workshop.bank.loaded) == 2
+    assert len(workshop.cache.loaded) == 2
 
 
 # ------------------------------------------------------------------ many callers, one load
@@ -116,7 +116,7 @@ async def test_the_own_model_and_models_in_memory_serve_while_another_loads(work
     workshop.gate.clear()
     waiting = asyncio.ensure_future(use(workshop, "slow"))
     await workshop.until_loading("slow")
-    async with using(workshop, "ready"), workshop.bank.use(None) as own:
+    async with using(workshop, "ready"), workshop.cache.use(None) as own:
         assert own is workshop.home
         assert not waiting.done()
     workshop.gate.set()
@@ -152,7 +152,7 @@ async def test_models_that_load_at_once_do_not_take_the_same_room(tmp_path: Path
 
 async def outcome_of(workshop: Workshop, variant: ModelVersion) -> ServiceError | None:
     try:
-        async with workshop.bank.use(variant):
+        async with workshop.cache.use(variant):
             return None
     except ServiceError as error:
         return error
@@ -161,7 +161,7 @@ async def outcome_of(workshop: Workshop, variant: ModelVersion) -> ServiceError 
 @pytest.mark.parametrize(
     ("failure", "says"),
     [
-        (ModelLoadError("the weights are cut short"), "'laws' can not be loaded: the weights are cut short"),
+        (ModelLoadError("the weights are cut short"), "'laws' cannot be loaded: the weights are cut short"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), "too little memory .* 'laws'"),
     ],
 )
@@ -258,7 +258,7 @@ async def test_no_more_leave_than_are_in_the_way(tmp_path: Path) -> None:
     assert workshop.in_memory == ["c", "d"]
 
 
-async def test_a_model_at_work_stays_however_old_its_last_use_is(tmp_path: Path) -> None:
+async def test_a_model_in_use_stays_loaded(tmp_path: Path) -> None:
     workshop = Workshop(tmp_path, max_bytes=200)
     for name in "abc":
         workshop.full(name, 100)
@@ -269,7 +269,7 @@ async def test_a_model_at_work_stays_however_old_its_last_use_is(tmp_path: Path)
     assert workshop.in_memory == ["b", "c"]
 
 
-async def test_a_caller_that_fails_or_leaves_sets_its_model_free(tmp_path: Path) -> None:
+async def test_a_caller_that_fails_or_leaves_releases_its_model(tmp_path: Path) -> None:
     workshop = Workshop(tmp_path, max_bytes=100)
     workshop.full("a", 100)
     workshop.full("b", 100)
@@ -280,12 +280,12 @@ async def test_a_caller_that_fails_or_leaves_sets_its_model_free(tmp_path: Path)
     assert workshop.in_memory == ["b"]
 
 
-async def test_memory_full_of_models_at_work_is_an_error_and_passes(tmp_path: Path) -> None:
+async def test_memory_full_of_models_in_use_is_a_temporary_error(tmp_path: Path) -> None:
     workshop = Workshop(tmp_path, max_bytes=200)
     for name in "abc":
         workshop.full(name, 100)
     async with using(workshop, "a", "b") as models:
-        with pytest.raises(UnavailableError, match="full of models at work") as caught:
+        with pytest.raises(UnavailableError, match="full of models in use") as caught:
             await use(workshop, "c")
         assert caught.value.retry_after_s is not None
         async with using(workshop, "a", "b") as still:
@@ -301,7 +301,7 @@ async def test_a_model_over_the_bound_is_refused_with_the_name_of_the_setting(tm
     await use(workshop, "small")
     with pytest.raises(UnavailableError, match="max_fine_tunes_gib"):
         await use(workshop, "large")
-    assert workshop.in_memory == ["small"], "nothing leaves for what can not come"
+    assert workshop.in_memory == ["small"], "nothing leaves for what cannot come"
     assert workshop.loads == ["small"]
 
 
@@ -348,7 +348,7 @@ async def test_an_adapter_on_a_whole_fine_tune_computes_on_it(workshop: Workshop
     assert workshop.loads == ["laws"]
 
 
-async def test_an_adapter_keeps_its_base_in_memory_until_it_leaves(tmp_path: Path) -> None:
+async def test_an_adapter_keeps_its_base_in_memory_until_it_is_unloaded(tmp_path: Path) -> None:
     workshop = Workshop(tmp_path, max_bytes=200)
     workshop.full("base", 100)
     workshop.adapter("adapter", 20, base="base")
@@ -396,7 +396,7 @@ async def test_real_fine_tunes_compute_what_they_compute_alone(e5_tiny: Path, tm
         alone = load("e5", base)
         alone.adapter = alone.transformer.adapters.load(tmp_path / name)
         expected[name] = vector(alone)
-    bank: FineTuneCache[EmbeddingModel] = FineTuneCache(
+    cache: FineTuneCache[EmbeddingModel] = FineTuneCache(
         HOME,
         home := load(HOME),
         models_dir=tmp_path,
@@ -407,7 +407,7 @@ async def test_real_fine_tunes_compute_what_they_compute_alone(e5_tiny: Path, tm
     )
     own = vector(home)
     for name in [*expected, *reversed(expected)]:
-        async with bank.use(named(name)) as model:
+        async with cache.use(named(name)) as model:
             np.testing.assert_allclose(vector(model), expected[name], atol=1e-6)
             assert float(expected[name] @ own) < 0.99
         np.testing.assert_allclose(vector(home), own, atol=1e-6)

@@ -29,7 +29,7 @@ def names(models_dir: Path) -> list[str]:
     return [found.name for found in fine_tunes(models_dir)]
 
 
-def test_a_fine_tune_is_what_its_manifest_says(models_dir: Path) -> None:
+def test_a_fine_tune_has_the_fields_of_its_manifest(models_dir: Path) -> None:
     folder = write_manifest(models_dir / "laws", base="e5-base", family="e5", kind="qlora", job_id="job-7")
     found = find_fine_tune("laws", models_dir)
     assert found is not None
@@ -63,7 +63,7 @@ def test_a_fine_tune_of_the_same_name_is_another_version(models_dir: Path) -> No
     "content",
     [b"", b"{", b"null", b"[]", b'"laws"', b"7", b"{}", b'{"name": "laws"}', b"\xff\xfe{}"],
 )
-def test_a_folder_with_a_broken_manifest_is_no_fine_tune(models_dir: Path, content: bytes) -> None:
+def test_a_folder_with_a_broken_manifest_is_not_a_fine_tune(models_dir: Path, content: bytes) -> None:
     write_manifest(models_dir / "healthy", base="e5-base")
     (models_dir / "laws").mkdir()
     (models_dir / "laws" / "manifest.json").write_bytes(content)
@@ -72,7 +72,7 @@ def test_a_folder_with_a_broken_manifest_is_no_fine_tune(models_dir: Path, conte
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_manifest_that_lacks_anything_makes_no_fine_tune(models_dir: Path, key: str) -> None:
+def test_a_fine_tune_needs_every_key_of_its_manifest(models_dir: Path, key: str) -> None:
     path = write_manifest(models_dir / "laws", base="e5-base") / "manifest.json"
     manifest = json.loads(path.read_text())
     del manifest[key]
@@ -80,7 +80,7 @@ def test_a_manifest_that_lacks_anything_makes_no_fine_tune(models_dir: Path, key
     assert find_fine_tune("laws", models_dir) is None
 
 
-def test_a_starter_or_a_bare_folder_or_a_file_is_no_fine_tune(models_dir: Path) -> None:
+def test_a_starter_or_a_bare_folder_or_a_file_is_not_a_fine_tune(models_dir: Path) -> None:
     (models_dir / "starter").mkdir()
     Manifest(name="starter", family="e5", kind="starter", source="somewhere", license="MIT").write(
         models_dir / "starter"
@@ -104,7 +104,7 @@ def test_a_name_never_leads_out_of_the_directory_or_into_a_hidden_folder(models_
     assert (models_dir / name / "manifest.json").exists()
 
 
-def test_an_absolute_path_is_no_name(models_dir: Path) -> None:
+def test_an_absolute_path_is_not_a_name(models_dir: Path) -> None:
     folder = write_manifest(models_dir / "laws", base="e5-base")
     assert find_fine_tune(str(folder), models_dir) is None
 
@@ -159,9 +159,7 @@ def test_a_starter_is_not_deleted(models_dir: Path) -> None:
     assert (models_dir / "starter" / "manifest.json").exists()
 
 
-def test_of_two_that_delete_at_once_one_is_told_that_it_is_gone(
-    models_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_deletions_at_once_one_gets_not_found(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_manifest(models_dir / "laws", base="e5-base")
     found = find_fine_tune("laws", models_dir)
     delete_fine_tune("laws", models_dir)
@@ -170,7 +168,7 @@ def test_of_two_that_delete_at_once_one_is_told_that_it_is_gone(
         delete_fine_tune("laws", models_dir)
 
 
-def test_the_next_one_that_goes_takes_along_what_a_process_that_died_has_left(models_dir: Path) -> None:
+def test_a_deletion_removes_what_a_killed_process_has_left(models_dir: Path) -> None:
     write_manifest(models_dir / ".trash" / "half", base="e5-base")
     write_manifest(models_dir / "laws", base="e5-base")
     delete_fine_tune("laws", models_dir)

@@ -122,7 +122,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "another order": (modules("Transformer", "Normalize", "Pooling"), "modules.json: the sequence"),
     "no modules": (write("modules.json", []), "modules.json: a model without Normalize"),
-    "modules that are none": (write("modules.json", {"Transformer": ""}), "modules.json can not be read"),
+    "modules that are none": (write("modules.json", {"Transformer": ""}), "modules.json cannot be read"),
     "a transformer elsewhere": (
         modules("Transformer", "Pooling", "Normalize", paths={"Transformer": "0_Transformer"}),
         "modules.json: a transformer in the subfolder '0_Transformer'",
@@ -154,22 +154,22 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "config_sentence_transformers.json: the prompt 'search_query: ' .*\"query: \"",
     ),
     "half of the prompts": (edit(SETTINGS, prompts={"query": "query: ", "passage": "passage: "}), "'' for documents"),
-    "prompts that are none": (edit(SETTINGS, prompts={"query": 3}), "prompts must be an object of texts"),
+    "prompts that are none": (edit(SETTINGS, prompts={"query": 3}), "prompts must be an object of strings"),
     "no such prompt": (edit(SETTINGS, default_prompt_name="sts"), "default_prompt_name 'sts' is none of the prompts"),
     "shortened vectors": (edit(SETTINGS, truncate_dim=16), "config_sentence_transformers.json: truncate_dim 16"),
     "a distance": (edit(SETTINGS, similarity_fn_name="manhattan"), "similarity_fn_name 'manhattan' is not served"),
     "a sparse encoder": (edit(SETTINGS, model_type="SparseEncoder"), "model_type 'SparseEncoder' is not served"),
     "a negative length": (
         edit(TRANSFORMER, max_seq_length=-1),
-        "sentence_bert_config.json: max_seq_length -1 is no le",
+        "sentence_bert_config.json: max_seq_length -1 is not a te",
     ),
-    "a length of zero": (edit(TRANSFORMER, max_seq_length=0), "max_seq_length 0 is no length"),
-    "no room for text": (edit(TRANSFORMER, max_seq_length=2), "max_seq_length 2 is no length"),
-    "half a token": (edit(TRANSFORMER, max_seq_length=12.5), "max_seq_length 12.5 is no length"),
-    "a word as length": (edit(TRANSFORMER, max_seq_length="512"), "max_seq_length '512' is no length"),
+    "a length of zero": (edit(TRANSFORMER, max_seq_length=0), "max_seq_length 0 is not a text length"),
+    "no room for text": (edit(TRANSFORMER, max_seq_length=2), "max_seq_length 2 is not a text length"),
+    "half a token": (edit(TRANSFORMER, max_seq_length=12.5), "max_seq_length 12.5 is not a text length"),
+    "a word as length": (edit(TRANSFORMER, max_seq_length="512"), "max_seq_length '512' is not a text length"),
     "a tokenizer's length": (
         lambda folder: [edit(TRANSFORMER, max_seq_length=None)(folder), edit(TOKENIZER, model_max_length=-1)(folder)],
-        "tokenizer_config.json: model_max_length -1 is no length",
+        "tokenizer_config.json: model_max_length -1 is not a text length",
     ),
     "lower case or not": (edit(TRANSFORMER, do_lower_case="no"), "do_lower_case 'no' is not served"),
     "another output": (edit(TRANSFORMER, module_output_name="pooler_output"), "module_output_name 'pooler_output' is"),
@@ -179,13 +179,13 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "cut at the start": (edit(TOKENIZER, truncation_side="left"), "tokenizer_config.json: truncation_side 'left'"),
     "two cases": (
         cases.with_a_bert_tokenizer(lower_case=False, file_lower_case=True),
-        "tokenizer.json and what transformers makes of it with tokenizer_config.json disagree: .* 'How do I ROTATE",
+        "tokenizer.json and tokenizer_config.json, .* disagree: .* 'How do I ROTATE",
     ),
     "another architecture": (
         edit("config.json", model_type="modernbert"),
         "config.json: the architecture 'modernbert' is not served; served are: bert, roberta, xlm-roberta",
     ),
-    "no architecture": (edit("config.json", model_type=None), "config.json says no model_type; served are: bert"),
+    "no architecture": (edit("config.json", model_type=None), "config.json has no model_type; served are: bert"),
     "quantised weights": (edit("config.json", quantization_config={"bits": 4}), "quantised weights"),
     "an adapter beside": (
         write("adapter_config.json", {}),
@@ -215,7 +215,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_can_not_be_honoured_is_refused_with_the_file_and_the_reason(
+def test_an_unsupported_setting_is_an_error_with_the_file_and_the_reason(
     e5_tiny: Path, tmp_path: Path, case: str
 ) -> None:
     change, reason = REFUSED[case]
@@ -245,7 +245,7 @@ def start(name: str, folder: Path, family: str | None = None) -> None:
         (remove("colbert_linear.pt"), "colbert_linear.pt is missing: copy"),
     ],
 )
-def test_heads_that_can_not_be_honoured_are_refused_by_their_file(
+def test_unsupported_heads_are_an_error_with_their_file(
     bge_m3_tiny: Path, tmp_path: Path, change: Change, reason: str
 ) -> None:
     folder = copy_of(bge_m3_tiny, tmp_path / "bge-m3", change)
@@ -267,7 +267,7 @@ def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CROSS = {"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.activation.Sigmoid", "prompts": {}}
 
 
-def test_a_reranker_that_is_configured_as_an_encoder_is_told_what_it_is(reranker: Path) -> None:
+def test_a_reranker_configured_as_an_encoder_is_an_error_that_names_its_kind(reranker: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"XLMRobertaForSequenceClassification\) is a reranker") as caught:
         start("my-reranker", reranker, family="e5")
     assert "under `rerankers:` with `kind: cross-encoder`" in caught.value.message
@@ -283,7 +283,7 @@ def test_a_reranker_that_is_configured_as_an_encoder_is_told_what_it_is(reranker
         ("e5", Capability.COLBERT, "which has no colbert; these have: bge-m3"),
     ],
 )
-def test_a_family_that_can_not_do_what_is_configured_is_told_where_it_belongs(
+def test_a_family_without_the_configured_capability_is_an_error_that_names_the_right_section(
     family: str, needs: Capability, says: str
 ) -> None:
     source = ModelSource("mine", Path("mine"), PROFILES[family], Pooling.MEAN, dimension=32, max_tokens=512)
@@ -291,14 +291,12 @@ def test_a_family_that_can_not_do_what_is_configured_is_told_where_it_belongs(
         source.require(needs)
 
 
-def test_a_reranker_whose_name_tells_nothing_is_told_what_it_is(reranker: Path) -> None:
+def test_a_reranker_without_a_family_in_its_name_is_recognised(reranker: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"is a reranker .* configure 'law' under `rerankers:`"):
         describe("law", reranker)
 
 
-def test_an_architecture_that_is_not_served_is_named_before_a_family_is_asked_for(
-    e5_tiny: Path, tmp_path: Path
-) -> None:
+def test_an_unsupported_architecture_is_reported_before_an_unknown_family(e5_tiny: Path, tmp_path: Path) -> None:
     folder = copy_of(e5_tiny, tmp_path / "law", edit("config.json", model_type="qwen3"))
     with pytest.raises(
         ModelLoadError, match="the architecture 'qwen3' is not served; served are: bert, roberta, xlm-rob"
@@ -306,7 +304,7 @@ def test_an_architecture_that_is_not_served_is_named_before_a_family_is_asked_fo
         describe("law", folder)
 
 
-def test_an_encoder_that_is_configured_as_a_reranker_is_told_what_it_is(e5_tiny: Path) -> None:
+def test_an_encoder_configured_as_a_reranker_is_an_error_that_names_its_kind(e5_tiny: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"\(BertModel\) is an encoder, not a cross-encoder") as caught:
         describe("my-e5", e5_tiny, family="cross-encoder")
     assert "configure 'my-e5' under `models:`" in caught.value.message
@@ -336,7 +334,7 @@ def test_a_cross_encoder_that_the_library_saved_starts_with_its_length(reranker:
         (modules("Transformer", "Pooling"), "is not served"),
     ],
 )
-def test_a_cross_encoder_whose_scores_would_be_others_is_refused(
+def test_a_cross_encoder_with_other_scores_is_an_error(
     reranker: Path, tmp_path: Path, change: Change, reason: str
 ) -> None:
     folder = copy_of(reranker, tmp_path / "my-reranker", write(SETTINGS, CROSS), modules("Transformer"), change)

@@ -85,7 +85,7 @@ def test_cls_pooling_is_the_first_token(lengths: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("pooling", Pooling)
-def test_pooling_computes_in_float32_whatever_the_states_are(pooling: Pooling) -> None:
+def test_pooling_computes_in_float32_for_states_of_any_dtype(pooling: Pooling) -> None:
     rounded = hidden(dtype=torch.bfloat16)
     exact = EncoderOutput(rounded.states.float(), rounded.lengths)
     assert pooled(rounded, pooling).dtype == torch.float32
@@ -95,7 +95,7 @@ def test_pooling_computes_in_float32_whatever_the_states_are(pooling: Pooling) -
 # ------------------------------------------------------------------ sparse and ColBERT
 
 
-def test_the_weight_of_a_token_is_what_the_layer_says_and_never_negative(heads: TokenHeads) -> None:
+def test_the_weight_of_a_token_is_the_layer_s_output_and_never_negative(heads: TokenHeads) -> None:
     found = hidden()
     weights = heads.token_weights(found)
     assert weights.dtype == torch.float32
@@ -114,7 +114,7 @@ def test_token_vectors_are_those_of_all_tokens_but_the_first(heads: TokenHeads, 
     np.testing.assert_allclose(vectors, np.reshape(expected, (-1, DIMENSION)), atol=TOLERANCE)
 
 
-def test_heads_compute_in_float32_whatever_the_states_are(heads: TokenHeads) -> None:
+def test_heads_compute_in_float32_for_states_of_any_dtype(heads: TokenHeads) -> None:
     rounded = hidden(dtype=torch.bfloat16)
     exact = EncoderOutput(rounded.states.float(), rounded.lengths)
     assert torch.equal(heads.token_weights(rounded), heads.token_weights(exact))
@@ -169,7 +169,7 @@ def test_heads_are_not_rounded_while_a_bfloat16_model_is_loaded_beside_them(tmp_
 
 
 @pytest.mark.parametrize("file", [SPARSE_FILE, COLBERT_FILE])
-def test_a_missing_head_refuses_and_says_what_to_do(tmp_path: Path, file: str) -> None:
+def test_the_error_for_a_missing_head_names_the_next_step(tmp_path: Path, file: str) -> None:
     write_heads(tmp_path)
     (tmp_path / file).unlink()
     with pytest.raises(ModelLoadError, match="is missing: copy") as caught:
@@ -188,7 +188,7 @@ class Trap:
         return (Path.touch, (self._path,))
 
 
-def test_a_head_that_wants_code_to_run_is_refused_and_nothing_runs(tmp_path: Path) -> None:
+def test_a_head_with_code_in_it_is_an_error_and_nothing_runs(tmp_path: Path) -> None:
     write_heads(tmp_path)
     torch.save({"weight": torch.ones(1, WIDTH), "bias": Trap(tmp_path / "ran")}, tmp_path / SPARSE_FILE)
     with pytest.raises(ModelLoadError, match="cannot be read as a linear layer"):
@@ -210,7 +210,7 @@ def test_a_head_that_wants_code_to_run_is_refused_and_nothing_runs(tmp_path: Pat
     ],
     ids=["empty", "text", "lists", "wide", "no bias", "no weight", "tensor"],
 )
-def test_a_corrupt_head_refuses(tmp_path: Path, file: str, content: object) -> None:
+def test_a_corrupt_head_is_an_error(tmp_path: Path, file: str, content: object) -> None:
     write_heads(tmp_path)
     if isinstance(content, bytes):
         (tmp_path / file).write_bytes(content)

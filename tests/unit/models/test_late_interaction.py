@@ -160,7 +160,7 @@ def test_a_text_without_finite_vectors_fails_alone(value: float, at: int) -> Non
         assert_scores(results, loop_scores(encoder.table))
 
 
-def test_a_text_that_torch_refuses_fails_alone() -> None:
+def test_a_text_that_torch_cannot_compute_fails_alone() -> None:
     encoder = TableEncoder()
     model = LateInteractionModel(encoder)
     items = two_requests(model)
@@ -177,7 +177,7 @@ def test_a_micro_batch_without_memory_is_split_until_it_fits(fits: int) -> None:
     assert encoder.releases > 0
 
 
-def test_a_text_that_alone_has_no_memory_says_so() -> None:
+def test_a_text_that_alone_runs_out_of_memory_has_that_error() -> None:
     results = LateInteractionModel(TableEncoder(fits=0)).forward([QueryText(ids) for ids in QUERIES])
     assert all(isinstance(result, OutOfMemoryError) for result in results)
 

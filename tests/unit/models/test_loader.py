@@ -60,7 +60,7 @@ def test_a_text_without_a_finite_vector_fails_alone(model: EmbeddingModel, value
         np.testing.assert_allclose(result, expected, atol=1e-6)  # type: ignore[arg-type]
 
 
-def test_a_text_that_torch_refuses_fails_alone(model: EmbeddingModel) -> None:
+def test_a_text_that_torch_cannot_compute_fails_alone(model: EmbeddingModel) -> None:
     beyond = np.array([0, 10**6, 2], np.int32)  # no such row in the embedding table
     results = embed(model, [A, beyond, B])
     assert isinstance(results[1], InternalError)

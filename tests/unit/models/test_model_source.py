@@ -145,12 +145,12 @@ def test_broken_json_is_refused_and_named(tmp_path: Path, name: str, content: st
     folder = write_model(tmp_path / "my-e5", **{"config": BERT, name: content})
     with pytest.raises(ModelLoadError) as caught:
         describe("my-e5", folder)
-    assert f"{folder / name.replace('__', '/')}.json can not be read" in caught.value.message
+    assert f"{folder / name.replace('__', '/')}.json cannot be read" in caught.value.message
 
 
 @pytest.mark.parametrize("config", [{}, {"model_type": "bert"}, {"hidden_size": None}, {"hidden_size": "wide"}])
 def test_a_configuration_without_a_width_is_refused_and_named(tmp_path: Path, config: dict[str, Any]) -> None:
-    with pytest.raises(ModelLoadError, match=r"config\.json says no hidden_size"):
+    with pytest.raises(ModelLoadError, match=r"config\.json has no hidden_size"):
         described(tmp_path, config=config)
 
 
@@ -175,14 +175,14 @@ def test_a_configuration_without_a_width_is_refused_and_named(tmp_path: Path, co
         "ü-e5",
     ],
 )
-def test_a_name_that_could_lead_elsewhere_is_refused_before_anything_is_opened(tmp_path: Path, name: str) -> None:
+def test_a_name_that_leads_out_of_the_folder_is_an_error_before_anything_is_opened(tmp_path: Path, name: str) -> None:
     write_model(tmp_path / "my-e5")
     with pytest.raises(ModelLoadError, match="is not a model name"):
         find_model(name, tmp_path / "models")
 
 
 @pytest.mark.parametrize("name", ["/data/models/my-e5", "models/intfloat/my-e5", "~/my-e5", "./my-e5"])
-def test_a_path_as_a_name_is_told_models_dir(tmp_path: Path, name: str) -> None:
+def test_a_path_as_a_name_is_an_error_that_names_models_dir(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelLoadError) as caught:
         find_model(name, tmp_path)
     parent = str(Path(name).expanduser().absolute().parent)
@@ -190,7 +190,7 @@ def test_a_path_as_a_name_is_told_models_dir(tmp_path: Path, name: str) -> None:
     assert "MODEL_NAME (or `name:`) to 'my-e5'" in caught.value.message
 
 
-def test_the_models_folder_is_no_owner_on_the_hub(tmp_path: Path, hub: Hub) -> None:
+def test_the_models_folder_is_not_an_owner_on_the_hub(tmp_path: Path, hub: Hub) -> None:
     write_model(tmp_path / "models" / "my-e5")
     with pytest.raises(ModelLoadError, match=r"no model 'models/my-e5' .* but 'my-e5' is there"):
         find_model("models/my-e5", tmp_path / "models")
@@ -236,19 +236,21 @@ def test_a_folder_is_used_without_asking_the_hub(tmp_path: Path, hub: Hub) -> No
     "error",
     [LocalEntryNotFoundError("offline"), ConnectionError("refused\nsecond line"), OSError("Network is unreachable")],
 )
-def test_an_unreachable_hub_tells_where_to_put_the_folder(tmp_path: Path, hub: Hub, error: Exception) -> None:
+def test_the_error_for_an_unreachable_hub_names_the_place_for_the_folder(
+    tmp_path: Path, hub: Hub, error: Exception
+) -> None:
     hub.outcome = error
     with pytest.raises(ModelLoadError) as caught:
         find_model("intfloat/multilingual-e5-large", tmp_path)
     message = caught.value.message
-    assert "can not be reached" in message
+    assert "cannot be reached" in message
     assert str(tmp_path / "intfloat" / "multilingual-e5-large") in message
     assert "MODELS_DIR" in message
     assert type(error).__name__ in message
     assert "\n" not in message
 
 
-def test_a_model_that_is_nowhere_says_so(tmp_path: Path, hub: Hub) -> None:
+def test_a_missing_model_is_an_error_that_names_both_places(tmp_path: Path, hub: Hub) -> None:
     hub.outcome = RepositoryNotFoundError.__new__(RepositoryNotFoundError)
     with pytest.raises(ModelLoadError, match="none on the model hub") as caught:
         find_model("intfloat/multilingual-e5-larg", tmp_path)

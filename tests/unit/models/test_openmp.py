@@ -18,27 +18,29 @@ def environment_that_torch_sees(folder: Path, **environment: str) -> dict[str, s
     """Imports the transformer in a new process, with a torch that only tells what it sees."""
     (folder / "torch.py").write_text("import os, sys\nprint(*map(os.environ.get, sys.argv[1:]))\nsys.exit()\n")
     ours = {name: value for name, value in os.environ.items() if name not in PASSIVE}
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", "import serve_app.models.transformer", *PASSIVE],
         env=ours | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"} | environment,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert told.returncode == 0, told.stderr
-    return dict(zip(PASSIVE, told.stdout.split(), strict=True))
+    assert process.returncode == 0, process.stderr
+    return dict(zip(PASSIVE, process.stdout.split(), strict=True))
 
 
-def test_threads_are_told_to_sleep_before_torch_is_loaded(tmp_path: Path) -> None:
+def test_threads_sleep_if_configured_before_torch_is_loaded(tmp_path: Path) -> None:
     assert environment_that_torch_sees(tmp_path) == PASSIVE
 
 
-def test_what_the_environment_says_already_wins(tmp_path: Path) -> None:
+def test_existing_environment_variables_win(tmp_path: Path) -> None:
     seen = environment_that_torch_sees(tmp_path, GOMP_SPINCOUNT="1000")
     assert seen == {**PASSIVE, "GOMP_SPINCOUNT": "1000"}
 
 
-def test_a_warning_tells_that_it_is_too_late(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_reports_that_torch_is_already_loaded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in PASSIVE:
         monkeypatch.setenv(name, "")  # so that what is set below is taken back
         monkeypatch.delenv(name)

@@ -49,7 +49,7 @@ def ragged(seed: int, lengths: list[int], query_length: int) -> tuple[torch.Tens
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8),
     max_similarities=st.integers(1, 200),
 )
-def test_scores_equal_those_of_a_loop_over_tokens_whatever_the_block(
+def test_scores_equal_those_of_a_loop_over_tokens_for_any_block(
     seed: int, query_length: int, lengths: list[int], max_similarities: int
 ) -> None:
     query, candidates = ragged(seed, lengths, query_length)

@@ -120,7 +120,7 @@ def test_several_threads_get_the_same_ids(e5_tiny: Path) -> None:
         assert all(out.ids.tolist() == expected for out in threads.map(tokenizer, [ODD] * 40))
 
 
-# ------------------------------------------------------------------ folders that can not be read
+# ------------------------------------------------------------------ folders that cannot be read
 
 
 def copied(folder: Path, tmp_path: Path) -> Path:
@@ -144,7 +144,7 @@ def test_a_broken_tokenizer_configuration_is_refused_and_named(e5_tiny: Path, tm
     assert str(folder / "tokenizer_config.json") in caught.value.message
 
 
-def test_a_tokenizer_of_another_class_splits_as_its_file_says(e5_tiny: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_class_splits_by_its_file(e5_tiny: Path, tmp_path: Path) -> None:
     from tokenizers import Tokenizer
 
     folder = copied(e5_tiny, tmp_path)

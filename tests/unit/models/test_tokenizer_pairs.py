@@ -100,6 +100,6 @@ def test_no_pair_is_longer_than_the_limit_however_small(bge_m3_tiny: Path, limit
     assert (before, after) == (0, 2)
 
 
-def test_no_candidates_are_no_pairs(ours: TextTokenizer) -> None:
+def test_no_candidates_have_no_pairs(ours: TextTokenizer) -> None:
     out = ours.pairs(QUERY, [])
     assert (len(out.ids), len(out.lengths), out.truncated) == (0, 0, [])

@@ -47,7 +47,7 @@ def test_an_id_outside_the_vocabulary_is_refused_and_its_text_named(e5_tiny: Pat
 def test_ids_of_another_vocabulary_are_refused_because_no_special_tokens_are_around_them(
     e5_tiny: Path, ids: list[int]
 ) -> None:
-    with pytest.raises(InvalidInputError, match=r"begin with \[0\] and end with \[2\], these do not") as caught:
+    with pytest.raises(InvalidInputError, match=r"begin with \[0\] and end with \[2\]; these do not") as caught:
         TextTokenizer(e5_tiny, 512).of_ids([[0, 5, 2], ids])
     assert caught.value.item == 1
 
@@ -63,7 +63,7 @@ def test_a_token_is_the_bytes_it_stands_for(e5_tiny: Path, text: str) -> None:
     assert covered >= {i for i, byte in enumerate(text.encode()) if byte != ord(" ")}
 
 
-def test_special_tokens_are_left_out_when_nobody_wants_them(e5_tiny: Path) -> None:
+def test_special_tokens_are_left_out_on_request(e5_tiny: Path) -> None:
     tokenizer = TextTokenizer(e5_tiny, 512)
     for whole, bare in zip(tokenizer.tokens(TEXTS), tokenizer.tokens(TEXTS, special=False), strict=True):
         assert bare == whole[1:-1]

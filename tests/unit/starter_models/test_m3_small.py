@@ -122,7 +122,7 @@ def test_an_installed_package_has_the_heads() -> None:
     assert any(fnmatch(HEADS_FILE, pattern) for pattern in patterns)
 
 
-def test_manifest_and_readme_say_what_the_model_is_and_is_not(folder: Path) -> None:
+def test_manifest_and_readme_describe_the_model(folder: Path) -> None:
     assert json.loads((folder / "manifest.json").read_text()) == {
         "name": "bge-m3-small",
         "family": "bge-m3",

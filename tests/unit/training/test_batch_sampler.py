@@ -1,4 +1,4 @@
-"""Which pairs meet, and in which order a resumed job goes on."""
+"""Batches of an epoch, and their order in a resumed job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import TrainerState
 
-from training.data.batch_sampler import ConflictFreeBatchSampler, SetsEpoch
+from training.data.batch_sampler import ConflictFreeBatchSampler, SetEpochCallback
 
 SHARED = {
     "query": [f"q{i}" for i in range(16)],
@@ -27,7 +27,7 @@ def sampler() -> ConflictFreeBatchSampler:
     )
 
 
-def test_every_epoch_has_as_many_batches_as_the_first_one_promised() -> None:
+def test_every_epoch_has_as_many_batches_as_the_first() -> None:
     answers = [f"a{i}" for i, size in enumerate([40, 25, 15, 8, 5, 3, 2, 2]) for _ in range(size)]
     rows = Dataset.from_dict({"query": [f"q{i}" for i in range(100)], "positive": answers})
     batches = ConflictFreeBatchSampler(rows, batch_size=6, drop_last=True, seed=7)
@@ -52,7 +52,7 @@ def test_an_epoch_whose_order_gives_no_batch_takes_those_of_the_first() -> None:
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_job_of_two_workers_that_is_resumed_inside_of_an_epoch_goes_on_in_its_order(epoch: int, rank: int) -> None:
+def test_a_job_of_two_workers_resumes_the_order_of_its_epoch(epoch: int, rank: int) -> None:
     def loader() -> tuple[ConflictFreeBatchSampler, Any]:
         batches = sampler()
         plain = DataLoader(range(16), batch_sampler=batches)  # type: ignore[arg-type]
@@ -67,7 +67,7 @@ def test_a_job_of_two_workers_that_is_resumed_inside_of_an_epoch_goes_on_in_its_
     resumed_sampler, resumed = loader()
     resumed = skip_first_batches(resumed, 1)
     resumed.set_epoch(epoch)  # as the trainer does, and it does not reach the sampler
-    SetsEpoch(resumed_sampler).on_epoch_begin(None, TrainerState(epoch=epoch + 0.5), None)
+    SetEpochCallback(resumed_sampler).on_epoch_begin(None, TrainerState(epoch=epoch + 0.5), None)
     assert seen(resumed) == expected[1:]
 
 

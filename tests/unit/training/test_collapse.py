@@ -1,4 +1,4 @@
-"""One vector for every text, or a loss of guessing: what is told of a model that its training has destroyed."""
+"""Detection of a collapsed model: one vector for every text, or a loss no better than chance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serve_app.jobs.training_pairs import Example
 from training.evaluation.collapse import (
     collapsed_heads,
     describe_collapse,
-    describe_standing_loss,
+    describe_stalled_loss,
     sample_passages,
 )
 
@@ -90,7 +90,7 @@ def test_each_head_collapses_for_itself(texts: list[Encoded], heads: list[str]) 
     assert collapsed_heads(texts) == heads
 
 
-def test_passages_that_differ_are_asked_about_and_of_one_alone_nothing_is_said() -> None:
+def test_a_collapse_is_judged_by_different_passages_and_never_by_one() -> None:
     examples = [Example("a", ("One", "one ")), Example("b", ("ONE",))]
     assert len(sample_passages(examples, E5, seed=0)) == 1
     assert describe_collapse(lambda texts: pytest.fail("one passage is always the same"), ["one"]) is None
@@ -106,11 +106,11 @@ def test_passages_that_differ_are_asked_about_and_of_one_alone_nothing_is_said()
         ([], 20, False),
     ],
 )
-def test_a_loss_that_ends_no_better_than_guessing_is_told(losses: list[float], total: int, stands: bool) -> None:
+def test_a_loss_that_ends_no_better_than_chance_is_reported(losses: list[float], total: int, stands: bool) -> None:
     lines: list[dict[str, Any]] = [{"type": "event", "message": "x"}]
     steps = [round(total * (i + 1) / len(losses)) for i in range(len(losses))]
     lines += [
         {"type": "progress", "step": s, "total_steps": total, "loss": x} for s, x in zip(steps, losses, strict=True)
     ]
     updates = [update for line in lines if (update := JobUpdate.of_line(line, now=0.0)) is not None]
-    assert (describe_standing_loss(updates, math.log(4)) is not None) is stands
+    assert (describe_stalled_loss(updates, math.log(4)) is not None) is stands

@@ -1,4 +1,4 @@
-"""Which rows may meet in a batch, and how the rows of a job are put into batches."""
+"""Conflicts between rows, and the partition of a job's rows into batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data import conflict_free_batches
-from training.data.conflict_free_batches import TextIds, batches, full_batches, most_in_a_batch, text_ids
+from training.data.conflict_free_batches import TextIds, batches, full_batches, largest_batch, text_ids
 
 # 1,000 questions and 10 answers: how many have each
 SKEWED = [400, 250, 150, 80, 50, 30, 20, 10, 6, 4]
@@ -20,7 +20,7 @@ def ids_of(rows: Sequence[Sequence[str]]) -> TextIds:
 
 
 def faq(sizes: Sequence[int]) -> TextIds:
-    """Different questions, of which so many have one answer, so many another, and so on."""
+    """Different questions, with these numbers of questions for each answer."""
     answers = [f"a{i}" for i, size in enumerate(sizes) for _ in range(size)]
     return text_ids([[f"q{i}" for i in range(len(answers))], answers])
 
@@ -36,7 +36,7 @@ ROWS = st.integers(2, 4).flatmap(
 
 
 @given(ROWS, st.integers(1, 6), st.randoms())
-def test_every_row_comes_once_and_meets_no_rival(rows: list[list[str]], size: int, draw: object) -> None:
+def test_every_row_is_in_one_batch_without_conflicts(rows: list[list[str]], size: int, draw: object) -> None:
     order = list(range(len(rows)))
     draw.shuffle(order)  # type: ignore[attr-defined]
     found = list(batches(ids_of(rows), size, order))
@@ -48,7 +48,7 @@ def test_every_row_comes_once_and_meets_no_rival(rows: list[list[str]], size: in
 
 
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(0, 3))
-def test_rows_without_rivals_fill_all_batches_but_the_last(count: int, size: int, epoch: int) -> None:
+def test_rows_without_conflicts_fill_all_batches_but_the_last(count: int, size: int, epoch: int) -> None:
     found = full_batches(faq([1] * count), size, seed=1, epoch=epoch)
     assert [len(batch) for batch in found] == [size] * (count // size)
     assert len({row for batch in found for row in batch}) == count // size * size
@@ -63,30 +63,30 @@ def test_an_epoch_has_its_own_order_and_always_the_same() -> None:
 
 def test_a_batch_needs_as_many_different_answers_as_it_has_rows() -> None:
     ids = faq(SKEWED)
-    assert most_in_a_batch(ids, 32) == 10
+    assert largest_batch(ids, 32) == 10
     assert len(full_batches(ids, 10, seed=0)) == 4, "the rarest answer is in each of them"
     assert len(full_batches(ids, 2, seed=0)) > 350
 
 
-def test_a_row_that_keeps_all_others_out_does_so_in_one_batch() -> None:
+def test_a_row_that_conflicts_with_all_others_does_so_in_one_batch() -> None:
     rows = [["q0", "x", "n0"], *([f"q{i}", f"p{i}", "x"] for i in range(1, 100))]
-    assert most_in_a_batch(ids_of(rows), 200) == 99
-    assert most_in_a_batch(ids_of([["q1", "p1"], ["q1", "p2"], ["q2", "p1"]]), 3) == 2
+    assert largest_batch(ids_of(rows), 200) == 99
+    assert largest_batch(ids_of([["q1", "p1"], ["q1", "p2"], ["q2", "p1"]]), 3) == 2
 
 
-def test_a_negative_that_all_rows_share_keeps_none_of_them_apart() -> None:
-    assert most_in_a_batch(ids_of([[f"q{i}", f"p{i}", "the same"] for i in range(100)]), 100) == 100
+def test_a_negative_that_all_rows_share_is_not_a_conflict() -> None:
+    assert largest_batch(ids_of([[f"q{i}", f"p{i}", "the same"] for i in range(100)]), 100) == 100
 
 
-def test_a_popular_answer_is_not_looked_through_for_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = 0
+def test_rows_with_a_popular_answer_are_not_all_examined_for_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
     take = conflict_free_batches._Batch.take
 
     def counted(batch: conflict_free_batches._Batch, row: int) -> int | None:
-        nonlocal looks
-        looks += 1
+        nonlocal calls
+        calls += 1
         return take(batch, row)
 
     monkeypatch.setattr(conflict_free_batches._Batch, "take", counted)
     full_batches(faq([4000, *[1] * 4000]), 16, seed=0)  # half of the rows have one answer
-    assert looks < 3 * 8000
+    assert calls < 3 * 8000

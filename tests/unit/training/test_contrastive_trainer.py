@@ -16,13 +16,13 @@ from training.trainer.training_arguments import rate_factor
 from training.training_errors import DISK_FULL, OUT_OF_MEMORY, TrainingError, reason_of
 
 
-def test_the_rate_goes_up_and_down_in_straight_lines() -> None:
+def test_the_rate_rises_and_falls_linearly() -> None:
     factors = [rate_factor(step, total_steps=10, warmup_ratio=0.2) for step in range(10)]
     assert factors == pytest.approx([1 / 3, 2 / 3, *(i / 8 for i in range(8, 0, -1))])
 
 
 @given(total=st.integers(1, 500), ratio=st.floats(0, 0.9))
-def test_no_step_is_wasted_and_one_has_the_full_rate(total: int, ratio: float) -> None:
+def test_every_step_has_a_rate_and_one_the_peak(total: int, ratio: float) -> None:
     factors = [rate_factor(step, total_steps=total, warmup_ratio=ratio) for step in range(total)]
     assert min(factors) > 0
     assert max(factors) == 1
@@ -57,7 +57,7 @@ def test_a_checkpoint_of_another_job_is_refused(tmp_path: Path) -> None:
         checkpoints.load_trained(make_loss(), tmp_path)
 
 
-def test_only_whole_checkpoints_are_resumed_from(tmp_path: Path) -> None:
+def test_only_complete_checkpoints_are_resumed_from(tmp_path: Path) -> None:
     assert checkpoints.newest_complete(tmp_path) is None
     for step in (2, 9, 10, 12):
         (tmp_path / f"checkpoint-{step}").mkdir()
@@ -92,5 +92,5 @@ def test_a_resumed_job_starts_with_the_size_that_fitted(tmp_path: Path) -> None:
         (RuntimeError(), "unexpected RuntimeError"),
     ],
 )
-def test_a_user_reads_one_sentence(error: Exception, reason: str) -> None:
+def test_an_error_has_one_sentence_for_the_user(error: Exception, reason: str) -> None:
     assert reason_of(error) == reason

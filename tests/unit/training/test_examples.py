@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from serve_app.domain.profiles import BGE_M3, E5, TextRole
 from serve_app.jobs.training_pairs import Example
 from tests.unit.training.training_jobs import write_examples
-from training.data.conflict_free_batches import most_in_a_batch, text_ids
+from training.data.conflict_free_batches import largest_batch, text_ids
 from training.data.examples import columns, merge, pairs, read_examples
 from training.training_errors import TrainingError
 
 
 def most(rows: dict[str, list[str]]) -> int:
     """How many of the rows may be in one batch."""
-    return most_in_a_batch(text_ids(rows.values()), 1000)
+    return largest_batch(text_ids(rows.values()), 1000)
 
 
 def test_examples_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_all_columns_have_one_length_and_hard_negatives_are_no_positives(example
             assert not set(negatives) & set(own.positives)
 
 
-def test_a_negative_that_all_examples_share_keeps_none_of_them_apart() -> None:
+def test_a_negative_that_all_examples_share_is_not_a_conflict() -> None:
     given_ = [Example(f"q{i}", (f"p{i}",), ("the same",)) for i in range(100)]
     assert most(columns(given_, E5, seed=0)) == 100
 

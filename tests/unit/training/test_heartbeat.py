@@ -1,4 +1,4 @@
-"""Signs of life between what happens."""
+"""The heartbeat of a training between its other updates."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from training.reporting import Reporter
 from training.trainer.heartbeat import heartbeat
 
 
-class Listened(Reporter):
-    """Counts how often it was to say that it lives; the disk is full the second time."""
+class CountingReporter(Reporter):
+    """Counts its heartbeats; the disk is full at the second."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -29,7 +29,7 @@ class Listened(Reporter):
             raise OSError("no space")
 
     def wait_for_beats(self, count: int) -> None:
-        """Returns when there were so many more, and what the last of them said is written.
+        """Returns after this many further heartbeats, when the last one is written.
 
         Raises:
             TimeoutError: They take too long.
@@ -41,26 +41,26 @@ class Listened(Reporter):
             time.sleep(0.001)
 
 
-def test_work_that_moves_is_heard_even_if_the_disk_was_full_for_a_moment(tmp_path: Path) -> None:
-    reporter = Listened(JobFolder(tmp_path).updates_file)
+def test_progressing_work_has_a_heartbeat_even_if_the_disk_was_full_for_a_moment(tmp_path: Path) -> None:
+    reporter = CountingReporter(JobFolder(tmp_path).updates_file)
     with heartbeat(reporter, every_s=0.001):
-        for heard in (1, 2, 3):
+        for count in (1, 2, 3):
             reporter.wait_for_beats(3)
-            assert [line["type"] for line in read_lines(tmp_path)] == ["event"] * heard
+            assert [line["type"] for line in read_lines(tmp_path)] == ["event"] * count
             reporter.heartbeat()
     assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
 
 
-def test_work_that_hangs_is_not_heard_although_its_process_lives(tmp_path: Path) -> None:
-    reporter = Listened(JobFolder(tmp_path).updates_file)
+def test_hanging_work_has_no_heartbeat_although_its_process_lives(tmp_path: Path) -> None:
+    reporter = CountingReporter(JobFolder(tmp_path).updates_file)
     with heartbeat(reporter, every_s=0.001):
         reporter.wait_for_beats(1)
-        said = len(read_lines(tmp_path))
+        written = len(read_lines(tmp_path))
         reporter.wait_for_beats(20)
-        assert len(read_lines(tmp_path)) == said == 1
+        assert len(read_lines(tmp_path)) == written == 1
 
 
-def test_a_sign_of_life_is_heard_and_not_told(tmp_path: Path) -> None:
+def test_a_heartbeat_is_recorded_and_not_shown(tmp_path: Path) -> None:
     Reporter(JobFolder(tmp_path).updates_file, clock=lambda: 5000.0).keep_alive()
     (line,) = read_lines(tmp_path)
     event = JobUpdate.of_line(line, now=0.0)
@@ -71,6 +71,6 @@ def test_a_sign_of_life_is_heard_and_not_told(tmp_path: Path) -> None:
     assert (record.last_heartbeat_at, record.message, record.events) == (5000.0, RUNNING.message, RUNNING.events)
 
 
-def test_a_worker_that_says_nothing_has_no_heartbeat() -> None:
+def test_a_worker_that_does_not_report_has_no_heartbeat() -> None:
     with heartbeat(Reporter(None), every_s=0.001):
         assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]

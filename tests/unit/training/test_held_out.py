@@ -51,7 +51,7 @@ def test_metrics_are_those_of_their_definition(data: st.DataObject) -> None:
     assert ranking_metrics(scores, relevant) == pytest.approx(metrics_by_loops(scores, relevant), abs=1e-6)
 
 
-def test_the_answer_in_second_place_counts_as_the_textbook_says() -> None:
+def test_an_answer_in_second_place_has_the_metrics_of_the_textbook() -> None:
     metrics = ranking_metrics(np.array([[0.9, 0.8, 0.1]], np.float32), [{1}])
     assert metrics == {"ndcg@10": 0.63093, "recall@1": 0.0, "recall@10": 1.0, "mrr@10": 0.5}
 
@@ -104,7 +104,7 @@ def test_without_held_out_examples_there_is_no_task() -> None:
     assert held_out_task(Split(TRAIN, ()), E5, seed=0) is None
 
 
-def test_a_model_that_knows_the_answers_scores_one_and_an_indifferent_one_does_not() -> None:
+def test_a_perfect_model_scores_one_and_an_indifferent_one_does_not() -> None:
     task = held_out_task(Split(TRAIN, HELD_OUT), E5, seed=0)
     assert task is not None
 

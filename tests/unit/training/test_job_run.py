@@ -77,7 +77,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, e5_tiny: Path) -> dict[Tr
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_job_says_what_it_does(finished: dict[TrainingKind, tuple[Path, Path]], kind: TrainingKind) -> None:
+def test_a_job_reports_its_steps(finished: dict[TrainingKind, tuple[Path, Path]], kind: TrainingKind) -> None:
     job_dir, folder = finished[kind]
     lines = read_lines(job_dir)
     assert [line["when"] for line in of_type(lines, "metrics")] == ["before", "after"]
@@ -101,7 +101,7 @@ def test_a_job_says_what_it_does(finished: dict[TrainingKind, tuple[Path, Path]]
     assert (job_dir / "loss.svg").is_file()
 
 
-def test_the_work_moves_with_every_mini_batch_of_measuring_and_of_training(tmp_path: Path, e5_tiny: Path) -> None:
+def test_every_mini_batch_of_measuring_and_training_is_a_heartbeat(tmp_path: Path, e5_tiny: Path) -> None:
     moves: Counter[str] = Counter()
 
     class Counting(Reporter):
@@ -200,7 +200,7 @@ def test_pretrained_heads_have_the_rate_of_a_full_fine_tune_and_are_clipped_with
     assert norms == [pytest.approx(1e-3, rel=1e-3)] * 5
 
 
-def test_a_size_that_another_worker_had_to_halve_is_told(tmp_path: Path, e5_tiny: Path) -> None:
+def test_a_mini_batch_that_another_worker_halved_is_reported(tmp_path: Path, e5_tiny: Path) -> None:
     spec, job_dir = make_job(tmp_path, e5_tiny, eval_fraction=0.0, checkpoint_steps=9)
     remember_mini_batch_size(job_dir / "checkpoints", 2)
     run(spec, job_dir)
@@ -208,7 +208,7 @@ def test_a_size_that_another_worker_had_to_halve_is_told(tmp_path: Path, e5_tiny
     assert "continuing with 2 texts at a time: memory ran out with more" in messages
 
 
-def test_a_killed_job_goes_on_as_if_nothing_had_been(
+def test_a_killed_job_resumes_with_the_same_result(
     finished: dict[TrainingKind, tuple[Path, Path]], tmp_path: Path, e5_tiny: Path
 ) -> None:
     spec, job_dir = make_job(tmp_path, e5_tiny, kind=TrainingKind.LORA)
@@ -269,7 +269,7 @@ def test_out_of_memory_halves_the_mini_batch_and_changes_nothing_else(
     assert [message.rpartition(" ")[2] for message in messages] == ["2", "1"]
 
 
-def test_out_of_memory_with_one_text_is_told_to_the_user(
+def test_out_of_memory_with_one_text_fails_the_job(
     tmp_path: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forward(*_: object) -> Tensor:
@@ -290,7 +290,7 @@ def test_a_diverged_training_fails_with_the_setting_to_lower(tmp_path: Path, e5_
 
 
 @pytest.mark.parametrize("family", ["e5", "bge-m3"])
-def test_a_collapsed_model_is_published_with_a_warning_if_it_was_measured_and_not_at_all_else(
+def test_a_collapsed_model_is_published_with_a_warning_only_if_it_was_measured(
     tmp_path: Path, e5_tiny: Path, bge_m3_tiny: Path, family: str
 ) -> None:
     base = {"e5": e5_tiny, "bge-m3": bge_m3_tiny}[family]
@@ -330,7 +330,7 @@ def test_one_step_is_enough_to_learn_something(tmp_path: Path, e5_tiny: Path) ->
         (docstring_pairs(4), {"kind": TrainingKind.QLORA}, "use_qlora: false"),
     ],
 )
-def test_what_can_not_be_trained_is_refused_with_a_reason(
+def test_a_job_that_cannot_be_trained_fails_with_a_reason(
     tmp_path: Path, e5_tiny: Path, examples: list[Example], settings: dict[str, object], reason: str
 ) -> None:
     spec, job_dir = make_job(tmp_path, e5_tiny, examples=examples, eval_fraction=0.0)

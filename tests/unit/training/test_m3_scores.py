@@ -65,7 +65,7 @@ def vocabulary_wide(part: M3Vectors) -> torch.Tensor:
 
 
 @given(seed=st.integers(0, 1000), queries=Lengths, passages=Lengths, max_similarities=st.integers(1, 400))
-def test_colbert_scores_equal_those_of_a_loop_over_tokens_whatever_the_block(
+def test_colbert_scores_equal_those_of_a_loop_over_tokens_for_any_block(
     seed: int, queries: list[int], passages: list[int], max_similarities: int
 ) -> None:
     ours = texts(seed, queries), texts(seed + 1, passages)
@@ -213,7 +213,7 @@ def test_the_loss_equals_the_formulas_of_the_paper(self_distill: bool) -> None:
     assert loss.item() == pytest.approx(looped_loss(*lists, targets, self_distill=self_distill), rel=1e-5)
 
 
-def test_the_ensemble_teaches_but_does_not_learn_from_its_pupils() -> None:
+def test_the_ensemble_teaches_the_heads_and_gets_no_gradient_from_them() -> None:
     """What self-distillation adds to a head's gradient is that of its own cross entropy with fixed labels."""
     targets = torch.tensor([2, 0, 6])
     gradients = {}

@@ -53,7 +53,7 @@ def test_a_job_without_a_readable_spec_fails_with_a_reason(tmp_path: Path, spec:
     assert program.main([str(tmp_path)]) == 1
     (line,) = read_lines(tmp_path)
     assert line["type"] == "failed"
-    assert line["reason"].startswith("the job's spec.json can not be read")
+    assert line["reason"].startswith("the job's spec.json cannot be read")
 
 
 def test_a_taken_name_fails_before_anything_is_trained(tmp_path: Path, e5_tiny: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_job_that_died_after_its_result_was_published_is_done(tmp_path: Path, 
     assert not (job_dir / "checkpoints").exists()
 
 
-def test_the_last_line_says_how_a_training_ended(
+def test_the_last_line_is_the_outcome_of_a_training(
     tmp_path: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, job_dir = make_job(tmp_path, e5_tiny)
@@ -97,7 +97,7 @@ def test_the_last_line_says_how_a_training_ended(
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_driver_that_is_cut_off_from_its_cluster_says_nothing_about_the_job(
+def test_a_driver_that_lost_its_cluster_reports_no_outcome(
     tmp_path: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     spec, job_dir = make_job(tmp_path, e5_tiny)
@@ -111,7 +111,7 @@ def test_a_driver_that_is_cut_off_from_its_cluster_says_nothing_about_the_job(
     assert read_lines(job_dir) == []
 
 
-def test_a_failure_that_can_not_be_written_down_is_no_traceback(
+def test_a_failure_that_cannot_be_written_down_is_no_traceback(
     tmp_path: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, job_dir = make_job(tmp_path, e5_tiny)
@@ -134,15 +134,15 @@ def test_a_failure_that_can_not_be_written_down_is_no_traceback(
 def test_a_driver_joins_the_cluster_that_started_it_and_not_the_last_one_of_the_machine(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], joined: str
 ) -> None:
-    told: list[dict[str, Any]] = []
-    monkeypatch.setattr("ray.init", lambda **options: told.append(options))
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr("ray.init", lambda **options: calls.append(options))
     for name in (CLUSTER_VARIABLE, "RAY_ADDRESS"):
         monkeypatch.setenv(name, "")  # so that what the driver sets is undone
         monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     START_RAY()
-    (options,) = told
+    (options,) = calls
     assert options["address"] == joined
     if environment:
         assert os.environ["RAY_ADDRESS"] == options["runtime_env"]["env_vars"]["RAY_ADDRESS"] == joined

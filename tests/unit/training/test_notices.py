@@ -23,15 +23,15 @@ Q, P = (E5.format(role, "") for role in (TextRole.QUERY, TextRole.PASSAGE))
         (
             [Example(Q + "a", (P + "b",), (P + "c",)), Example("d", ("e",))], E5,
             [Example("a", ("b",), ("c",)), Example("d", ("e",))],
-            [("info", f"the model's own prefix ({Q!r} and {P!r}) is in front of 1 query and 2 passages already")],
+            [("info", f"the model's own prefix ({Q!r} and {P!r}) is already in front of 1 query and 2 passages")],
         ),
         ([Example(Q + " ", ("b",))], E5, None, [("warning", f"{Q!r} is in front of 1 query, where")]),
-        ([Example("a", (Q + "b",))], E5, None, [("warning", f"{Q!r} is in front of 1 passage, where the model")]),
+        ([Example("a", (Q + "b",))], E5, None, [("warning", f"{Q!r} is in front of 1 passage, where it is not")]),
         ([Example(Q + "a", ("b",))], BGE_M3, None, [("warning", f"{Q!r} is in front of 1 query")]),
         ([Example('"a"', ("b",)), Example("c", ('"d"',))], E5, None,
-         [("warning", "quotation marks stand around 1 query and 1 passage and are trained on as part of the text")]),
+         [("warning", "quotation marks surround 1 query and 1 passage and are trained on as part of the text")]),
         ([Example(q, ("b",)) for q in ("\u201cto be\u201d", '"a', "c", "d")], E5, None,
-         [("info", "quotation marks stand around 1 query and")]),
+         [("info", "quotation marks surround 1 query and")]),
         (
             [Example("a b", ("yes",)), Example("A  B", ("more",), ("Yes", "no")), Example("c", ("d",), ("yes",))], E5,
             [Example("a b", ("yes",)), Example("A  B", ("more",), ("no",)), Example("c", ("d",), ("yes",))],
@@ -39,16 +39,16 @@ Q, P = (E5.format(role, "") for role in (TextRole.QUERY, TextRole.PASSAGE))
         ),
     ],
 )  # fmt: skip
-def test_each_kind_of_oddity_has_a_sentence(
+def test_every_change_of_the_examples_has_a_notice(
     examples: list[Example], profile: Profile, cleaned: list[Example] | None, notices: list[tuple[str, str]]
 ) -> None:
-    found, told = clean(examples, profile)
+    found, reported = clean(examples, profile)
     assert found == (examples if cleaned is None else cleaned)
-    assert [notice.level for notice in told] == [level for level, _ in notices]
-    assert all(notice.message.startswith(says) for notice, (_, says) in zip(told, notices, strict=True))
+    assert [notice.level for notice in reported] == [level for level, _ in notices]
+    assert all(notice.message.startswith(start) for notice, (_, start) in zip(reported, notices, strict=True))
 
 
-def test_a_job_has_the_notices_of_both_files_and_trains_no_prefix_twice(tmp_path: Path) -> None:
+def test_a_job_has_the_notices_of_both_files_and_adds_no_prefix_twice(tmp_path: Path) -> None:
     write_examples(tmp_path / "pairs.jsonl", [Example(Q + text, (P + text,)) for text in "abc"])
     write_examples(tmp_path / "eval.jsonl", [Example(Q + "A", ("x",))])
     parts = load_split(tmp_path, E5, fraction=0.1, seed=0)
@@ -60,9 +60,9 @@ def test_a_job_has_the_notices_of_both_files_and_trains_no_prefix_twice(tmp_path
     assert removed.startswith("held-out queries are not trained on")
 
 
-def test_negatives_that_are_drawn_or_filled_up_are_told() -> None:
+def test_sampled_and_filled_up_negatives_have_a_notice() -> None:
     examples = [Example("a", ("1",), ("x", "y", "z")), Example("b", ("2",), ("w",)), Example("c", ("3",), ("u", "v"))]
     (notice,) = notice_negatives(examples, 2)
     assert notice == Notice("info", notice.message)
-    assert "2 negatives of its own, the average: 1 queries have more" in notice.message
+    assert "2 negatives, the average: 1 queries have more" in notice.message
     assert notice_negatives([Example("a", ("1",), ("x",))], 1) == []

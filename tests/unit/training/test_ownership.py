@@ -1,4 +1,4 @@
-"""A training whose job belongs to another service, another attempt or nobody ends itself and says nothing."""
+"""A training that no longer owns its job ends itself and writes nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 
 from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_record import JobRecord, JobStatus
-from serve_app.jobs.lease import SILENCE_S, Lease, LeaseHolder
+from serve_app.jobs.lease import LEASE_TIMEOUT_S, Lease
+from serve_app.jobs.lease_file import LeaseHolder
 from serve_app.jobs.training_spec import ATTEMPT_VARIABLE, LEASE_VARIABLE, TrainingKind
 from tests.training_lines import read_lines
 from tests.unit.training.training_jobs import make_job, of_type
@@ -31,9 +32,9 @@ RECORD = JobRecord("job", "tuned", "base", TrainingKind.FULL, created_at=0.0, at
 
 def take_lease(jobs_dir: Path, cluster: str) -> Lease:
     lease = Lease(jobs_dir, LeaseHolder(cluster, f"service {cluster}"), has_ended=lambda _: False)
-    lease._silent_s = SILENCE_S + 1  # whoever held it has stopped
+    lease._silent_s = LEASE_TIMEOUT_S + 1  # whoever held it has stopped
     while lease.poll() is None:
-        lease._silent_s = SILENCE_S + 1
+        lease._silent_s = LEASE_TIMEOUT_S + 1
     return lease
 
 
@@ -62,9 +63,7 @@ def job_dir(tmp_path: Path) -> Path:
         (Claim("b", 2), "its jobs folder is managed by service a now"),
     ],
 )
-def test_a_training_goes_on_in_the_name_of_the_leases_holder_only(
-    job_dir: Path, claim: Claim, reason: str | None
-) -> None:
+def test_a_training_continues_for_the_holder_of_the_lease_only(job_dir: Path, claim: Claim, reason: str | None) -> None:
     ownership = Ownership(job_dir, claim)
     if reason is None:
         ownership.check()
@@ -75,7 +74,7 @@ def test_a_training_goes_on_in_the_name_of_the_leases_holder_only(
 
 
 @pytest.mark.parametrize("status", [JobStatus.CANCELLED, JobStatus.FAILED, None])
-def test_nobody_trains_a_job_that_has_ended_or_is_deleted(job_dir: Path, status: JobStatus | None) -> None:
+def test_a_job_that_has_ended_or_is_deleted_is_not_trained(job_dir: Path, status: JobStatus | None) -> None:
     if status is None:
         shutil.rmtree(job_dir)
     else:
@@ -85,13 +84,13 @@ def test_nobody_trains_a_job_that_has_ended_or_is_deleted(job_dir: Path, status:
 
 
 @pytest.mark.parametrize("unreadable", [".lease", "job/job.json"])
-def test_what_cannot_be_read_ends_no_training(tmp_path: Path, job_dir: Path, unreadable: str) -> None:
+def test_an_unreadable_file_does_not_end_a_training(tmp_path: Path, job_dir: Path, unreadable: str) -> None:
     path = tmp_path / unreadable
     shutil.rmtree(path) if path.is_dir() else path.write_text("{")
     Ownership(job_dir, Claim("a", 2)).check()
 
 
-def test_the_folder_is_looked_at_every_two_seconds_and_before_what_cannot_be_undone(job_dir: Path) -> None:
+def test_ownership_is_read_every_two_seconds_and_before_steps_that_cannot_be_undone(job_dir: Path) -> None:
     now = 100.0
     ownership = Ownership(job_dir, Claim("a", 2), clock=lambda: now)
     reporter = Reporter(JobFolder(job_dir).updates_file, ownership=ownership)
@@ -205,7 +204,7 @@ def test_a_driver_that_loses_its_job_after_publication_removes_nothing(
     assert (job_dir / "checkpoints").is_dir()
 
 
-def test_a_driver_that_lost_its_job_ends_without_a_word(
+def test_a_driver_that_lost_its_job_writes_nothing(
     tmp_path: Path, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, job_dir = make_job(tmp_path, e5_tiny)

@@ -60,13 +60,13 @@ def test_a_published_result_is_found_by_the_service(
     assert "elsewhere" not in (folder / MANIFEST_FILE).read_text()  # a path of the training machine stays private
 
 
-def test_a_client_s_own_words_do_not_become_part_of_a_model(spec: TrainingSpec) -> None:
+def test_client_metadata_does_not_become_part_of_a_model(spec: TrainingSpec) -> None:
     described = manifest(replace(spec, origin=ClientMetadata("file-1", None, {"team": "secret"})), BEFORE_AFTER, {})
     assert "secret" not in str(described)
     assert described == replace(manifest(spec, BEFORE_AFTER, {}), created=described.created)
 
 
-def test_everybody_may_read_it(spec: TrainingSpec, staged: Path, job_dir: Path) -> None:
+def test_a_published_model_is_readable_for_everyone(spec: TrainingSpec, staged: Path, job_dir: Path) -> None:
     folder = publish(staged, spec, {}, {}, job_dir=job_dir)
     assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o644}
 
@@ -83,7 +83,7 @@ def test_a_name_that_was_taken_meanwhile_is_left_alone(
     assert [path.name for path in (tmp_path / "tuned").iterdir()] == ([content] if content else [])
 
 
-def test_a_job_knows_its_own_result_again(spec: TrainingSpec, staged: Path, job_dir: Path) -> None:
+def test_a_job_recognises_its_own_result(spec: TrainingSpec, staged: Path, job_dir: Path) -> None:
     assert published_by(spec) is None
     folder = publish(staged, spec, {}, {}, job_dir=job_dir)
     assert published_by(spec) == folder
@@ -91,7 +91,7 @@ def test_a_job_knows_its_own_result_again(spec: TrainingSpec, staged: Path, job_
         published_by(replace(spec, job_id="j2"))
 
 
-def test_a_result_that_was_published_by_a_worker_that_died_then_stays(
+def test_the_result_of_a_worker_that_died_after_publishing_stays(
     spec: TrainingSpec, staged: Path, job_dir: Path
 ) -> None:
     staged_again = staged.with_name("again")
@@ -112,7 +112,7 @@ def test_a_folder_that_is_no_fine_tune_keeps_its_name(spec: TrainingSpec, tmp_pa
 
 
 @pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED])
-def test_a_job_that_has_ended_meanwhile_publishes_nothing_and_leaves_nothing(
+def test_a_job_that_has_ended_publishes_and_leaves_nothing(
     spec: TrainingSpec, staged: Path, job_dir: Path, tmp_path: Path, status: JobStatus
 ) -> None:
     record = JobRecord.of_spec(spec, created_at=1.0, accepted=9, ignored=0)
@@ -126,7 +126,7 @@ def test_a_job_that_has_ended_meanwhile_publishes_nothing_and_leaves_nothing(
     assert not staged.exists()
 
 
-def test_a_finished_job_keeps_its_reports_alone(spec: TrainingSpec, staged: Path, job_dir: Path) -> None:
+def test_a_finished_job_keeps_only_its_reports(spec: TrainingSpec, staged: Path, job_dir: Path) -> None:
     for name in ("checkpoints", "ray", "logs"):
         (job_dir / name).mkdir()
     (job_dir / "training.jsonl").touch()

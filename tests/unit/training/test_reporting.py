@@ -54,7 +54,7 @@ def test_a_half_line_of_a_dead_process_does_not_spoil_the_next(tmp_path: Path) -
     assert [line["type"] for line in lines] == ["done", "event"]
 
 
-def test_all_workers_but_the_first_say_nothing(tmp_path: Path) -> None:
+def test_all_workers_but_the_first_are_silent(tmp_path: Path) -> None:
     silent = Reporter(None)
     silent.done()
     assert not silent.enabled

@@ -1,4 +1,4 @@
-"""A resumed job whose examples are split in another way than at its beginning measures its base again and says so."""
+"""A resumed job whose examples are split in another way than before measures its base again and reports it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from serve_app.jobs.job_updates import JobUpdate
 from tests.training_lines import read_lines
 from tests.unit.training.training_jobs import make_job
 from training import measurement
-from training.data.split_record import SPLIT_ANEW
+from training.data.split_record import SPLIT_CHANGED
 from training.job import load_job
 from training.reporting import Reporter
 
 
 @pytest.mark.parametrize(
     ("split_before", "measured", "warnings"),
-    [("the same", [0.25], []), ("another version's", [0.25, 0.75], [SPLIT_ANEW]), (None, [0.25, 0.75], [SPLIT_ANEW])],
+    [
+        ("the same", [0.25], []),
+        ("another version's", [0.25, 0.75], [SPLIT_CHANGED]),
+        (None, [0.25, 0.75], [SPLIT_CHANGED]),
+    ],
 )
 def test_metrics_of_the_base_count_for_the_split_that_they_were_measured_on(
     tmp_path: Path,
@@ -39,7 +43,7 @@ def test_metrics_of_the_base_count_for_the_split_that_they_were_measured_on(
         JobFolder(job_dir).split_file.unlink()
     elif split_before != "the same":
         JobFolder(job_dir).split_file.write_text(split_before)
-    for _ in range(2):  # an attempt after that one has nothing to measure or to say
+    for _ in range(2):  # a later attempt measures and reports nothing
         assert measurement.measure_base(job, reporter) == {"ndcg@10": measured[-1]}
     lines = read_lines(job_dir)
     assert [line["ndcg@10"] for line in lines if line["type"] == "metrics"] == measured

@@ -12,7 +12,7 @@ from serve_app.domain.profiles import E5
 from serve_app.domain.unicode import fold
 from serve_app.jobs.training_pairs import Example
 from tests.unit.training.training_jobs import write_examples
-from training.data.conflict_free_batches import most_in_a_batch, text_ids
+from training.data.conflict_free_batches import largest_batch, text_ids
 from training.data.examples import columns, merge
 from training.data.grouping import group_examples
 from training.data.splitting import Split, load_split, split
@@ -23,7 +23,7 @@ TEN = [Example(f"q{i}", (f"p{i}",)) for i in range(10)]
 
 def most(rows: dict[str, list[str]]) -> int:
     """How many of the rows may be in one batch."""
-    return most_in_a_batch(text_ids(rows.values()), 1000)
+    return largest_batch(text_ids(rows.values()), 1000)
 
 
 def leaks(parts: Split) -> set[str]:
@@ -68,13 +68,13 @@ def test_the_clients_own_held_out_queries_are_not_trained_on(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("examples", [[], [Example("q", ("p",))], [Example("q", ("p",)), Example("q", ("r",))]])
-def test_fewer_than_two_queries_can_not_be_trained_on(tmp_path: Path, examples: list[Example]) -> None:
+def test_fewer_than_two_queries_cannot_be_trained_on(tmp_path: Path, examples: list[Example]) -> None:
     write_examples(tmp_path / "pairs.jsonl", examples)
-    with pytest.raises(TrainingError, match="left to train on"):
+    with pytest.raises(TrainingError, match="remain to train on"):
         load_split(tmp_path, E5, fraction=0.1, seed=0)
 
 
-def test_a_job_without_examples_says_so(tmp_path: Path) -> None:
+def test_a_job_without_examples_fails_with_the_missing_file(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"pairs\.jsonl is missing"):
         load_split(tmp_path, E5, fraction=0.1, seed=0)
 
@@ -101,7 +101,7 @@ def test_case_white_space_and_unicode_form_tell_no_two_texts_apart(other: str) -
     assert grouped(Example("How do I rotate logs", ("1",)), Example("1", (other,))) == [[0, 1]]  # the pair, reversed
 
 
-def test_no_question_with_a_twin_in_lower_case_is_on_both_sides() -> None:
+def test_spellings_of_one_query_are_on_one_side_of_the_split() -> None:
     questions = [f"How do I rotate log {i}" for i in range(100)]
     twins = [Example(text, (f"passage {n}",)) for n, text in enumerate([*questions, *map(str.lower, questions)])]
     parts = split(twins, fraction=0.2, seed=42)
@@ -120,7 +120,7 @@ def test_no_question_with_a_twin_in_lower_case_is_on_both_sides() -> None:
     ),
     fraction=st.floats(0.01, 0.5), seed=st.integers(0, 5),
 )  # fmt: skip
-def test_whatever_is_held_out_shares_no_text_with_what_is_trained_on(
+def test_held_out_examples_share_no_text_with_those_that_are_trained_on(
     examples: list[Example], fraction: float, seed: int
 ) -> None:
     examples = merge(examples)
@@ -133,7 +133,7 @@ def test_whatever_is_held_out_shares_no_text_with_what_is_trained_on(
 
 
 @pytest.mark.parametrize(
-    ("examples", "says"),
+    ("examples", "reason"),
     [
         (
             [Example(f"q{i}", ("the same", f"p{i}")) for i in range(50)],
@@ -142,19 +142,21 @@ def test_whatever_is_held_out_shares_no_text_with_what_is_trained_on(
         ([Example(f"q{i}", (f"p{i % 2}",)) for i in range(50)], "the smallest group has 25 examples, and 5 were to be"),
     ],
 )
-def test_nothing_is_held_out_of_a_few_large_groups_and_a_warning_says_so(examples: list[Example], says: str) -> None:
+def test_nothing_is_held_out_of_a_few_large_groups_and_a_warning_reports_it(
+    examples: list[Example], reason: str
+) -> None:
     parts = split(examples, fraction=0.1, seed=0)
     assert not parts.held_out
     (notice,) = parts.notices
     assert notice.level == "warning"
-    assert says in notice.message
+    assert reason in notice.message
     assert "eval_text_content" in notice.message
 
 
 # ------------------------------------------------------------------ the client's own held-out examples
 
 
-def test_own_held_out_examples_are_not_trained_on_in_another_spelling_and_known_passages_are_told(
+def test_own_held_out_queries_are_not_trained_on_in_any_spelling_and_known_passages_are_reported(
     tmp_path: Path,
 ) -> None:
     write_examples(tmp_path / "pairs.jsonl", [Example("Q3 ", ("other",)), *TEN])

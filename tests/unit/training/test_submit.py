@@ -1,4 +1,4 @@
-"""The command-line client, against a service that answers as told."""
+"""The command-line client, against a scripted service."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMPLETED = RUNNING | {
     "metrics_after": METRICS | {"ndcg@10": 0.625},
 }  # fmt: skip
 EVENTS = [
-    {"id": 1, "level": "warning", "message": "quotation marks stand around 3 queries"},
+    {"id": 1, "level": "warning", "message": "quotation marks surround 3 queries"},
     {"id": 2, "level": "info", "message": "measuring the base"},
     {"id": 3, "level": "warning", "message": "served as 'mine', but it is WORSE"},
 ]
@@ -64,7 +64,7 @@ def run(monkeypatch: pytest.MonkeyPatch, service: Any, *arguments: str) -> int:
     return submit.main(list(arguments))
 
 
-def test_what_was_not_said_is_left_to_the_service(monkeypatch: pytest.MonkeyPatch, pairs: str) -> None:
+def test_options_that_are_not_given_are_left_to_the_service(monkeypatch: pytest.MonkeyPatch, pairs: str) -> None:
     service = FakeService()
     assert run(monkeypatch, service, pairs, "--model-name", "mine", "--kind", "full") == 0
     assert service.sent == [("/fine-tune", {"model_name": "mine", "text_content": "a\tb\nc\td\nbroken\n"})]
@@ -92,7 +92,7 @@ def test_a_watched_job_ends_with_the_table(
     assert "line 3: no tab" in out
     assert "ndcg@10        0.500   0.625   +0.125" in out
     assert "7 queries, 70 documents" in out
-    assert "warning: quotation marks stand around 3 queries\n" in out
+    assert "warning: quotation marks surround 3 queries\n" in out
     assert "measuring the base" not in out
     assert "WORSE" not in out, "it is the job's message"
 
@@ -103,14 +103,14 @@ def test_the_table_has_a_row_for_each_head_that_was_measured() -> None:
     assert submit.table(before, after).endswith("7 queries in 5 groups, 70 documents")
 
 
-def test_a_job_that_failed_says_why_and_is_a_failure(
+def test_a_failed_job_prints_its_reason_and_exits_1(
     monkeypatch: pytest.MonkeyPatch, pairs: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, FakeService(FAILED), pairs, "--model-name", "mine", "--watch") == 1
     assert "the disk is full" in capsys.readouterr().out
 
 
-def test_a_service_that_may_only_read_jobs_says_where_to_submit(
+def test_a_read_only_service_names_the_one_that_accepts_jobs(
     monkeypatch: pytest.MonkeyPatch, pairs: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reply = {"detail": "the fine-tuning jobs of this folder are managed by service A", "code": "jobs_read_only"}
@@ -118,21 +118,21 @@ def test_a_service_that_may_only_read_jobs_says_where_to_submit(
     assert capsys.readouterr().err == f"not submitted: 503: {reply['detail']}\n"
 
 
-def test_a_watcher_who_asks_too_often_waits(
+def test_a_rate_limited_client_waits(
     monkeypatch: pytest.MonkeyPatch, pairs: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, FakeService(RUNNING, 429, 429, COMPLETED), pairs, "--model-name", "mine", "--watch") == 0
     assert "served as 'mine'" in capsys.readouterr().out
 
 
-def test_a_watcher_who_is_turned_away_says_so(
+def test_a_rejected_request_is_reported(
     monkeypatch: pytest.MonkeyPatch, pairs: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, FakeService(RUNNING, 404), pairs, "--model-name", "mine", "--watch") == 1
-    assert "lost sight of job j1, which goes on without us: 404" in capsys.readouterr().err
+    assert "lost the connection to job j1, which continues: 404" in capsys.readouterr().err
 
 
-def test_a_refusal_is_shown_as_the_service_words_it(
+def test_an_error_is_shown_in_the_words_of_the_service(
     monkeypatch: pytest.MonkeyPatch, pairs: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(_: httpx.Request) -> httpx.Response:

@@ -40,6 +40,6 @@ def test_quick_steps_are_saved_by_their_number_alone(tmp_path: Path) -> None:
 def test_writing_takes_a_tenth_of_the_time_at_most(tmp_path: Path, save_s: float) -> None:
     steps, step_s = 2000, 7.0
     saves = len(saved_steps(steps=steps, step_s=step_s, save_s=save_s, folder=tmp_path, every=10**6))
-    first = save_s  # nobody knew yet how long it takes
+    first = save_s  # its duration is not known before
     assert saves * save_s - first <= 0.1 * steps * step_s
     assert saves >= steps * step_s / (max(SECONDS_BETWEEN_CHECKPOINTS, 10 * save_s) + step_s) - 1

@@ -1,4 +1,4 @@
-"""A model that is trained reads texts as the served one does, and its result says how."""
+"""A trainable model reads texts as the served one does, and its result keeps the settings."""
 
 from __future__ import annotations
 

@@ -42,14 +42,14 @@ def test_nothing_is_computed_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 13])
-def test_one_poisonous_text_fails_alone_wherever_it_stands(count: int) -> None:
+def test_a_failing_text_fails_alone_at_any_position(count: int) -> None:
     for bad in range(count):
         results = run_isolated(Compute([bad]), range(count))
         assert [2 * i for i in range(count) if i != bad] == [r for r in results if not isinstance(r, ServiceError)]
         assert isinstance(results[bad], InternalError)
 
 
-def test_several_poisonous_texts_fail_and_only_they() -> None:
+def test_several_failing_texts_fail_and_only_they() -> None:
     bad = {0, 5, 6, 30}
     results = run_isolated(Compute(sorted(bad)), range(31))
     assert {i for i, result in enumerate(results) if isinstance(result, InternalError)} == bad
@@ -57,7 +57,7 @@ def test_several_poisonous_texts_fail_and_only_they() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 64, 100])
-def test_the_search_for_one_culprit_costs_two_calls_for_each_halving(count: int) -> None:
+def test_the_search_for_one_failing_text_costs_two_calls_for_each_halving(count: int) -> None:
     for bad in (0, count // 2, count - 1):
         compute = Compute([bad])
         run_isolated(compute, range(count))
@@ -78,7 +78,7 @@ def test_without_memory_the_batch_is_split_until_it_fits_and_memory_is_released_
     assert compute.releases == sum(len(call) > fits for call in compute.calls) > 0
 
 
-def test_splits_for_lack_of_memory_are_told_to_who_observes_and_no_others() -> None:
+def test_only_splits_for_lack_of_memory_are_observed() -> None:
     splits: list[int] = []
     with observing_memory(lambda: splits.append(1)):
         run_isolated(Compute(fits=4), range(8))
@@ -88,7 +88,7 @@ def test_splits_for_lack_of_memory_are_told_to_who_observes_and_no_others() -> N
     assert splits == [1]
 
 
-def test_a_text_that_alone_has_no_memory_says_so() -> None:
+def test_a_text_that_alone_runs_out_of_memory_has_that_error() -> None:
     compute = Compute([3], error=MemoryError())
     results = run_isolated(compute, range(5), release_memory=compute.release)
     failure = results[3]
@@ -108,7 +108,7 @@ def test_an_expected_error_keeps_its_kind_and_message() -> None:
     assert run_isolated(Compute([0], error=error), [0]) == [error]
 
 
-def test_an_unexpected_error_says_its_kind_and_message_for_the_log() -> None:
+def test_an_unexpected_error_keeps_its_type_and_message_for_the_log() -> None:
     (failure,) = run_isolated(Compute([0], error=ValueError("shape")), [0])
     assert isinstance(failure, InternalError)
     assert failure.message == "ValueError: shape"
@@ -152,5 +152,5 @@ OutOfMemoryErrorOfTorch.__name__ = "OutOfMemoryError"
         (ValueError("out of memory"), False),
     ],
 )
-def test_lack_of_memory_is_told_from_other_failures(error: Exception, is_memory: bool) -> None:
+def test_lack_of_memory_is_distinguished_from_other_failures(error: Exception, is_memory: bool) -> None:
     assert is_out_of_memory(error) is is_memory

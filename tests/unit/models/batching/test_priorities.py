@@ -10,7 +10,7 @@ from serve_app.models.batching.priorities import Priorities
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_least_value_is_found_whatever_changes_and_among_equals_the_key_that_came_first(seed: int) -> None:
+def test_the_least_value_is_found_after_any_changes_and_among_equals_the_first_key(seed: int) -> None:
     draw = random.Random(seed)
     ours, oracle = Priorities(), dict[int, float]()
     for _ in range(2000):

@@ -26,9 +26,7 @@ def forwards_of(lengths: list[int], *, batch: int, padding: int) -> list[list[in
 
 
 @given(st.permutations(range(1, 20)), st.integers(1, 120), st.integers(0, 60))
-def test_results_come_in_the_order_of_the_texts_whatever_their_lengths(
-    lengths: list[int], batch: int, padding: int
-) -> None:
+def test_results_are_in_the_order_of_the_texts(lengths: list[int], batch: int, padding: int) -> None:
     async def run() -> None:
         items = texts("t", lengths)
         async with serving(FakeDevice(), batch=batch, padding=padding) as scheduler:
@@ -164,7 +162,7 @@ async def test_under_random_load_every_text_is_answered_once_and_every_forward_k
     assert len(taken) == len(set(taken)) > 25
 
 
-def test_the_judge_condemns_a_forward_that_breaks_a_rule() -> None:
+def test_the_checker_finds_a_forward_that_breaks_a_rule() -> None:
     device = JudgingDevice(batch=100, padding=5)
     device.expect(texts("t", [10, 11, 12, 40]))
     for bad in ([("t0", 10), ("t2", 12)], [("t0", 10)], [("t1", 11), ("t2", 12), ("t3", 40)]):

@@ -26,7 +26,7 @@ async def test_more_waiting_tokens_than_the_bound_are_refused() -> None:
         assert scheduler.backlog_tokens == 100  # the refused text left nothing behind
 
 
-async def test_an_empty_backlog_admits_whatever_comes() -> None:
+async def test_an_empty_backlog_admits_any_request() -> None:
     device = FakeDevice(held=True)
     async with serving(device, backlog=100) as scheduler:
         big = submit(scheduler, texts("big", [1000]))

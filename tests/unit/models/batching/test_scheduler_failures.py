@@ -18,7 +18,7 @@ from tests.unit.models.fake_device import FakeDevice, Item, results_of, serving,
 
 
 class BrokenDevice(FakeDevice):
-    """Behaves as told for every micro-batch that has a text whose name starts with ``bad``."""
+    """Behaves as configured for every micro-batch that has a text whose name starts with ``bad``."""
 
     def __init__(self, misbehave: Callable[[Sequence[Item]], Sequence[str | ServiceError]]) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ def raising(error: Exception) -> Callable[[Sequence[Item]], Sequence[str | Servi
     return misbehave
 
 
-async def test_a_forward_that_raises_fails_its_own_texts_and_the_work_goes_on() -> None:
+async def test_a_forward_that_raises_fails_its_own_texts_alone() -> None:
     device = BrokenDevice(raising(RuntimeError("kernel")))
     async with serving(device, padding=0) as scheduler:
         before = submit(scheduler, texts("good", [10]), key=1)
@@ -69,7 +69,7 @@ async def test_an_error_in_place_of_a_result_fails_that_text_alone() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-async def test_a_forward_with_a_wrong_number_of_results_answers_nobody_with_the_vector_of_another(count: int) -> None:
+async def test_a_forward_with_a_wrong_number_of_results_fails_its_texts(count: int) -> None:
     async with serving(BrokenDevice(lambda _: ["?"] * count)) as scheduler:
         results = await results_of(submit(scheduler, texts("bad", [10, 10])))
         assert [type(result) for result in results] == [InternalError, InternalError]
@@ -88,7 +88,7 @@ async def test_stopping_fails_what_waits_and_what_is_on_the_device() -> None:
     assert [type(result) for result in results[1:]] == [InternalError] * 3
 
 
-async def test_a_report_that_raises_does_not_stop_the_work() -> None:
+async def test_a_report_that_raises_does_not_stop_the_scheduler() -> None:
     def report(_: MicroBatchReport) -> None:
         raise ValueError("no such label")
 
@@ -96,7 +96,7 @@ async def test_a_report_that_raises_does_not_stop_the_work() -> None:
         assert await results_of(submit(scheduler, texts("t", [10, 10]))) == ["vector of t0", "vector of t1"]
 
 
-async def test_a_report_says_what_the_forward_did(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_report_describes_the_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     class Clock:
         now = 100.0
 
@@ -141,7 +141,7 @@ def broken(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("where", ["take", "settle"])
-async def test_when_the_loop_fails_everybody_is_answered_at_once_and_the_check_says_why(
+async def test_when_the_loop_fails_every_request_is_answered_at_once_and_the_check_has_the_reason(
     monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     async with serving(FakeDevice(), batch=10) as scheduler:
@@ -157,7 +157,7 @@ async def test_when_the_loop_fails_everybody_is_answered_at_once_and_the_check_s
             assert "no micro-batches are formed any more: KeyError('a bug')" in str(errors[0])
         with pytest.raises(BackgroundTaskError, match="'micro-batches' failed: KeyError"):
             scheduler.check()
-        with pytest.raises(UnavailableError, match=r"does not work any more \(KeyError"):
+        with pytest.raises(UnavailableError, match=r"has failed \(KeyError"):
             submit(scheduler, texts("late", [10]))
 
 
