@@ -27,7 +27,8 @@ from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_policy import JobPolicy
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.job_service import JobService
-from serve_app.jobs.lease import Lease, LeaseHolder
+from serve_app.jobs.lease import Lease
+from serve_app.jobs.lease_file import LeaseHolder
 from serve_app.jobs.ray_jobs import RayJobState
 from serve_app.jobs.training_spec import TrainingSpec
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_record import JobRecord, JobStatus
-from serve_app.jobs.lease import current_lease
+from serve_app.jobs.lease_file import current_lease
 from serve_app.jobs.training_spec import ATTEMPT_VARIABLE, LEASE_VARIABLE
 from training.training_errors import OwnershipLostError
 

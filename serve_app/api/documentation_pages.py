@@ -1,4 +1,4 @@
-"""/docs and /redoc ask nothing of other hosts: neither fonts nor scripts, and not the logo in Redoc's own script."""
+"""/docs and /redoc without requests to other hosts: no fonts, no scripts, no logo of Redoc."""
 
 from __future__ import annotations
 

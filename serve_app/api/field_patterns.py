@@ -1,4 +1,4 @@
-"""Regular expressions of request fields, and what each of them means in words, for the errors."""
+"""Regular expressions of request fields, with the sentences that errors use in their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The field that was meant by one that a strict route does not know."""
+"""Suggestions of a known field for an unknown one on a strict route."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DEEPEST = 4  # of nested models
 
 
 def with_hint(request: Request, violation: dict[str, Any]) -> dict[str, Any]:
-    """Adds the near field to the message of a violation that names an unknown one."""
+    """Adds the most similar field to the message of a violation by an unknown one."""
     name = violation["loc"][-1] if violation["loc"] else None
     if violation["type"] != _UNKNOWN or not isinstance(name, str) or len(name) > _LONGEST:
         return violation

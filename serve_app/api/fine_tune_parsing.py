@@ -1,4 +1,4 @@
-"""From the body of a fine-tune to an order: data read, limits checked, before anything is stored."""
+"""Parsing of a fine-tune request: reads the data and validates limits before anything is stored."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from serve_app.jobs.training_spec import LoraSettings, TrainingKind
 
 
 async def parse_fine_tune(request: FineTuneRequest, limits: FineTuneLimits) -> tuple[ParsedFineTune, Sequence[Ignored]]:
-    """Proves a request and reads its data, in a thread: a million lines take seconds.
+    """Validates a request and reads its data, in a thread: a million lines take seconds.
 
     Returns:
-        The order, and what was left out of the data.
+        The parsed request, and the ignored lines.
 
     Raises:
-        InvalidInputError: A number over a limit, no data or two kinds of it, or nothing to learn from or measure on.
+        InvalidInputError: A number over a limit, no data or two kinds of it, or no usable pairs.
     """
     validate_numbers(request, limits)
     pairs, held_out = await asyncio.to_thread(_read_all, request, limits)
@@ -36,10 +36,10 @@ async def parse_fine_tune(request: FineTuneRequest, limits: FineTuneLimits) -> t
 def parse_fine_tune_with(
     request: FineTuneRequest, pairs: Pairs, held_out: Pairs
 ) -> tuple[ParsedFineTune, Sequence[Ignored]]:
-    """The order for a request whose numbers were proved, and for data that was, wherever it came from.
+    """The parsed form of a request with validated numbers and validated data.
 
     Returns:
-        The order, and what was left out of the data.
+        The parsed request, and the ignored lines.
     """
     ignored = [*pairs.ignored, *held_out.ignored]
     lora = None
@@ -47,7 +47,7 @@ def parse_fine_tune_with(
     if isinstance(request, FineTuneLoraRequest):
         kind = TrainingKind.QLORA if request.use_qlora else TrainingKind.LORA
         lora = LoraSettings(request.r, request.lora_alpha, request.lora_dropout)
-    order = ParsedFineTune(
+    parsed = ParsedFineTune(
         model_name=request.model_name,
         kind=kind,
         examples=pairs.accepted,
@@ -62,18 +62,18 @@ def parse_fine_tune_with(
         eval_fraction=request.eval_fraction,
         seed=request.seed,
     )
-    return order, ignored
+    return parsed, ignored
 
 
 def validate_pairs(pairs: Pairs, field: str) -> Pairs:
-    """Makes sure that there is something to learn from.
+    """Validates that pairs can be trained on.
 
     Args:
-        pairs: What was read.
-        field: The field it came from, for the message.
+        pairs: The pairs that were read.
+        field: Their field, for the message.
 
     Raises:
-        InvalidInputError: No pair, one pair, or pairs without any negative among them.
+        InvalidInputError: No pair, one pair, or pairs without any negative.
     """
     _require_some(pairs, field)
     if len(pairs.accepted) < 2:
@@ -86,15 +86,15 @@ def validate_pairs(pairs: Pairs, field: str) -> Pairs:
 
 
 def validate_held_out(held_out: Pairs, pairs: Pairs, field: str) -> Pairs:
-    """Makes sure that there is something to measure on, and that something to learn from is left without it.
+    """Validates that held-out pairs can be evaluated on, and that training pairs remain without their queries.
 
     Args:
-        held_out: What was read.
-        pairs: What is learnt from; proved.
-        field: The field that the held-out pairs came from, for messages; lines that were left out name it from now on.
+        held_out: The pairs that were read.
+        pairs: The training pairs, validated.
+        field: The field of the held-out pairs, for messages; the reasons of ignored lines begin with it.
 
     Raises:
-        InvalidInputError: It is not so.
+        InvalidInputError: No pair is left to evaluate or train on.
     """
     _require_some(held_out, field)
     asked = {fold(example.query) for example in held_out.accepted}
@@ -116,7 +116,7 @@ def _read_held_out(request: FineTuneRequest, limits: FineTuneLimits, pairs: Pair
     field, text = "eval_text_content", request.eval_text_content
     if text is None:
         return Pairs((), ())
-    require_few(field, text.count("\n"), limits)
+    require_at_most(field, text.count("\n"), limits)
     return validate_held_out(parse_lines(text, max_text_chars=limits.max_text_chars), pairs, field)
 
 
@@ -124,11 +124,11 @@ def _read(request: FineTuneRequest, limits: FineTuneLimits) -> Pairs:
     if (request.text_content is None) == (request.examples is None):
         raise InvalidInputError("text_content: send either text_content or examples")
     if request.text_content is not None:
-        require_few("text_content", request.text_content.count("\n"), limits)
+        require_at_most("text_content", request.text_content.count("\n"), limits)
         pairs = parse_lines(request.text_content, max_text_chars=limits.max_text_chars)
         return validate_pairs(pairs, "text_content")
     given = request.examples or []
-    require_few("examples", len(given), limits)
+    require_at_most("examples", len(given), limits)
     checked = (vars(_checked(i, example)) for i, example in enumerate(given))
     return validate_pairs(parse_examples(checked, max_text_chars=limits.max_text_chars), "examples")
 
@@ -148,8 +148,8 @@ def _require_some(pairs: Pairs, field: str) -> None:
         raise InvalidInputError(f"{field}: not one usable pair of query and passage{first}")
 
 
-def require_few(field: str, count: int, limits: FineTuneLimits) -> None:
-    """Raises ``InvalidInputError`` for more lines or examples than are read."""
+def require_at_most(field: str, count: int, limits: FineTuneLimits) -> None:
+    """Raises ``InvalidInputError`` for more lines or examples than the limit."""
     if count > limits.max_examples:
         raise InvalidInputError(f"{field}: {count} examples, the limit is {limits.max_examples}")
 

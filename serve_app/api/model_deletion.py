@@ -1,4 +1,4 @@
-"""Deleting a fine-tune, by whichever route."""
+"""Deletion of a fine-tune, shared by the routes of two dialects."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from serve_app.api.service import ServiceProtocol
 from serve_app.domain.errors import ConflictError, ModelNotFoundError
 from serve_app.domain.model_names import shown, spellings
 
-IN_USE = "It is configured, or the base of another model or of a job."
+IN_USE = "The model is configured, or the base of another model or of a job."
 
 
-async def delete_model(name: str, gateway: ServiceProtocol, jobs: JobsProtocol) -> str:
-    """Deletes a fine-tune; its name is free at once, and requests that are under way are answered.
+async def delete_model(name: str, inference: ServiceProtocol, jobs: JobsProtocol) -> str:
+    """Deletes a fine-tune; its name is free at once; requests in flight are answered.
 
     Args:
         name: As the client wrote it, perhaps with a provider's prefix.
-        gateway: Knows the models.
-        jobs: Knows the jobs that still need them.
+        inference: Manages the models.
+        jobs: Manages the jobs that may need them.
 
     Returns:
         The name without the prefix.
 
     Raises:
-        ModelNotFoundError: There is no fine-tune of this name.
+        ModelNotFoundError: No fine-tune has this name.
         ConflictError: It is in use.
     """
     bases = {record.base_model: record.id for record in await jobs.live()}
@@ -31,7 +31,7 @@ async def delete_model(name: str, gateway: ServiceProtocol, jobs: JobsProtocol) 
         if spelling in bases:
             raise ConflictError(f"{spelling!r} is the base of the job {bases[spelling]}; cancel that first")
         try:
-            await gateway.delete_model(spelling)
+            await inference.delete_model(spelling)
         except ModelNotFoundError as error:
             missing = missing or error
             continue

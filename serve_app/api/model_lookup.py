@@ -1,4 +1,4 @@
-"""A served model by any of the names that clients write."""
+"""Lookup of a served model by any spelling of its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def state_of(name: str, states: Sequence[ModelState], *, listed_at: str) -> Mode
     """The model with this name, which may carry a provider's prefix.
 
     Args:
-        name: As the client wrote it.
+        name: Name in the request.
         states: All served models, aliases among them.
         listed_at: The request that lists them, for the message.
 

@@ -1,4 +1,4 @@
-"""API keys in the OpenAPI document, so that /docs has a place to enter one and clients know the errors."""
+"""API keys in the OpenAPI document: the security schemes, and the errors without a valid key."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _EITHER: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
 
 
 def describe(app: FastAPI) -> None:
-    """Makes the application's document say which operations need a key, and of which scope."""
+    """Adds the key and the scope that each operation needs to the application's document."""
     plain = app.openapi
 
     def with_keys() -> dict[str, Any]:
-        document = plain()  # FastAPI keeps it, so from the second time on this repeats itself
+        document = plain()  # FastAPI caches it; the addition is idempotent
         document.setdefault("components", {})["securitySchemes"] = _SCHEMES
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
@@ -35,9 +35,7 @@ def describe(app: FastAPI) -> None:
 def _describe(operation: dict[str, Any], needed: Scope) -> None:
     operation["security"] = _EITHER
     responses = operation["responses"]
-    responses["401"] = {"description": "No API key, or none that is known."}
+    responses["401"] = {"description": "No valid API key."}
     if needed is Scope.ADMIN:
         responses["403"] = {"description": f"The API key lacks the scope `{needed}`."}
-    responses.setdefault(
-        "429", {"description": "The API key is over its limits; `Retry-After` says when to come back."}
-    )
+    responses.setdefault("429", {"description": "The API key is over its limits; see `Retry-After`."})

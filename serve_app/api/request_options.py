@@ -1,4 +1,4 @@
-"""What a request says beside its texts: model, truncation, and how long it may take."""
+"""Call options from the fields and headers of a request: model, truncation, timeout."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from fastapi import Header
 
 from serve_app.api.dialects.strict_request import EncodingOptions
 from serve_app.api.dialects.tolerant_options import TolerantOptions
-from serve_app.api.encoding.quantize import require_no_more
+from serve_app.api.encoding.quantize import require_dimensions
 from serve_app.api.service import ServiceProtocol
 from serve_app.api.service_results import CallOptions, Use
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.request_limits import Limits
 
 TIMEOUT_HEADER = "X-Request-Timeout-Seconds"
-_SHORTEST_S = 0.01  # in less there is no time to answer before Ray Serve does
-_MARGIN_S = 0.1  # Ray Serve reads the same header; we answer first, with a body that says what happened
+_SHORTEST_S = 0.01  # below this, Ray Serve would answer first
+_MARGIN_S = 0.1  # Ray Serve reads the same header; the service answers first, with its own error body
 
 TimeoutHeader = Annotated[
     str | None,
-    Header(alias=TIMEOUT_HEADER, description="Seconds this client will wait; may only lower the configured limit."),
+    Header(alias=TIMEOUT_HEADER, description="Seconds until the deadline; can only lower the configured limit."),
 ]
 
 
 def options_of(request: EncodingOptions, header: str | None, limits: Limits) -> CallOptions:
-    """The options of a request for the gateway.
+    """The call options of a native request.
 
     Raises:
         InvalidInputError: The timeout header is not a positive number.
@@ -42,13 +42,13 @@ def options_of(request: EncodingOptions, header: str | None, limits: Limits) -> 
 def tolerant_options(
     request: TolerantOptions, header: str | None, limits: Limits, *, truncate: bool = True
 ) -> CallOptions:
-    """The options of a request of another service's client.
+    """The call options of a tolerant request.
 
     Args:
-        request: What it says of truncation.
+        request: The request's model and truncation.
         header: See ``timeout_s``.
-        limits: Of a request.
-        truncate: Whether texts over their limit are cut where the request says nothing of it.
+        limits: Limits of a request.
+        truncate: Cut texts over their limit if the request does not specify it.
 
     Raises:
         InvalidInputError: The timeout header is not a positive number.
@@ -68,26 +68,26 @@ def tolerant_options(
     )
 
 
-async def known_name(gateway: ServiceProtocol, options: CallOptions, use: Use) -> str:
-    """The model of a request without texts: empty if none is named, and never a name that is not served.
+async def known_name(inference: ServiceProtocol, options: CallOptions, use: Use) -> str:
+    """The served name of the model of a request without texts; empty if the request names none.
 
     Raises:
         ModelNotFoundError: No served model has this name.
-        CapabilityError: It is served for something else.
+        CapabilityError: The model is not configured for this use.
     """
-    return "" if options.model is None else (await gateway.find(options.model, use)).name
+    return "" if options.model is None else (await inference.find(options.model, use)).name
 
 
 async def validate_dimensions(
-    gateway: ServiceProtocol, options: CallOptions, dimensions: int | None, *, field: str = "dimensions"
+    inference: ServiceProtocol, options: CallOptions, dimensions: int | None, *, field: str = "dimensions"
 ) -> None:
-    """Makes sure that a model has as many dimensions as a client wants, before anything is computed.
+    """Validates the requested number of dimensions before anything is computed.
 
     Raises:
-        InvalidInputError: It has fewer.
+        InvalidInputError: The model has fewer.
     """
     if dimensions is not None:
-        require_no_more(dimensions, (await gateway.find(options.model, "embed")).dimension, field=field)
+        require_dimensions(dimensions, (await inference.find(options.model, "embed")).dimension, field=field)
 
 
 def timeout_s(header: str | None, limits: Limits) -> float:
@@ -96,26 +96,26 @@ def timeout_s(header: str | None, limits: Limits) -> float:
     Raises:
         InvalidInputError: The header is not a positive number.
     """
-    wanted = _wanted_s(header)
-    return min(wanted - min(_MARGIN_S, wanted / 10), limits.request_timeout_s)
+    requested = _requested_s(header)
+    return min(requested - min(_MARGIN_S, requested / 10), limits.request_timeout_s)
 
 
 def stated_timeout_s(header: str | None, limits: Limits) -> float:
-    """The same seconds as the client or the configuration states them, for messages.
+    """The seconds of ``timeout_s`` without the margin, for error messages.
 
     Raises:
         InvalidInputError: The header is not a positive number.
     """
-    return min(_wanted_s(header), limits.request_timeout_s)
+    return min(_requested_s(header), limits.request_timeout_s)
 
 
-def _wanted_s(header: str | None) -> float:
+def _requested_s(header: str | None) -> float:
     if header is None:
         return math.inf
     try:
-        wanted = float(header)
+        seconds = float(header)
     except ValueError:
-        wanted = math.nan
-    if not wanted >= _SHORTEST_S:
+        seconds = math.nan
+    if not seconds >= _SHORTEST_S:
         raise InvalidInputError(f"header {TIMEOUT_HEADER}: must be a number of seconds, at least {_SHORTEST_S}")
-    return wanted
+    return seconds

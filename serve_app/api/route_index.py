@@ -1,4 +1,4 @@
-"""Every route of an application by its path, for errors that name the right path or the right method."""
+"""Index of an application's routes, for errors that suggest a path or a method."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from starlette.routing import BaseRoute
 
-_CLOSE = 0.7  # ratio of difflib: /vectorise and /vectorize have 0.9, /v1/chat/completions and any of ours less
+_CLOSE = 0.7  # ratio of difflib: /vectorise and /vectorize have 0.9, /v1/chat/completions and any route here less
 _MARGIN = 0.08  # suggestions are about as similar as the best one
 _MOST = 3  # suggestions
 _SHOWN_CHARS = 100
 _READ_CHARS = 200
 _COMPARED_CHARS = 60  # the work grows with their square
-_KEPT = 512  # paths whose suggestions are kept: clients and scanners ask for the same ones
+_KEPT = 512  # paths whose suggestions are cached: clients and scanners repeat them
 
 
 class RouteIndex:
@@ -44,12 +44,12 @@ class RouteIndex:
         return sorted(found)
 
     def near(self, path: str) -> list[str]:
-        """``METHOD /path`` of the routes whose path looks like another one, the most similar first."""
+        """``METHOD /path`` of the routes with a similar path, the most similar first."""
         return list(self._near(path[:_READ_CHARS].rstrip("/").lower()))
 
-    def _compare(self, wanted: str) -> tuple[str, ...]:
+    def _compare(self, path: str) -> tuple[str, ...]:
         matchers = _Matchers()
-        scores = {template: _likeness(template, wanted, matchers) for template in self._routes if template != "/"}
+        scores = {template: _likeness(template, path, matchers) for template in self._routes if template != "/"}
         least = max(_CLOSE, max(scores.values(), default=0.0) - _MARGIN)
         best = sorted((template for template in scores if scores[template] >= least), key=scores.__getitem__)
         return tuple(self._shown(template) for template in best[: -_MOST - 1 : -1])
@@ -71,7 +71,7 @@ class RouteIndex:
 
 
 class _Matchers(dict[str, difflib.SequenceMatcher[str]]):
-    """One matcher for each form of a path, which it reads once."""
+    """One matcher for each form of a path."""
 
     def __missing__(self, path: str) -> difflib.SequenceMatcher[str]:
         self[path] = difflib.SequenceMatcher(None, "", path)
@@ -79,9 +79,9 @@ class _Matchers(dict[str, difflib.SequenceMatcher[str]]):
 
 
 def _likeness(template: str, path: str, matchers: _Matchers) -> float:
-    """0 to 1: how much of a path is as in a template; what stands in the place of a parameter does not count.
+    """Similarity of a path and a template, 0 to 1; parameters do not count.
 
-    What is certainly below ``_CLOSE`` is 0: to be sure of that takes a tenth of the time.
+    0 for a value below ``_CLOSE``, which costs a tenth of the time to find out.
     """
     fixed, given = template.split("/"), path.split("/")
     for i, part in enumerate(fixed):

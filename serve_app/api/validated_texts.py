@@ -1,4 +1,4 @@
-"""From the forms that ``items`` may have to a plain list of proven texts, and errors that name the item."""
+"""Validation of texts: lists of valid texts from request fields, and errors that name the invalid one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from serve_app.domain.errors import InvalidInputError, ServiceError
 from serve_app.domain.request_limits import Limits
 from serve_app.domain.unicode import is_unicode
 
-_HALF = "holds half of a surrogate pair, which is no Unicode text"
+_HALF = "holds half of a surrogate pair, which is not Unicode text"
 
 
 class Named(Protocol):
-    """Things of a request that have names."""
+    """Values of a request with field names."""
 
     @property
     def name(self) -> Callable[[int], str]:
@@ -40,13 +40,13 @@ class Texts:
 
 
 def single_text(text: str, limits: Limits, *, field: str = "text", blank: bool = False) -> Texts:
-    """Proves the one text of a field.
+    """Validates the one text of a field.
 
     Args:
-        text: Which.
-        limits: Of a request.
-        field: Its name.
-        blank: Whether a text of white space alone is taken, as on the routes of other services' clients.
+        text: The text.
+        limits: Limits of a request.
+        field: Name of the field.
+        blank: Accept a text of white space, as tolerant routes do.
 
     Raises:
         InvalidInputError: It is empty, blank, broken or over a limit.
@@ -57,24 +57,24 @@ def single_text(text: str, limits: Limits, *, field: str = "text", blank: bool =
 def candidate_texts(
     query: str, candidates: Sequence[str], limits: Limits, *, field: str = "candidates", blank: bool = False
 ) -> Texts:
-    """Proves a query and its candidates; the index -1 of the result names the query; arguments as ``single_text``.
+    """Validates a query and its candidates; the index -1 of the result names the query; arguments as ``single_text``.
 
     Raises:
         InvalidInputError: Too many, or a text that is blank, broken or over a limit.
     """
     single_text(query, limits, field="query", blank=blank)
-    require_few(candidates, limits.max_candidates, field)
+    require_at_most(candidates, limits.max_candidates, field)
     return _validated(Texts(candidates, None, lambda i: f"{field}[{i}]" if i >= 0 else "query"), limits, blank=blank)
 
 
 def pair_texts(query: str, candidate: str, limits: Limits) -> Texts:
-    """Proves a query and its only candidate; as ``candidate_texts``, but the field is no list."""
+    """Validates a query and its only candidate; as ``candidate_texts``, but the field is no list."""
     single_text(query, limits, field="query")
     return _validated(Texts([candidate], None, lambda i: "candidate" if i >= 0 else "query"), limits)
 
 
 def listed_texts(texts: str | Sequence[str], limits: Limits, *, field: str) -> Texts:
-    """Proves the one text of a field of another service's client, or the texts of its list; blank ones are taken.
+    """Validates the one text of a field of another service's client, or the texts of its list; blank ones are accepted.
 
     Raises:
         InvalidInputError: None or too many, or a text that is empty, broken or over a limit.
@@ -83,12 +83,12 @@ def listed_texts(texts: str | Sequence[str], limits: Limits, *, field: str) -> T
         return single_text(texts, limits, field=field, blank=True)
     if not texts:
         raise InvalidInputError(f"{field}: must not be empty")
-    require_few(texts, limits.max_items, field)
+    require_at_most(texts, limits.max_items, field)
     return _validated(Texts(texts, None, lambda i: f"{field}[{i}]"), limits, blank=True)
 
 
 def compared_texts(source: str, sentences: Sequence[str], limits: Limits) -> Texts:
-    """Proves a text and those that it is compared with; the text is the first of the result.
+    """Validates a text and those that it is compared with; the text is the first of the result.
 
     Raises:
         InvalidInputError: None or too many, or a text that is empty, broken or over a limit.
@@ -96,24 +96,24 @@ def compared_texts(source: str, sentences: Sequence[str], limits: Limits) -> Tex
     field = "inputs.sentences"
     if not sentences:
         raise InvalidInputError(f"{field}: must not be empty")
-    require_few(sentences, limits.max_items - 1, field)
+    require_at_most(sentences, limits.max_items - 1, field)
     names = Texts([source, *sentences], None, lambda i: f"{field}[{i - 1}]" if i else "inputs.source_sentence")
     return _validated(names, limits, blank=True)
 
 
-def require_few(texts: Sized, limit: int, field: str) -> None:
+def require_at_most(texts: Sized, limit: int, field: str) -> None:
     """Raises ``InvalidInputError`` if a field has more texts than a request may have."""
     if len(texts) > limit:
         raise InvalidInputError(f"{field}: {len(texts)} texts, the limit is {limit}; send several requests")
 
 
 def batch_texts(items: list[str] | dict[str, str] | list[TextRecord], limits: Limits) -> Texts:
-    """Proves the texts of a list, an object or a list of records.
+    """Validates the texts of a list, an object or a list of records.
 
     Raises:
         InvalidInputError: Too many, a duplicate or broken id, or a text that is blank, broken or over a limit.
     """
-    require_few(items, limits.max_items, "items")
+    require_at_most(items, limits.max_items, "items")
     if isinstance(items, dict):
         names = list(items)
         _check_ids(names, lambda i: f"items: the id {names[i]!r}")
@@ -128,8 +128,8 @@ def batch_texts(items: list[str] | dict[str, str] | list[TextRecord], limits: Li
 
 
 @contextmanager
-def naming(texts: Named) -> Iterator[None]:
-    """Puts the field's name in front of the message of an error that one text caused."""
+def field_errors(texts: Named) -> Iterator[None]:
+    """Prefixes the message of an error that one text caused with the name of its field."""
     try:
         yield
     except ServiceError as error:

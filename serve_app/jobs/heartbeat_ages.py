@@ -1,4 +1,4 @@
-"""How long trainings have been silent: measured here, by what they have written, whatever the clocks of workers say."""
+"""Ages of the trainings' latest heartbeats, measured by the tracker's clock: workers' clocks may differ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from serve_app.jobs.job_record import JobRecord
 
 
 class HeartbeatAges:
-    """The silence of each job that has not ended. A new tracker has heard nothing yet and starts at zero."""
+    """The time since the latest heartbeat of each job that has not ended; a new tracker starts at zero."""
 
     def __init__(self, uptime: Callable[[], float]) -> None:
         """Takes a monotonic clock in seconds."""
@@ -18,14 +18,14 @@ class HeartbeatAges:
     def seconds(self, record: JobRecord) -> float:
         """Seconds since the job's training wrote something, was started, or got what it waited for.
 
-        Counted from the first time that this is asked about the job; to be asked at every look.
+        Counted from the first call for the job; called at every reconciliation.
         """
         now = self._uptime()
-        heard = (record.submission_id, record.read_bytes, record.pending_reason is None)
+        state = (record.submission_id, record.read_bytes, record.pending_reason is None)
         known, since = self._since.get(record.id, (None, now))
-        if known != heard:
+        if known != state:
             since = now
-            self._since[record.id] = (heard, since)
+            self._since[record.id] = (state, since)
         return now - since
 
     def keep_only(self, job_ids: Collection[str]) -> None:

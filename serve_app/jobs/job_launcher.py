@@ -1,4 +1,4 @@
-"""Starting the jobs that wait: a Ray Job for the oldest of them, as many as there is room for."""
+"""Starts of queued jobs: a Ray Job for each, the oldest first, as many as may run at once."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from serve_app.jobs.resource_pool import ResourcePool
 
 logger = logging.getLogger(__name__)
 
-_LATEST_S = 600.0  # a cluster that has not made a Ray Job by then has lost the wish
+_LATEST_S = 600.0  # a Ray Job whose start was not answered appears by then or never
 
 
 def next_submission(record: JobRecord) -> str:
-    """The id of the Ray Job that the job gets when it has none."""
+    """The id of a job's next Ray Job."""
     return f"{record.id}-{record.attempts + 1}"
 
 
 class JobLauncher:
-    """Starts Ray Jobs."""
+    """Starts Ray Jobs for queued jobs."""
 
     def __init__(
         self,
@@ -39,16 +39,16 @@ class JobLauncher:
         self._ray_jobs = ray_jobs
         self._locks = locks
         self._max_concurrent_jobs = max_concurrent_jobs
-        self._asking: dict[str, asyncio.Task[None]] = {}  # by job
+        self._submissions: dict[str, asyncio.Task[None]] = {}  # by job
 
     async def start_waiting(self, resources_left: Callable[[], Awaitable[ResourcePool]]) -> None:
-        """Starts the oldest jobs that wait; tells the others what they wait for."""
+        """Starts the oldest queued jobs; records what the others wait for."""
         live = self._repository.live()
         room = self._max_concurrent_jobs - sum(record.submission_id is not None for record in live)
         for waiting in live:
             if waiting.submission_id is not None or self._locks[waiting.id].locked():
                 continue
-            free = await resources_left()  # not under the lock: a cluster that is slow to tell holds up nobody
+            free = await resources_left()  # outside the lock: a slow answer must not delay a cancellation
             async with self._locks[waiting.id]:
                 try:
                     record = self._repository.get(waiting.id)  # it may have been cancelled while another was started
@@ -65,21 +65,21 @@ class JobLauncher:
                     logger.exception("job %s cannot be started", waiting.id)
 
     def interrupt(self, job_id: str) -> None:
-        """Waits no longer for the cluster's answer, if a job is being started at this moment.
+        """Stops waiting for the cluster's answer to the start of a job.
 
-        The Ray Job may appear all the same, so ``may_appear`` says yes for a while.
+        The Ray Job may appear all the same, so ``may_appear`` is true for a while.
         """
-        if asking := self._asking.get(job_id):
-            asking.cancel()
+        if submission := self._submissions.get(job_id):
+            submission.cancel()
 
     def may_appear(self) -> bool:
-        """Whether a Ray Job that was asked for without an answer may still appear."""
+        """True while a Ray Job whose start was not answered may still appear."""
         too_late = self._repository.clock() - _LATEST_S
         self._unanswered = {name: asked_at for name, asked_at in self._unanswered.items() if asked_at > too_late}
         return bool(self._unanswered)
 
     def seen(self, submission_ids: Iterable[str]) -> None:
-        """Takes note of the Ray Jobs that there are."""
+        """Records the Ray Jobs that exist."""
         for submission_id in submission_ids:
             self._unanswered.pop(submission_id, None)
 
@@ -89,7 +89,7 @@ class JobLauncher:
         submission_id = next_submission(record)
         self._unanswered[submission_id] = self._repository.clock()
         try:
-            await self._ask(record.id, submission_id)
+            await self._submit(record.id, submission_id)
         except UnavailableError as error:
             self._repository.wait(record, f"waiting for the cluster: {error.message}")
             return
@@ -98,19 +98,19 @@ class JobLauncher:
         free.give(spec)
         self._repository.wait(record, lacking and f"waiting for {lacking}")
 
-    async def _ask(self, job_id: str, submission_id: str) -> None:
-        """Asks for the Ray Job.
+    async def _submit(self, job_id: str, submission_id: str) -> None:
+        """Submits the Ray Job.
 
         Raises:
-            UnavailableError: The cluster did not answer, or somebody did not want to wait for it.
+            UnavailableError: The cluster did not answer, or the start was interrupted.
         """
         folder = self._repository.store.folder(job_id).path
-        asking = self._asking[job_id] = asyncio.ensure_future(self._ray_jobs.submit(submission_id, folder))
+        submission = self._submissions[job_id] = asyncio.ensure_future(self._ray_jobs.submit(submission_id, folder))
         try:
-            await asyncio.wait({asking})
+            await asyncio.wait({submission})
         finally:
-            del self._asking[job_id]
-            asking.cancel()  # if we are cancelled ourselves
-        if asking.cancelled():
+            del self._submissions[job_id]
+            submission.cancel()  # if this task is cancelled itself
+        if submission.cancelled():
             raise UnavailableError("the start was interrupted")
-        asking.result()
+        submission.result()

@@ -1,15 +1,15 @@
-"""Keeping records and Ray Jobs in step: one look at everything, once a second.
+"""The reconciler: brings job records and Ray Jobs into agreement, once a second.
 
-What a look can find, and what it does::
+What a reconciliation can find, and what it does::
 
-    the training has said something ─── fold it into the record
-    a Ray Job has died without a word ─ start another, from the last checkpoint; fail after three that got nowhere
-    Ray does not know the Ray Job ───── the cluster was restarted: the same, but that is hardly the job's fault
-    somebody stopped the Ray Job ────── cancelled
-    it is silent for an hour ────────── stop it, start another; one that waits for resources may be silent
-    there is room for another job ───── start the oldest that waits
-    a Ray Job belongs to no live job ── stop it
-    a Ray Job is not in its record ──── whoever started it died, or was not answered: write it down
+    new updates of the training ─────── fold them into the record
+    a Ray Job ended without a result ── start another, from the last checkpoint; fail after too many lost attempts
+    Ray does not know the Ray Job ───── the cluster was restarted: the same, with a larger number of attempts
+    the Ray Job was stopped ─────────── by the tracker: start another; from outside: cancelled
+    no heartbeat for an hour ────────── stop it, start another, unless it waits for resources
+    there is room for another job ───── start the oldest queued one
+    a Ray Job belongs to no live job ── an orphan: stop it
+    a Ray Job is not in its record ──── adopt it: its start was not answered, or the tracker died
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _POSSIBLY_WAITING = "not started yet; possibly waiting for "
 
 
 class JobReconciler:
-    """The looks, and the stopping of Ray Jobs."""
+    """Reconciles records and Ray Jobs, and stops Ray Jobs."""
 
     def __init__(
         self,
@@ -46,27 +46,29 @@ class JobReconciler:
         resources: Callable[[], Mapping[str, float]],
         uptime: Callable[[], float],
     ) -> None:
-        """Takes what it watches over.
+        """Prepares.
 
         Args:
             repository: The records.
             ray_jobs: The cluster.
-            policy: How jobs are treated.
-            resources: CPUs and GPUs that nobody has reserved, in Ray's words; may block.
-            uptime: Seconds on a clock that is never set.
+            policy: Limits and timeouts.
+            resources: CPUs and GPUs that are not reserved, by Ray's names; may block.
+            uptime: Seconds on a monotonic clock.
         """
-        self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # whoever changes a job across a pause
+        self.locks: defaultdict[str, asyncio.Lock] = defaultdict(
+            asyncio.Lock
+        )  # held by a task that changes a job across an await
         self._repository = repository
         self._ray_jobs = ray_jobs
         self._policy = policy
         self._resources = resources
-        self._may_have_orphans = True  # whoever was here before may have died while it stopped one
+        self._may_have_orphans = True  # the tracker before may have died while it stopped one
         self._launcher = JobLauncher(repository, ray_jobs, self.locks, policy.max_concurrent_jobs)
-        self._free: ResourcePool | None = None  # asked for once in a look, if somebody wants to know
+        self._free: ResourcePool | None = None  # asked for at most once in a reconciliation
         self._heartbeat_ages = HeartbeatAges(uptime)
 
     async def reconcile(self) -> None:
-        """Brings everything up to date; what goes wrong with one job stays with that job."""
+        """Brings everything up to date; an error of one job does not affect the others."""
         self._free = None
         states = await self._states()
         live = self._repository.live()
@@ -80,20 +82,20 @@ class JobReconciler:
                 except ServiceError as error:
                     logger.warning("job %s: %s", record.id, error.message)
                 except Exception:
-                    logger.exception("job %s could not be looked after", record.id)
+                    logger.exception("job %s could not be reconciled", record.id)
         await self._launcher.start_waiting(self._resources_left)
         for record in self._repository.live():
             self._heartbeat_ages.seconds(record)  # those that were started just now begin to count
 
     def interrupt_start(self, job_id: str) -> None:
-        """Gives up to start a job, if that is being done at this moment: it may take longer than a client waits."""
+        """Cancels the start of a job that is under way: it may take longer than a client waits."""
         self._launcher.interrupt(job_id)
 
     async def stop(self, submission_id: str) -> bool:
-        """Stops a Ray Job and waits until it has ended, but not for ever; then later looks see to it.
+        """Stops a Ray Job and waits until it has ended or ``stop_s`` has passed; later reconciliations continue.
 
         Returns:
-            Whether it has ended.
+            True if it has ended.
         """
         try:
             async with asyncio.timeout(self._policy.stop_s):
@@ -103,7 +105,7 @@ class JobReconciler:
                         return True
                     await asyncio.sleep(self._policy.poll_s)
         except (TimeoutError, UnavailableError) as error:
-            logger.warning("the Ray Job %s has not ended yet: %s", submission_id, error or "it takes its time")
+            logger.warning("the Ray Job %s has not ended yet: %s", submission_id, error or "timeout")
             self._may_have_orphans = True
             return False
 
@@ -119,10 +121,10 @@ class JobReconciler:
         if text:
             self._repository.store.save_log(record.id, f"ray-{record.attempts}", text)
 
-    # ------------------------------------------------------------------ what there is
+    # ------------------------------------------------------------------ Ray Jobs and resources
 
     async def _states(self) -> Mapping[str, RayJobState] | None:
-        """Our Ray Jobs, strays stopped; None if nobody needs to know or Ray does not answer."""
+        """The Ray Jobs of the service, orphans stopped; None if they are not needed or Ray does not answer."""
         live = self._repository.live()
         if not live and not self._may_have_orphans and not self._launcher.may_appear():
             return None
@@ -133,12 +135,12 @@ class JobReconciler:
             states = await self._ray_jobs.states()
             unknown = {name for name, state in states.items() if state is RayJobState.LIVE} - written
             for orphan in unknown - unwritten:
-                logger.info("the Ray Job %s belongs to no job that goes on; it is stopped", orphan)
+                logger.info("stopping the Ray Job %s: it belongs to no live job", orphan)
                 await self._ray_jobs.stop(orphan)
         except UnavailableError:
             self._may_have_orphans = True
             return None
-        self._may_have_orphans |= bool(unknown)  # one that is to be written down is a orphan if its job ends before
+        self._may_have_orphans |= bool(unknown)  # an unrecorded one becomes an orphan if its job ends
         self._launcher.seen(states)
         return states
 
@@ -162,7 +164,7 @@ class JobReconciler:
                 await self._handle_exit(record, state)
 
     def _adopt_orphan(self, record: JobRecord, states: Mapping[str, RayJobState] | None) -> None:
-        """Writes down the Ray Job of a job that has none, as far as its record knows."""
+        """Records the Ray Job of a job whose record has none."""
         if states is None or record.status.is_terminal or record.submission_id is not None:
             return
         if (submission_id := next_submission(record)) in states:
@@ -172,41 +174,38 @@ class JobReconciler:
         if record.status is JobStatus.PENDING:
             record = await self._check_resources(record)
         if record.submission_id and self._is_unresponsive(record):
-            if record.stopping is None:  # written down first, so that the next tracker knows who stopped it
+            if record.stopping is None:  # recorded first, so that the next tracker knows the reason
                 record = self._repository.apply(record.id, UpdateType.STOPPING, reason=self._timeout_reason(record))
             if await self.stop(record.submission_id or ""):
                 self._record_loss(record, record.stopping or "")
 
     async def _check_resources(self, record: JobRecord) -> JobRecord:
-        """Says what a job lacks that has a Ray Job and does not train yet.
+        """Records which resources a job lacks that has a Ray Job and does not train yet.
 
-        Where it is slow to start, this is a guess: what is lacking may be what its own workers have reserved.
+        For one that is slow to start this is a guess: its own workers may have reserved what seems to be lacking.
         """
         reason = record.pending_reason
-        if reason is None and self._silent_s(record) < self._policy.slow_start_s:
+        if reason is None and self._heartbeat_ages.seconds(record) < self._policy.slow_start_s:
             return record
         lacking = (await self._resources_left()).lacking(self._repository.spec(record.id))
         is_guess = reason is None or reason.startswith(_POSSIBLY_WAITING)
         self._repository.wait(record, lacking and (_POSSIBLY_WAITING if is_guess else "waiting for ") + lacking)
         return self._repository.get(record.id)
 
-    def _silent_s(self, record: JobRecord) -> float:
-        return self._heartbeat_ages.seconds(record)
-
     def _is_unresponsive(self, record: JobRecord) -> bool:
-        return record.pending_reason is None and self._silent_s(record) > self._policy.max_silence_s
+        return record.pending_reason is None and self._heartbeat_ages.seconds(record) > self._policy.heartbeat_timeout_s
 
     def _timeout_reason(self, record: JobRecord) -> str:
-        what = "was silent" if record.status is JobStatus.RUNNING else "lacked nothing and did not begin"
-        return f"the training {what} for {self._silent_s(record):.0f} s and was stopped"
+        what = "reported nothing" if record.status is JobStatus.RUNNING else "lacked no resources and did not start"
+        return f"the training {what} for {self._heartbeat_ages.seconds(record):.0f} s and was stopped"
 
     async def _handle_exit(self, record: JobRecord, state: RayJobState | None) -> None:
-        """Its Ray Job has ended and its last words, folded already, were not about its end."""
+        """Handles a Ray Job that ended while its last update, folded already, was not about the end."""
         await self.keep_log(record)
         if self._repository.is_published(record.id):
             self._repository.complete(record.id)
         elif state is RayJobState.STOPPED and record.stopping is not None:
-            self._record_loss(record, record.stopping)  # by us, and it took its time
+            self._record_loss(record, record.stopping)  # by the tracker, earlier
         elif state is RayJobState.STOPPED:
             self._repository.apply(
                 record.id, UpdateType.CANCELLED, reason="cancelled: its Ray Job was stopped from outside"
@@ -221,6 +220,4 @@ class JobReconciler:
         if why is None:
             self._repository.apply(record.id, loss, reason=reason)
         else:
-            self._repository.apply(
-                record.id, UpdateType.FAILED, reason=f"{reason}, {why}; /jobs/{record.id}/logs tells more"
-            )
+            self._repository.apply(record.id, UpdateType.FAILED, reason=f"{reason}, {why}; see /jobs/{record.id}/logs")

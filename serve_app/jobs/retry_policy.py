@@ -1,4 +1,4 @@
-"""What a lost attempt costs its job: what the job may have done itself counts soon, what was done to it hardly."""
+"""Retries of a job's lost attempts: few for failures of the job itself, many for restarts of the cluster."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from serve_app.jobs.job_updates import UpdateType
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How much may be lost in a row, that is without reaching a new checkpoint, before a job is given up.
+    """Lost attempts in a row, without a new checkpoint between them, after which a job fails.
 
     Attributes:
-        failed_attempts: Attempts whose process died or fell silent while the cluster went on.
-        interruptions: Attempts that were under way when the whole cluster was restarted. Far more: that is hardly ever
-            a job's fault, but one that brings the cluster down each time must not do so for ever.
+        failed_attempts: Attempts whose process died or stopped reporting while the cluster ran.
+        interruptions: Attempts that were under way when the whole cluster was restarted. Far more: a job rarely causes
+            that, but one that crashes the cluster each time must not continue for ever.
     """
 
     failed_attempts: int = 3
@@ -23,7 +23,7 @@ class RetryPolicy:
 
 
 def count_loss(record: JobRecord, loss: UpdateType) -> JobRecord:
-    """The record with one more loss: ``lost``, or ``interrupted``, which an attempt that only waited is spared."""
+    """The record with one more lost attempt; an interrupted attempt counts only if it was running."""
     if loss is UpdateType.LOST:
         return replace(record, failed_attempts=record.failed_attempts + 1)
     if record.status is JobStatus.RUNNING:
@@ -32,12 +32,12 @@ def count_loss(record: JobRecord, loss: UpdateType) -> JobRecord:
 
 
 def reset_losses(record: JobRecord) -> JobRecord:
-    """The record of a job that has got further."""
+    """The record without lost attempts: the job has reached a new checkpoint."""
     return replace(record, failed_attempts=0, interruptions=0)
 
 
 def final_failure(record: JobRecord, loss: UpdateType, policy: RetryPolicy) -> str | None:
-    """Why a job that suffers a loss now is not started again, as the end of a sentence; None if it is."""
+    """The end of a sentence about a job that fails with this loss; None if it is restarted."""
     after = count_loss(record, loss)
     if after.failed_attempts >= policy.failed_attempts:
         return f"and so {after.failed_attempts} attempts in a row were lost without reaching a new checkpoint"

@@ -22,7 +22,8 @@ from serve_app.domain.background import BackgroundTasks
 from serve_app.domain.errors import UnavailableError
 from serve_app.jobs.job_policy import JobPolicy
 from serve_app.jobs.job_service import JobService
-from serve_app.jobs.lease import Lease, LeaseHolder
+from serve_app.jobs.lease import Lease
+from serve_app.jobs.lease_file import LeaseHolder
 from serve_app.jobs.process_identity import raylet_process
 from serve_app.jobs.ray_jobs import TRAINING, RayJobsClient
 from serve_app.jobs.training_spec import CLUSTER_VARIABLE, LEASE_VARIABLE

@@ -15,11 +15,11 @@ from serve_app.api.service_results import CallOptions, Embedded
 from serve_app.domain.errors import QueueFullError
 from serve_app.domain.profiles import TextRole
 from serve_app.domain.request_limits import FineTuneLimits, Limits
-from tests.unit.api.fake_gateway import FakeGateway, vector_of
+from tests.unit.api.fake_inference import FakeInference, vector_of
 from tests.unit.api.fake_jobs import FakeJobs
 
 
-class FullOnce(FakeGateway):
+class FullOnce(FakeInference):
     """Has no room for the first request."""
 
     def __init__(self) -> None:

@@ -209,7 +209,7 @@ def test_a_key_is_asked_for_when_it_is_needed_and_stays_in_the_tab(opening: tupl
         if route.request.headers.get("authorization") == "Bearer rk_right":
             route.continue_()
         else:
-            route.fulfill(status=401, json={"detail": "send an API key that is known here", "code": "unauthenticated"})
+            route.fulfill(status=401, json={"detail": "send a valid API key", "code": "unauthenticated"})
 
     page.route("**/models", guard)
     page.reload()

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.jobs.lease import LeaseState, current_lease
+from serve_app.jobs.lease_file import LeaseState, current_lease
 from tests.fine_tuning import Job, completed, pair_lines, reached, status, submit, tiny_service, wait_for
 from tests.service_process import Service, processes, running
 from tests.training_lines import read_lines

@@ -10,7 +10,7 @@ from typing import cast
 from serve_app.api.dialects.text_or_ids_schemas import Inputs
 from serve_app.api.service_results import CallOptions, Embedded
 from serve_app.api.services import Services
-from serve_app.api.validated_texts import listed_texts, naming, require_few
+from serve_app.api.validated_texts import field_errors, listed_texts, require_at_most
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.profiles import TextRole
 from serve_app.domain.request_limits import Limits
@@ -43,10 +43,10 @@ async def embed_inputs(
     """
     if not are_ids(inputs):
         texts = listed_texts(cast("str | list[str]", inputs), services.limits, field=field)
-        with naming(texts):
+        with field_errors(texts):
             return await services.inference.embed(texts.values, role, options)
     ids = await token_ids(cast("list[int] | list[list[int]]", inputs), services.limits, field=field)
-    with naming(ids):
+    with field_errors(ids):
         return await services.inference.embed_ids(ids.rows, options)
 
 
@@ -80,7 +80,7 @@ def _ids(inputs: list[int] | list[list[int]], limits: Limits, field: str) -> Tok
     if not isinstance(inputs[0], list):
         _validate(inputs, field, limits)
         return TokenIds([inputs], lambda _: field)
-    require_few(inputs, limits.max_items, field)
+    require_at_most(inputs, limits.max_items, field)
     for i, row in enumerate(inputs):
         _validate(row, f"{field}[{i}]", limits)
     return TokenIds(inputs, lambda i: f"{field}[{i}]")

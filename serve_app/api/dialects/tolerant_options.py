@@ -15,11 +15,11 @@ _TRUNCATE = (
     "Cut texts over the limit in tokens at their end (true, END) or beginning (START), or refuse them (false, NONE)."
 )
 _MAX_TOKENS = "Longest text in tokens, special tokens included; longer ones are cut. -1 for the model's own limit."
-_DIMENSIONS = "Number of dimensions: the first so many numbers of each vector, L2-normalised again; 0 for all."
-_NORMALIZE = "L2-normalise the vectors (the default), or return them as the model's pooling does."
+_DIMENSIONS = "Keep only the first numbers of each vector, L2-normalised again; 0 for all."
+_NORMALIZE = "L2-normalise the vectors (the default), or return the output of the model's pooling."
 _INPUT_TYPE = (
-    "What the texts are for. Texts to classify, cluster or compare with their like are read as queries, raw ones as "
-    "they are, without a prefix. A text that begins with one of the model's prefixes gets no other one."
+    "Purpose of the texts. Texts to classify, to cluster or for symmetric comparison get the query prefix, raw ones "
+    "no prefix. A text that begins with one of the model's prefixes gets no other one."
 )
 
 
@@ -34,7 +34,7 @@ VECTOR_FORMS: Mapping[str, tuple[Any, ...]] = {
     "embed_dtype": ("float32",),
     "endianness": ("native", "little"),
 }
-"""Forms of vectors that other routes give, with the values that ask for plain floats."""
+"""Vector encodings of other routes, with the values that request plain floats."""
 SHAPES: Mapping[str, tuple[Any, ...]] = {"dimensions": (0,), "output_dimension": (0,)}
 NORMALIZED: Mapping[str, tuple[Any, ...]] = dict.fromkeys(
     ("normalize", "normalized", "normalize_embeddings", "use_activation"), _TRUE
@@ -43,13 +43,13 @@ UNCUT: Mapping[str, tuple[Any, ...]] = {
     **dict.fromkeys(("truncate", "truncation"), (*_FALSE, "NONE", "none", "None")),
     **dict.fromkeys(("max_tokens", "truncate_prompt_tokens", "max_tokens_per_doc"), (-1,)),
 }
-"""Words for cutting texts, with the values that cut none."""
+"""Truncation fields, with the values that truncate nothing."""
 
 
 class ComputeRequest(TolerantRequest):
-    """Base of every request that computes: what no route of other services' clients can honour is refused by name.
+    """Base of every request that computes: fields that no tolerant route can honour are refused by name.
 
-    A schema adds the words that only its siblings know. Where a word is one of its own fields the table does not count.
+    A schema adds the fields of its siblings. A field of the schema itself is never unsupported.
     """
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
@@ -66,12 +66,12 @@ class ComputeRequest(TolerantRequest):
 
     @classmethod
     def meaning(cls, field: str, value: Any) -> Any:
-        """Of what a text is for: the role that it gets."""
+        """The role, for an input type."""
         return role_of(value) if field in {"input_type", "prompt_name"} else value
 
 
 class TolerantOptions(ComputeRequest):
-    """What every request that computes may also say."""
+    """Options of every request that computes."""
 
     model: ModelField = Field(None, description="A served name; the default model if absent.")
     truncate: Truncate | None = Field(None, validation_alias=names("truncate", "truncation"), description=_TRUNCATE)
@@ -88,7 +88,7 @@ class TolerantOptions(ComputeRequest):
 
 
 class TolerantEmbeddingOptions(TolerantOptions):
-    """What every request for dense vectors may also say."""
+    """Options of every request for dense vectors."""
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **ComputeRequest.unsupported,

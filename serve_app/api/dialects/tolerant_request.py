@@ -1,15 +1,14 @@
-"""How bodies of other services' clients are read: what they mean is honoured, what is unknown is ignored and named.
+"""Base of tolerant requests, those of other services' clients: unknown fields are ignored and named.
 
-Those services ignore what they do not know, and their clients count on it. Every schema of theirs has one base here,
-with four rules:
+Those services ignore unknown fields, and their clients depend on it. Every schema has this base, with four rules:
 
 - null means absent;
-- a field may have several names (``names``), as services call the same thing differently;
+- a field may have several names (``names``);
 - a field that would change the result and cannot be honoured (``unsupported``) is refused with its name, unless its
   value changes nothing;
 - any other unknown field is ignored and named in the reply header ``X-Ignored-Fields``.
 
-Our own routes stay strict: ``schemas.native.Request``.
+Native routes are strict: ``strict_request.StrictRequest``.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ _ignored: ContextVar[list[str] | None] = ContextVar("ignored_fields", default=No
 
 
 def names(name: str, *others: str) -> AliasChoices:
-    """The names of a field, ours first; for ``Field(validation_alias=...)``."""
+    """The names of a field, the documented one first; for ``Field(validation_alias=...)``."""
     return AliasChoices(name, *others)
 
 
@@ -68,7 +67,7 @@ class TolerantRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _tolerate(cls, body: Any) -> Any:
-        """Removes what is null or unknown.
+        """Removes null and unknown fields.
 
         Raises:
             InvalidInputError: A field cannot be honoured, or two names of one field contradict each other.
@@ -87,13 +86,13 @@ class TolerantRequest(BaseModel):
                 continue
             other = sent_as.setdefault(canonical[name], name)
             if other != name and not cls._agree(canonical[name], value, body[other]):
-                raise InvalidInputError(f"{name}: {other} means the same and says something else; send one of them")
+                raise InvalidInputError(f"{name}: {other} means the same and has another value; send one of them")
             kept[other] = value
         return kept
 
     @classmethod
     def _agree(cls, field: str, one: Any, other: Any) -> bool:
-        """Whether two values of a field mean the same, however they are spelled."""
+        """True if two values of a field mean the same."""
         if one == other:
             return True
         adapter = _adapter(cls, field)
@@ -105,7 +104,7 @@ class TolerantRequest(BaseModel):
 
     @classmethod
     def meaning(cls, field: str, value: Any) -> Any:
-        """What a field's value, as it was read, means: equal for values that lead to the same result."""
+        """The meaning of a validated value: equal for values with the same result."""
         return value
 
     @classmethod
@@ -156,8 +155,8 @@ def _nullable(described: dict[str, Any]) -> dict[str, Any]:
     if {"type": "null"} in described.get("anyOf", []):
         return described
     value = {key: part for key, part in described.items() if key not in _NOT_OF_A_TYPE}
-    told = {key: part for key, part in described.items() if key in _NOT_OF_A_TYPE}
-    return {"anyOf": [*(value["anyOf"] if list(value) == ["anyOf"] else [value]), {"type": "null"}], **told}
+    meta = {key: part for key, part in described.items() if key in _NOT_OF_A_TYPE}
+    return {"anyOf": [*(value["anyOf"] if list(value) == ["anyOf"] else [value]), {"type": "null"}], **meta}
 
 
 def _choices(info: FieldInfo) -> list[str]:

@@ -1,4 +1,4 @@
-"""Numbers as bytes instead of JSON, for clients that say ``Accept: application/octet-stream``.
+"""Replies as raw bytes instead of JSON, for ``Accept: application/octet-stream``.
 
 The body is the array and nothing else, little-endian, row by row; its shape and type are in headers::
 
@@ -26,27 +26,27 @@ _PIECE_BYTES = 1024 * 1024  # well under a millisecond of copying: the event loo
 _FLOATS = ("float32", "float16")
 
 AcceptHeader = Annotated[str, Header(alias="Accept", include_in_schema=False)]
-BINARY: dict[int | str, dict[str, Any]] = {  # FastAPI's `responses` of a route that can
+BINARY: dict[int | str, dict[str, Any]] = {  # FastAPI's `responses` of a route with binary replies
     200: {
         "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
         "description": f"JSON, or with `Accept: {MEDIA_TYPE}` the array's bytes, little-endian: float32 (float16 with "
-        f"`Accept: {MEDIA_TYPE}; dtype=float16`), or what `encoding` says. X-Shape and X-Dtype tell how to read them.",
+        f"`Accept: {MEDIA_TYPE}; dtype=float16`), or what `encoding` says. X-Shape and X-Dtype describe them.",
     }
 }
 
 
 def binary_dtype(accept: str, encoding: Encoding = "float") -> str | None:
-    """What a client wants instead of JSON.
+    """The numpy dtype of a binary reply.
 
     Args:
         accept: The request's ``Accept`` header.
         encoding: The request's field.
 
     Returns:
-        A numpy name, None for JSON.
+        Its name; None for JSON.
 
     Raises:
-        InvalidInputError: The header asks for a type that we do not send.
+        InvalidInputError: The header requests an unsupported type.
     """
     parameters = _parameters(accept)
     if parameters is None:
@@ -66,7 +66,7 @@ def binary_reply(
 
     Args:
         values: ``[n, dimension]``.
-        dtype: What to send it as.
+        dtype: Type of the numbers in the reply.
         lengths: Of ColBERT vectors: the rows of each text, for the header ``X-Lengths``.
         truncated: Indices of the texts that were cut, for the ``X-Truncated`` header.
     """
@@ -82,7 +82,7 @@ def binary_reply(
 
 
 def colbert_reply(rows: Sequence[Float32], dtype: str, *, truncated: Sequence[int] = ()) -> Response:
-    """The ColBERT vectors of all texts as one array ``[sum(lengths), dimension]``; ``X-Lengths`` parts it."""
+    """The ColBERT vectors of all texts as one array ``[sum(lengths), dimension]``; ``X-Lengths`` has its parts."""
     return binary_reply(np.concatenate(rows), dtype, lengths=list(map(len, rows)), truncated=truncated)
 
 
@@ -94,7 +94,7 @@ async def _pieces(values: NDArray[Any], wire: np.dtype[Any]) -> AsyncIterator[by
 
 
 def _parameters(accept: str) -> dict[str, str] | None:
-    """The parameters of the header's range for bytes; None if the client did not name it."""
+    """The parameters of the header's range for bytes; None without one."""
     for media_range in accept.split(","):
         media_type, *rest = media_range.split(";")
         if media_type.strip().lower() == MEDIA_TYPE:

@@ -1,9 +1,9 @@
-"""Vectors in fewer bits or fewer dimensions: plain numpy, and the scaling that clients must know to undo it.
+"""Quantization and truncation of vectors, with the scaling that clients need to undo it.
 
 All functions take L2-normalised float32 ``[n, dimension]``, so every number is between -1 and 1.
 
 ====================  ============================================  ==========================================
-encoding              what is sent                                  how to read it
+encoding              value                                         how to read it
 ====================  ============================================  ==========================================
 ``float``             float32 as it is
 ``int8``              ``round(127 x)``, -127 to 127                 divide by 127; or compare as it is: the
@@ -38,8 +38,8 @@ UInt8 = NDArray[np.uint8]
 Encoding = Literal["float", "int8", "binary"]
 
 
-def encoded(vectors: Float32, encoding: Encoding) -> Float32 | Int8 | UInt8:
-    """Vectors as the native routes send them; their ``binary`` is the unsigned one, as ``numpy.packbits`` makes it."""
+def quantize(vectors: Float32, encoding: Encoding) -> Float32 | Int8 | UInt8:
+    """Vectors in an encoding of the native routes; ``binary`` is unsigned, as ``numpy.packbits`` returns it."""
     if encoding == "int8":
         return as_int8(vectors)
     return as_ubinary(vectors) if encoding == "binary" else vectors
@@ -67,7 +67,7 @@ def as_binary(vectors: Float32) -> Int8:
 
 
 def as_base64(vectors: Float32 | Int8 | UInt8) -> list[str]:
-    """Each vector as the base64 text of its bytes, which of floats are little-endian float32."""
+    """Each vector as the base64 text of its bytes; floats are little-endian float32."""
     rows = vectors.astype("<f4") if vectors.dtype == np.float32 else vectors
     return [b64encode(row.tobytes()).decode() for row in rows]
 
@@ -80,17 +80,17 @@ FORMS: Mapping[str, Callable[[Float32], Any]] = {
     "ubinary": as_ubinary,
     "base64": as_base64,
 }
-"""What vectors are sent as, by the words of Cohere's and Voyage's clients."""
+"""Conversions of vectors, by the names in Cohere's and Voyage's APIs."""
 
 
 def require_normalized(form: str, field: str, *, normalize: bool) -> None:
-    """Raises ``InvalidInputError`` for vectors that are not L2-normalised in a form that is only for such."""
+    """Raises ``InvalidInputError`` for an encoding that requires L2-normalised vectors, if they are not."""
     if not normalize and form not in {"float", "base64"}:
         raise InvalidInputError(f"{field}: {form} is for L2-normalised vectors; leave out normalize: false")
 
 
-def require_no_more(dimensions: int, has: int, *, field: str = "dimensions") -> None:
-    """Raises ``InvalidInputError`` if a client wants more dimensions than there are."""
+def require_dimensions(dimensions: int, has: int, *, field: str = "dimensions") -> None:
+    """Raises ``InvalidInputError`` for more dimensions than the vectors have."""
     if dimensions > has:
         raise InvalidInputError(f"{field}: {dimensions}, but the model's vectors have {has}")
 
@@ -98,15 +98,15 @@ def require_no_more(dimensions: int, has: int, *, field: str = "dimensions") -> 
 def shortened(
     vectors: Float32, dimensions: int | None, *, field: str = "dimensions", normalize: bool = True
 ) -> Float32:
-    """The first ``dimensions`` numbers of each vector, L2-normalised again if wanted; None for all.
+    """The first ``dimensions`` numbers of each vector, optionally L2-normalised again; None for all.
 
     Only models that were trained for it (Matryoshka) keep most of their quality.
 
     Args:
         vectors: float32 ``[n, dimension]``.
         dimensions: At least 1.
-        field: What the client calls it, for messages.
-        normalize: Whether the result is L2-normalised.
+        field: Name of the field, for messages.
+        normalize: L2-normalise the result.
 
     Raises:
         InvalidInputError: The vectors have fewer.
@@ -114,7 +114,7 @@ def shortened(
     has = vectors.shape[1]
     if dimensions is None or dimensions == has:
         return vectors
-    require_no_more(dimensions, has, field=field)
+    require_dimensions(dimensions, has, field=field)
     part = vectors[:, :dimensions]
     if not normalize:
         return part

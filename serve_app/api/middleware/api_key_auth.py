@@ -1,6 +1,6 @@
-"""API keys at the door: who is asking, may they, and have they asked too often. Plain ASGI, and only there with keys.
+"""Authentication and rate limits by API key. Plain ASGI, installed only if keys are configured.
 
-Everything needs a key but a few paths, so a route that is added later is protected before anybody thinks of it.
+Every path needs a key except a few, so a new route is protected by default.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fastapi.responses import Response
-from starlette._utils import get_route_path  # what the router itself looks up: another reading would be a hole
+from starlette._utils import get_route_path  # the path that the router matches: another one would be a hole
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api import error_responses
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 OPEN = frozenset(
     {"/", "/livez", "/ping", "/readyz", "/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
-)  # for probes and people; nothing of it tells a secret
+)  # for probes and people; none of them reveals a secret
 _OPEN_ASSETS = "/static-offline-docs/"  # scripts and styles of the documentation pages
 _ADMIN = ("/fine-tune", "/train-status", "/jobs", "/v1/fine_tuning", "/v1/files")
 _TOKEN_BYTES = 3  # of a body for a token, JSON included; most texts have four, so the estimate is seldom too low
@@ -38,11 +38,11 @@ _POLICY_VIOLATION = 1008  # of a web socket
 
 @dataclass(frozen=True)
 class Access:
-    """Who may use the service.
+    """Access by API key.
 
     Attributes:
-        keys: Gives the keys as they are now.
-        limiter: Counts.
+        keys: Returns the current keys.
+        limiter: Counts requests and tokens of keys with limits.
     """
 
     keys: Callable[[], KeyRing]
@@ -50,14 +50,14 @@ class Access:
 
 
 def scope_for(method: str, path: str) -> api_keys.Scope | None:
-    """What a key needs for a request; None if it needs none."""
+    """The scope that a request requires; None if it needs no key."""
     if method in {"GET", "HEAD"} and (path in OPEN or path.startswith(_OPEN_ASSETS)):
         return None
     return api_keys.Scope.ADMIN if method == "DELETE" or path.startswith(_ADMIN) else api_keys.Scope.USE
 
 
 class ApiKeyMiddleware:
-    """Lets a request through to the routes if its key allows it; the body of another one is not read."""
+    """Passes a request on if its key allows it; the body of a refused request is not read."""
 
     def __init__(self, app: ASGIApp, *, access: Access) -> None:
         """Wraps an application."""
@@ -68,7 +68,7 @@ class ApiKeyMiddleware:
         """Serves one connection."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif scope["type"] != "http":  # there is no route for web sockets; should one come, it starts closed
+        elif scope["type"] != "http":  # no route has web sockets; one that is added later starts closed
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
         elif (needed := scope_for(scope["method"], get_route_path(scope))) is None:
             await self._app(scope, receive, send)
@@ -99,7 +99,7 @@ class ApiKeyMiddleware:
 
 
 def estimated_tokens(scope: Scope, needed: api_keys.Scope) -> int:
-    """Tokens that a request probably has, by the bytes of its body; 0 where no texts are encoded or it is not known."""
+    """Estimated tokens of a request, by the bytes of its body; 0 for an unknown size or no texts."""
     if needed is not api_keys.Scope.USE or scope["method"] != "POST":
         return 0
     length = dict(scope["headers"]).get(b"content-length", b"")
@@ -107,7 +107,7 @@ def estimated_tokens(scope: Scope, needed: api_keys.Scope) -> int:
 
 
 def presented(scope: Scope) -> Iterator[bytes]:
-    """What a request shows as a key: ``Authorization: Bearer``, ``X-API-Key``; the first of each."""
+    """The keys in a request's headers: the first ``Authorization: Bearer`` and the first ``X-API-Key``."""
     headers: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         headers.setdefault(name, value)
@@ -120,9 +120,9 @@ def presented(scope: Scope) -> Iterator[bytes]:
 
 def _authorised(key: ApiKey | None, needed: api_keys.Scope) -> ApiKey:
     if key is None:
-        raise UnauthenticatedError("send an API key that is known here: Authorization: Bearer KEY, or X-API-Key: KEY")
+        raise UnauthenticatedError("send a valid API key: Authorization: Bearer KEY, or X-API-Key: KEY")
     if not key.may(needed):
-        raise ForbiddenError(f"the API key {key.name!r} may not do this; it takes a key with the scope '{needed}'")
+        raise ForbiddenError(f"the API key {key.name!r} lacks the scope '{needed}', which this route requires")
     return key
 
 
@@ -136,12 +136,12 @@ def _rejection(error: ServiceError, needed: api_keys.Scope) -> Response:
 
 
 def _logged(key: ApiKey | None, scope: Scope, send: Send) -> Send:
-    """Logs whose request was answered with what; Ray Serve's own access log knows no keys, but the same request id."""
+    """Logs key, route and status of a request; Ray Serve's access log has the same request id, but no key."""
 
     async def logged_send(message: Message) -> None:
         if message["type"] == "http.response.start":
-            name = "none that is known" if key is None else key.name
-            path = getattr(scope.get("route"), "path", "other")  # the template: nobody writes into our log
+            name = "unknown" if key is None else key.name
+            path = getattr(scope.get("route"), "path", "other")  # the template: clients cannot write into the log
             logger.info("API key %s: %s %s %d", name, scope["method"], path, message["status"])
         await send(message)
 

@@ -1,7 +1,4 @@
-"""The outermost layer of the routes: bodies that are too large, too slow or too many, unexpected errors.
-
-Plain ASGI, so it costs nothing.
-"""
+"""The outermost middleware of the application: limits of request bodies, and unexpected errors. Plain ASGI."""
 
 from __future__ import annotations
 
@@ -14,12 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve_app.api import error_responses
 from serve_app.domain.errors import DeadlineError, PayloadTooLargeError, QueueFullError, ServiceError
 
-_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})  # methods whose routes read none
-_SLOWEST = 16 * 1024  # bytes a second; a client below that holds a place that others need
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})  # methods whose routes read no body
+_SLOWEST = 16 * 1024  # bytes a second; a slower client occupies a slot that others need
 
 
 class _Refused(BaseException):
-    """Not an Exception: nothing between the body's reader and the guard may swallow it."""
+    """Not an Exception: no handler between the body's reader and the middleware may catch it."""
 
     def __init__(self, error: ServiceError) -> None:
         super().__init__(error)
@@ -27,7 +24,7 @@ class _Refused(BaseException):
 
 
 class BodyLimitMiddleware:
-    """Refuses bodies that are too large, too slow or too many and turns anything unexpected into a 500 with an id."""
+    """Refuses bodies over the limits of size, speed and total memory; answers 500 with an id to unexpected errors."""
 
     def __init__(
         self,
@@ -41,20 +38,19 @@ class BodyLimitMiddleware:
         """Wraps an application.
 
         Args:
-            app: What to guard.
+            app: The application.
             max_body_bytes: A longer body is answered 413, by its Content-Length where there is one, else as
                 soon as that much has arrived.
-            max_bodies_bytes: A body for which there is no room beside those of all requests that have not been
-                answered yet is answered 429, likewise. What counts is what has arrived: who announces a large body
-                and sends nothing takes no room from others.
+            max_bodies_bytes: Limit of the bodies of all requests in flight together; a body beyond it is answered 429.
+                Received bytes count: a client that announces a large body and sends nothing occupies no memory.
             body_timeout_s: A body that takes this many seconds and is slower than 16 KiB a second is answered 408.
             count_status: Called with path and status of every response, for the metrics; the path is the
-                route's template, or ``other`` where no route was found, so that nobody can make up labels.
+                route's template, or ``other`` without a route, so that clients cannot create labels.
         """
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._max_bodies_bytes = max_bodies_bytes
-        self._held = 0  # bytes of the bodies of all requests under way
+        self._held = 0  # bytes of the bodies of all requests in flight
         self._body_timeout_s = body_timeout_s
         self._count_status = count_status
 
@@ -79,29 +75,29 @@ class BodyLimitMiddleware:
                 await _take(body, bounded_receive)
             await self._app(scope, bounded_receive, counted_send)
         except _Refused as refused:
-            if started:  # a reply that has begun can not become another one
+            if started:  # a response that has started cannot be replaced
                 return
             response = error_responses.of_service_error(refused.error)
             response.headers["Connection"] = "close"  # the rest of the body is not read
             await response(scope, receive, counted_send)
         except Exception as error:
-            if started:  # too late for another status: break the connection, so that nobody takes half for whole
+            if started:  # too late for another status: a broken connection marks the response as incomplete
                 raise
             await error_responses.internal(error)(scope, receive, counted_send)
         finally:
             self._held -= body.received
 
     def _bounded(self, scope: Scope, body: _Body) -> Receive:
-        """Reads the body, and ends the request when it becomes too large or too slow, or when there is no room for it.
+        """A ``receive`` that ends the request when its body breaks a limit.
 
         Raises:
-            _Refused: At once for a length that is too large.
+            _Refused: At once, for a Content-Length over the limit.
         """
-        self._refuse(_content_length(scope), more=_content_length(scope))
+        self._require_within_limits(_content_length(scope), more=_content_length(scope))
         began = asyncio.get_running_loop().time()
 
         async def bounded_receive() -> Message:
-            if body.is_complete:  # what is left to come is that the client goes, and that takes as long as it takes
+            if body.is_complete:  # only the disconnect is left to come, at any time
                 return await body.receive()
             try:
                 async with asyncio.timeout_at(began + self._body_timeout_s + body.received / _SLOWEST):
@@ -110,7 +106,7 @@ class BodyLimitMiddleware:
                 raise _Refused(_too_slow(body.received)) from None
             if message["type"] == "http.request":
                 more = len(message.get("body", b""))
-                self._refuse(body.received + more, more=more)
+                self._require_within_limits(body.received + more, more=more)
                 body.received += more
                 self._held += more
                 body.is_complete = not message.get("more_body", False)
@@ -118,17 +114,17 @@ class BodyLimitMiddleware:
 
         return bounded_receive
 
-    def _refuse(self, size: int, *, more: int) -> None:
-        """Raises ``_Refused`` for a body of ``size`` bytes, or where there is no room for so many ``more``."""
+    def _require_within_limits(self, size: int, *, more: int) -> None:
+        """Raises ``_Refused`` for ``size`` bytes over the limit of a body, or ``more`` over the limit of all."""
         if size > self._max_body_bytes:
-            most = self._max_body_bytes
-            raise _Refused(PayloadTooLargeError(f"the body is larger than {most} bytes; send fewer texts at once"))
+            limit = self._max_body_bytes
+            raise _Refused(PayloadTooLargeError(f"the body is larger than {limit} bytes; send fewer texts at once"))
         if more and self._held + more > self._max_bodies_bytes:
             raise _Refused(QueueFullError("too many large bodies are being worked on; try again later"))
 
 
 class _Body:
-    """One body: how to go on reading it, and what has arrived of it."""
+    """A body that is being received."""
 
     def __init__(self, receive: Receive) -> None:
         self.receive = receive
@@ -137,7 +133,7 @@ class _Body:
 
 
 async def _take(body: _Body, receive: Receive) -> None:
-    """Reads a body that no route will: below, what has arrived waits in a queue without bounds until it is read."""
+    """Reads a body that no route reads: unread, it would wait in an unbounded queue of the server."""
     while not body.is_complete and (await receive())["type"] == "http.request":
         pass
 

@@ -1,4 +1,4 @@
-"""Compressed bodies are not read: the limits of a body are in bytes as they arrive, and a small one can grow a lot."""
+"""Refusal of compressed bodies: body limits count received bytes, and a small compressed body can expand a lot."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ContentEncodingMiddleware:
 
 
 def _content_encoding(scope: Scope) -> str:
-    """The encodings of a body, all but ``identity``."""
+    """The content encodings of a body, except ``identity``."""
     if scope["method"] in _WITHOUT_BODY:
         return ""
     values = [value.decode("latin-1") for name, value in scope["headers"] if name == b"content-encoding"]

@@ -1,27 +1,24 @@
-"""The outermost layer, around Ray Serve itself: what Serve reads of a request, and what it answers on its own.
+"""The outermost middleware, around Ray Serve: makes headers readable for Serve and translates Serve's own errors.
 
-Ray Serve decodes some headers before the application is called, and a byte that is not UTF-8 ends in a plain 500. It
-also answers some requests itself, in plain text: a deadline that passed, a replica that is not ready. This middleware
-stands around both, so that a client reads this service's error bodies whatever happens. Serve loads it by
-``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` (see configs/serve.env).
+Ray Serve decodes some headers before it calls the application, and a byte that is not UTF-8 ends in a plain 500. It
+also answers some requests itself, in plain text: after a deadline, or without a ready replica. With this middleware
+every error has a body of this service. Serve loads it by ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` (see
+configs/serve.env).
 """
 
 from __future__ import annotations
 
-import math
 import re
 import uuid
 
 from starlette._utils import get_route_path
 from starlette.middleware import Middleware
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app.api import error_responses
-from serve_app.domain.errors import DeadlineError, InvalidHeaderError, UnavailableError
+from serve_app.api.middleware.serve_errors import REQUEST_ID, TIMEOUT, ServeErrorTranslator
+from serve_app.domain.errors import InvalidHeaderError
 
-REQUEST_ID = b"x-request-id"
-TIMEOUT = b"x-request-timeout-seconds"
 MAX_REQUEST_ID_CHARS = 128
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._~:/+=@-]")
 # Read by Serve, in either spelling: a proxy may turn one into the other.
@@ -37,16 +34,16 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def middlewares() -> list[Middleware]:
-    """What Ray Serve calls to learn which middlewares its HTTP servers shall have."""
+    """The middlewares of Ray Serve's HTTP servers; Serve calls this function."""
     return [Middleware(EdgeMiddleware)]
 
 
 class EdgeMiddleware:
-    """Passes on headers that Serve can read, and turns Serve's own errors into this service's.
+    """Passes on headers that Serve can read, and translates Serve's own errors.
 
     ``X-Request-ID`` is cut to 128 characters of a safe alphabet, because Serve logs and echoes it. A header that Serve
     reads and that is not printable ASCII is answered 400, as is a time limit that is not positive, which Serve would
-    read as none at all; the values of all others are passed on as UTF-8.
+    ignore; the values of all other headers are passed on as UTF-8.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -66,7 +63,7 @@ class EdgeMiddleware:
         if scope["type"] == "websocket" or get_route_path(scope).startswith(_OF_SERVE):
             await self._app(scope, receive, send)
             return
-        translated = _Translator(scope, receive, send, request_id)
+        translated = ServeErrorTranslator(scope, receive, send, request_id)
         try:
             await self._app(scope, receive, translated.send)
             await translated.finish()
@@ -106,7 +103,7 @@ def readable_headers(headers: Headers) -> tuple[Headers, str]:
 def _bounded(value: bytes) -> bytes:
     try:
         seconds = float(value)
-    except ValueError:  # the route says what is wrong with it
+    except ValueError:  # the route answers with an error
         return value
     if not seconds > 0:  # nan, too
         raise InvalidHeaderError(
@@ -133,72 +130,3 @@ async def _reject(error: InvalidHeaderError, scope: Scope, receive: Receive, sen
     response.headers["X-Request-ID"] = request_id
     response.headers["Connection"] = "close"  # the body is not read
     await response(scope, receive, send)
-
-
-class _Translator:
-    """Holds back an error in plain text, which only Serve writes, and sends this service's own in its place."""
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
-        self._scope, self._receive, self._send = scope, receive, send
-        self._request_id = request_id
-        self._held: Message | None = None
-        self._text = b""
-        self.has_started = False
-
-    async def send(self, message: Message) -> None:
-        """Passes a message on, or translates it."""
-        if message["type"] == "http.response.start":
-            if message["status"] >= 400 and _header(message, b"content-type").startswith(b"text/plain"):
-                self._held = message
-                return
-            self.has_started = True
-        elif self._held is not None and message["type"] == "http.response.body":
-            self._text += message.get("body", b"")
-            if not message.get("more_body", False):
-                await self.finish()
-            return
-        await self._send(message)
-
-    async def finish(self) -> None:
-        """Sends what is held back, also where its body never ended; nothing if there is none."""
-        if self._held is not None:
-            held, self._held, self.has_started = self._held, None, True
-            await self._response(held)(self._scope, self._receive, self._send)
-
-    def _response(self, held: Message) -> Response:
-        response = self._error(held["status"], _header(held, b"retry-after"))
-        response.headers["X-Request-ID"] = _header(held, REQUEST_ID).decode("latin-1") or self._request_id
-        return response
-
-    def _error(self, status: int, retry_after: bytes) -> Response:
-        said = self._text.decode(errors="replace")
-        if status == 408:
-            return error_responses.of_service_error(DeadlineError.after(self._timeout()))
-        if status == 503:
-            after_s = float(retry_after) if retry_after.isdigit() else None
-            return error_responses.of_service_error(
-                UnavailableError(
-                    "no replica can take the request at the moment; try again later", retry_after_s=after_s
-                )
-            )
-        if status >= 500:
-            return error_responses.internal(RuntimeError(f"Ray Serve answered {status}: {said}"))
-        return error_responses.error_response(status, "http_error", said or "the request was refused")
-
-    def _timeout(self) -> float | str:
-        wanted = [_number(value) for name, value in self._scope["headers"] if name == TIMEOUT]
-        return wanted[-1] if wanted and math.isfinite(wanted[-1]) else "the service's http_options.request_timeout_s"
-
-
-def _number(value: bytes) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        return math.nan
-
-
-def _header(message: Message, wanted: bytes) -> bytes:
-    for name, value in message.get("headers", ()):
-        if name.lower() == wanted:
-            return bytes(value)
-    return b""

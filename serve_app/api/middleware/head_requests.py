@@ -1,4 +1,4 @@
-"""HEAD wherever there is GET: balancers and monitors ask so."""
+"""HEAD for every GET route: load balancers and monitors use it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class _EndedError(OSError):
-    """What a server raises when its client has gone: a body without end stops there."""
+    """Raised by ``send`` after the end, as for a disconnected client: it stops an endless body."""
 
 
 class HeadMiddleware:
@@ -35,6 +35,6 @@ class HeadMiddleware:
 
         try:
             await self._app({**scope, "method": "GET"}, receive, send_head)
-        except Exception:  # also in a group, or as the exception that the framework makes of it
+        except Exception:  # also in a group, or wrapped by the framework
             if not ended:
                 raise

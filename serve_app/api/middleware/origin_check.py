@@ -1,6 +1,6 @@
-"""Web pages of other sites: a browser lets them post forms to any address it can reach, this machine's own included.
+"""Protection against cross-site requests: a browser lets any page post forms to any address it can reach. Plain ASGI.
 
-Plain ASGI. What a page may *read* is a matter of CORS; this is about what it may set off without reading the answer.
+CORS decides which replies a page may read; this middleware decides which requests a page may send.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ _OWN_SITE = frozenset({"same-origin", "none"})  # none: typed into the address b
 
 
 class OriginCheckMiddleware:
-    """Refuses what a page of another origin sends, unless that origin may call the service.
+    """Refuses requests of pages of other origins, unless the origin is allowed.
 
-    Clients that are no browsers say nothing of an origin and are let through.
+    Requests of clients other than browsers have no origin and pass.
     """
 
     def __init__(self, app: ASGIApp, *, allowed: Collection[str] = ()) -> None:
         """Wraps an application.
 
         Args:
-            app: What to guard.
+            app: The application to protect.
             allowed: Origins of pages that may call it; ``*`` for any.
         """
         self._app = app
@@ -43,12 +43,12 @@ class OriginCheckMiddleware:
             await self._app(scope, receive, send)
 
     def _foreign(self, scope: Scope) -> str | None:
-        """The origin of the page that sends the request, if it may not."""
+        """The origin of the page that sends the request, if it is not allowed."""
         headers: dict[bytes, str] = {name: value.decode("latin-1") for name, value in scope["headers"]}
         origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site")
         if origin in self._allowed or "*" in self._allowed:
             return None
-        if site is not None:  # the browser's own judgement; it also holds behind a proxy that changes the host
+        if site is not None:  # set by the browser; also valid behind a proxy that changes the host
             return None if site in _OWN_SITE else origin or "another site"
         if origin is None or origin.partition("://")[2] == headers.get(b"host"):
             return None

@@ -1,8 +1,7 @@
-"""The tokens that one request takes from the limit of its API key: admitted, charged, settled.
+"""Reservation of tokens from the limit of an API key: admitted, charged and settled once for each request.
 
-A request may be cancelled at any moment: the client goes away, or a deadline passes. A call of the limiter that has
-begun then takes its tokens all the same. So every such call runs to its end in a task of its own, and a request gives
-back exactly what the limiter took for it.
+A request may be cancelled at any moment, by a disconnect or a deadline, while a started call of the limiter still takes
+its tokens. So every such call completes in a task of its own, and a request returns exactly what was taken for it.
 """
 
 from __future__ import annotations
@@ -21,29 +20,29 @@ _running: set[asyncio.Task[Any]] = set()  # an event loop alone does not keep it
 
 
 class Limiter(Protocol):
-    """Counts what keys with limits use, for all HTTP replicas together."""
+    """Usage of keys with limits, for all HTTP replicas together."""
 
     async def admit(self, key: ApiKey, estimate: int) -> Admission:
-        """Counts a request and reserves tokens for it; see ``domain.rates``."""
+        """Counts a request and reserves tokens for it; see ``security.rate_limits``."""
         ...
 
     async def charge(self, key: ApiKey, extra: int, reserved: int) -> float:
-        """Raises the reservation of a request and gives 0, or gives the seconds to wait; then nothing is taken."""
+        """Raises the reservation of a request and returns 0; or returns the seconds to wait and takes nothing."""
         ...
 
     def settle(self, key: ApiKey, used: int, reserved: int) -> None:
-        """Gives back what a request reserved and did not use; does not wait."""
+        """Returns the reserved tokens that a request did not use; does not wait."""
         ...
 
 
 async def admit(limiter: Limiter, key: ApiKey, estimate: int) -> int:
-    """Tokens reserved for a request; a request that is cancelled meanwhile gives them back.
+    """Tokens reserved for a request; a request that is cancelled meanwhile returns them.
 
     Raises:
         RateLimitError: The key has used up its requests or tokens.
     """
 
-    def give_back(task: asyncio.Task[Admission]) -> None:
+    def return_unused(task: asyncio.Task[Admission]) -> None:
         if not task.cancelled() and task.exception() is None and task.result().reserved:
             limiter.settle(key, 0, task.result().reserved)
 
@@ -51,7 +50,7 @@ async def admit(limiter: Limiter, key: ApiKey, estimate: int) -> int:
     try:
         admission = await asyncio.shield(task)
     except asyncio.CancelledError:
-        task.add_done_callback(give_back)
+        task.add_done_callback(return_unused)
         raise
     if admission.wait_s:
         raise _used_up(key, admission.wait_s)
@@ -59,25 +58,25 @@ async def admit(limiter: Limiter, key: ApiKey, estimate: int) -> int:
 
 
 class TokenBudget:
-    """The tokens that one request has reserved of its key's limit."""
+    """The tokens that one request has reserved from its key's limit."""
 
     def __init__(self, key: ApiKey, per_minute: int, reserved: int, limiter: Limiter) -> None:
-        """The budget of a request that ``admit`` has let in with so many reserved tokens."""
+        """The budget of a request that ``admit`` has accepted with these reserved tokens."""
         self._key = key
         self._per_minute = per_minute
         self._reserved = reserved
         self._limiter = limiter
-        self._lock = asyncio.Lock()  # parts of a request are tokenised side by side
+        self._lock = asyncio.Lock()  # chunks of a request are tokenised concurrently
         self._charges: set[asyncio.Task[float]] = set()
         self._keeps_all = False
         self._is_settled = False
 
     async def require(self, tokens: int) -> None:
-        """Raises the reservation to the tokens of the whole request, where it is lower.
+        """Raises the reservation to the tokens of the whole request, if it is lower.
 
         Raises:
-            PayloadTooLargeError: More than the key may ever use at once. They were tokenised all the same, so the
-                request costs a minute's worth, or what other requests of the key have left of it.
+            PayloadTooLargeError: More than the key's limit. They have been tokenised, so the request is charged a
+                minute's tokens, or what other requests of the key have left of them.
             RateLimitError: Other requests of the key have used up its tokens.
         """
         if tokens > self._per_minute:
@@ -91,12 +90,14 @@ class TokenBudget:
             raise _used_up(self._key, wait_s)
 
     def settle(self, used: int) -> None:
-        """Ends the request: gives back what it reserved and did not use, as soon as no call is under way."""
+        """Ends the request: returns unused tokens as soon as no call of the limiter is running."""
         self._is_settled = True
         if self._charges:
-            asyncio.gather(*self._charges, return_exceptions=True).add_done_callback(lambda _: self._give_back(used))
+            asyncio.gather(*self._charges, return_exceptions=True).add_done_callback(
+                lambda _: self._return_unused(used)
+            )
         else:
-            self._give_back(used)
+            self._return_unused(used)
 
     async def _charge(self, tokens: int) -> float:
         if tokens <= self._reserved:
@@ -116,7 +117,7 @@ class TokenBudget:
                 self._reserved = tokens
             return wait_s
 
-    def _give_back(self, used: int) -> None:
+    def _return_unused(self, used: int) -> None:
         used = max(used, self._reserved) if self._keeps_all else used
         if used != self._reserved:
             self._limiter.settle(self._key, used, self._reserved)

@@ -1,9 +1,12 @@
-"""The name by which a service of this machine was asked for. Plain ASGI, and only there where nothing else protects it.
+"""Protection against DNS rebinding by the ``Host`` header, for a service without API keys. Plain ASGI.
 
-A web page can have its own name resolve to 127.0.0.1 once it is loaded (DNS rebinding). Then it is of one origin with a
-service that listens there, for the browser and for ``origins``, and may even read its answers. But it can not choose
-the header ``Host``: that is the page's name. An IP address can not be rebound, and ``localhost`` never leaves the
-machine (RFC 6761).
+A web page can have its own name resolve to 127.0.0.1 after it is loaded (DNS rebinding). For the browser, and for
+``OriginCheckMiddleware``, it then has the same origin as a service that listens there, and may read its replies. It
+cannot choose the header ``Host``, which is the page's name. An IP address cannot be rebound, and ``localhost`` never
+leaves the machine (RFC 6761).
+
+Starlette's middleware of this name is not used: it answers in plain text, and its host patterns allow neither all IP
+addresses nor IPv6 addresses.
 """
 
 from __future__ import annotations
@@ -18,14 +21,14 @@ from serve_app.domain.errors import ForeignHostError
 
 
 class TrustedHostMiddleware:
-    """Refuses requests for any other name; a client that names none is no browser and is let through."""
+    """Refuses requests for a host name that is not allowed; a request without one does not come from a browser."""
 
     def __init__(self, app: ASGIApp, *, allowed: Collection[str]) -> None:
         """Wraps an application.
 
         Args:
-            app: What to guard.
-            allowed: Further names, in lower case and without a port; ``*`` for any.
+            app: The application to protect.
+            allowed: Further host names, in lower case and without a port; ``*`` for any.
         """
         self._app = app
         self._allowed = frozenset(allowed)
@@ -33,16 +36,15 @@ class TrustedHostMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection."""
         hosts = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"]
-        if scope["type"] == "http" and not all(map(self._is_known, hosts)):
+        if scope["type"] == "http" and not all(map(self._is_allowed, hosts)):
             error = ForeignHostError(
-                f"this service is there for its own machine and is not called {hosts[0][:100]!r}; ask for it as "
-                f"localhost, or name it in security.allowed_hosts (say, behind a proxy that keeps the name)"
+                f"Host {hosts[0][:100]!r} is not allowed; use localhost or add it to security.allowed_hosts"
             )
             await error_responses.of_service_error(error)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _is_known(self, host: str) -> bool:
+    def _is_allowed(self, host: str) -> bool:
         name = _without_port(host).rstrip(".").lower()
         return (
             name == "localhost"

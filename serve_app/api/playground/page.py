@@ -1,4 +1,4 @@
-"""Puts the page together: one HTML reply that loads nothing, under a policy that lets it load nothing.
+"""Assembly of the page: one HTML reply that loads nothing, under a policy that forbids loading.
 
 The files beside this one are the source. There is no build step: the style sheet and the scripts are put into
 ``index.html`` as they are, and the policy names their hashes, so that nothing else on the page can ever run.
@@ -15,7 +15,7 @@ SCRIPTS = (
     "dom.js", "api.js", "errors.js", "curl.js", "models.js", "similarity.js", "rerank.js", "explanation.js",
     "examples.js", "finetune.js", "events.js", "curve.js", "metrics.js", "job.js", "jobs.js", "tabs.js",
 )  # fmt: skip
-"""In this order; they share one scope, and what runs at once stands below what it needs."""
+"""In this order; they share one scope, and code that runs on load follows what it needs."""
 
 _STYLE_MARK, _SCRIPT_MARK = "/* style.css */", "/* scripts */"
 
@@ -46,7 +46,7 @@ def assembled() -> Page:
 
 
 def _policy(style: str, script: str) -> str:
-    """What a browser lets the page do: run this script, in this style, and speak to the service it came from."""
+    """The content security policy: this script, this style, requests to this service."""
     return "; ".join(
         [
             "default-src 'none'",
@@ -54,7 +54,7 @@ def _policy(style: str, script: str) -> str:
             f"style-src {_hash(style)}",
             "connect-src 'self'",
             "img-src data: blob:",  # its icon, and a finished loss curve that was fetched with the key
-            "require-trusted-types-for 'script'",  # and there is no type: text can not become markup
+            "require-trusted-types-for 'script'",  # and there is no type: text cannot become markup
             "trusted-types 'none'",
             "base-uri 'none'",
             "form-action 'none'",

@@ -1,4 +1,4 @@
-"""/: the playground, for people; a client of text-embeddings-inference posts there (``routes.tei``)."""
+"""GET /: the playground page; POST / is a route of text-embeddings-inference."""
 
 from __future__ import annotations
 

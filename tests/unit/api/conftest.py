@@ -10,20 +10,17 @@ from fastapi import FastAPI
 from serve_app.api.application import create_app
 from serve_app.api.service import ServiceProtocol
 from serve_app.domain.request_limits import FineTuneLimits, Limits
-from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_inference import FakeInference
 from tests.unit.api.fake_jobs import FakeJobs
 
 LIMITS = Limits(max_body_bytes=300_000, max_items=5, max_text_chars=100, max_request_tokens=400, request_timeout_s=30.0)
 
 
-class Behind:
-    """What stands behind the one application of all tests: in each of them a gateway and a list of its own.
-
-    To make an application takes longer than most tests.
-    """
+class SharedApplication:
+    """The one application of all tests, because building it takes longer than most of them; each has its own fakes."""
 
     def __init__(self) -> None:
-        self.gateway = FakeGateway()
+        self.inference = FakeInference()
         self.statuses: list[tuple[str, int]] = []
         self.app = create_app(
             cast(ServiceProtocol, self),
@@ -34,33 +31,33 @@ class Behind:
         )
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.gateway, name)
+        return getattr(self.inference, name)
 
     def count(self, status: tuple[str, int]) -> None:
         self.statuses.append(status)
 
 
 @pytest.fixture(scope="session")
-def behind() -> Behind:
-    return Behind()
+def shared() -> SharedApplication:
+    return SharedApplication()
 
 
 @pytest.fixture
-def gateway(behind: Behind) -> FakeGateway:
-    behind.gateway = FakeGateway()
-    return behind.gateway
+def inference(shared: SharedApplication) -> FakeInference:
+    shared.inference = FakeInference()
+    return shared.inference
 
 
 @pytest.fixture
-def statuses(behind: Behind) -> list[tuple[str, int]]:
+def statuses(shared: SharedApplication) -> list[tuple[str, int]]:
     """What the application counts: path and status of every response."""
-    behind.statuses = []
-    return behind.statuses
+    shared.statuses = []
+    return shared.statuses
 
 
 @pytest.fixture
-def app(behind: Behind, gateway: FakeGateway, statuses: list[tuple[str, int]]) -> FastAPI:
-    return behind.app
+def app(shared: SharedApplication, inference: FakeInference, statuses: list[tuple[str, int]]) -> FastAPI:
+    return shared.app
 
 
 @pytest.fixture

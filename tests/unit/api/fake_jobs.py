@@ -1,4 +1,4 @@
-"""Jobs behind the routes that train nothing: they remember what they were asked and answer as told."""
+"""A fake jobs service: it trains nothing and records its calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serve_app.jobs.upload_store import UploadStore
 
 
 class FakeJobs:
-    """Implements ``api.jobs_gateway.JobsProtocol``.
+    """Implements ``api.jobs_service.JobsProtocol``.
 
     Attributes:
         uploads: The real store, in a folder of the test's; by default in one that can not be.

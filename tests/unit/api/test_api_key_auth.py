@@ -1,4 +1,4 @@
-"""API keys at the door: who gets through, what the others are told, and that no route was forgotten."""
+"""API keys: accepted and refused requests, rate limits, and a key for every route."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from serve_app.security.api_keys import ApiKey, KeyRing, Scope, sha256_of
 from serve_app.security.rate_limits import Admission, Rates
 from tests.unit.api.conftest import LIMITS
 from tests.unit.api.delegate import Delegate
-from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_inference import FakeInference
 from tests.unit.api.fake_jobs import FakeJobs
 from tests.unit.api.test_body_limits import Connection
 
@@ -66,7 +66,7 @@ class FakeLimiter:
         self._rates.settle(key, used, self.now, reserved=reserved)
 
 
-class CountingGateway(FakeGateway):
+class CountingGateway(FakeInference):
     """Charges a token for a character.
 
     Attributes:
@@ -85,7 +85,7 @@ class CountingGateway(FakeGateway):
 class DrainState:
     """An application with keys, and what stands behind it."""
 
-    gateway: CountingGateway
+    inference: CountingGateway
     limiter: FakeLimiter
     keys: KeyRing
     statuses: list[tuple[str, int]]
@@ -99,10 +99,10 @@ class DrainState:
 
 @cache
 def shared_application() -> tuple[FastAPI, Delegate, Delegate, Delegate]:
-    """The application, and what passes calls on to the door, the gateway and the limiter of the running test."""
-    door, gateway, limiter = Delegate(), Delegate(), Delegate()
+    """The application, and what passes calls on to the door, the inference and the limiter of the running test."""
+    door, inference, limiter = Delegate(), Delegate(), Delegate()
     app = create_app(
-        cast(ServiceProtocol, gateway),
+        cast(ServiceProtocol, inference),
         FakeJobs(),
         LIMITS,
         FineTuneLimits(),
@@ -110,7 +110,7 @@ def shared_application() -> tuple[FastAPI, Delegate, Delegate, Delegate]:
         access=Access(lambda: door.keys, cast(Limiter, limiter)),
         cors_origins=(PAGE,),
     )
-    return app, door, gateway, limiter
+    return app, door, inference, limiter
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ async def door() -> AsyncIterator[DrainState]:
     app, *behind = shared_application()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
         door = DrainState(CountingGateway(), FakeLimiter(), KeyRing(KEYS), [], app, client)
-        for delegate, target in zip(behind, (door, door.gateway, door.limiter), strict=True):
+        for delegate, target in zip(behind, (door, door.inference, door.limiter), strict=True):
             delegate.target = target
         yield door
 
@@ -158,10 +158,10 @@ async def test_no_route_answers_without_a_key_but_those_that_are_meant_to(door: 
                 assert reply.headers["WWW-Authenticate"] == "Bearer"
     assets = {f"/static-offline-docs/{name}" for name in ("anything", "redoc.standalone.js")}
     assert answered == {(method, path) for method in ("GET", "HEAD") for path in OPEN_PATHS | assets}
-    assert door.gateway.asked == []
+    assert door.inference.asked == []
 
 
-async def test_what_is_open_works_without_a_key(door: DrainState) -> None:
+async def test_an_open_path_works_without_a_key(door: DrainState) -> None:
     for path in OPEN_PATHS | {"/static-offline-docs/swagger-ui.css"}:
         assert (await door.client.get(path)).status_code == 200, path
 
@@ -201,16 +201,16 @@ async def test_a_key_is_taken_from_either_header(door: DrainState) -> None:
         assert reply.status_code == 200, headers
 
 
-async def test_anything_else_is_no_key(door: DrainState) -> None:
+async def test_other_headers_are_not_keys(door: DrainState) -> None:
     for headers in UNKNOWN:
         reply = await door.client.post(f"/vectorize?api_key={USE}", json={"text": "cats"}, headers=headers)
         assert reply.status_code == 401, headers
         assert reply.headers["WWW-Authenticate"] == "Bearer"
         assert reply.json() == {
-            "detail": "send an API key that is known here: Authorization: Bearer KEY, or X-API-Key: KEY",
+            "detail": "send a valid API key: Authorization: Bearer KEY, or X-API-Key: KEY",
             "code": "invalid_api_key",
         }
-    assert door.gateway.asked == []
+    assert door.inference.asked == []
     assert door.statuses == [("other", 401)] * len(UNKNOWN)
 
 
@@ -225,17 +225,17 @@ async def test_no_spelling_of_a_path_gets_around_the_key(door: DrainState) -> No
         connection = Connection([b'{"text": "cats"}'], path=path)
         await connection.through(door.app)
         assert connection.status == 401, path
-    assert door.gateway.asked == []
+    assert door.inference.asked == []
 
 
-async def test_the_body_of_a_stranger_is_not_read(door: DrainState) -> None:
+async def test_the_body_of_a_request_without_a_key_is_not_read(door: DrainState) -> None:
     connection = Connection([b"x" * 1000] * 10)
     await connection.through(door.app)
     assert connection.status == 401
     assert connection.taken == 0
 
 
-async def test_below_v1_the_refusal_has_the_shape_of_openai(door: DrainState) -> None:
+async def test_below_v1_the_refusal_has_an_openai_error_body(door: DrainState) -> None:
     reply = await door.client.post("/v1/rerank", json={"query": "a", "documents": ["b"]})
     assert reply.status_code == 401
     error = reply.json()["error"]
@@ -270,11 +270,11 @@ async def test_jobs_files_and_deleting_take_the_admin_scope(door: DrainState) ->
         reply = await door.client.request(method, path, headers=bearer(USE))
         assert reply.status_code == 403, path
         assert reply.headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope", scope="admin"'
-        assert "the API key 'search' may not do this; it takes a key with the scope 'admin'" in reply.text
-        assert door.gateway.deleted == []
+        assert "the API key 'search' lacks the scope 'admin', which this route requires" in reply.text
+        assert door.inference.deleted == []
         assert (await door.client.request(method, path)).status_code == 401
         assert (await door.client.request(method, path, headers=bearer(ADMIN))).status_code not in {401, 403}
-        door.gateway.deleted.clear()
+        door.inference.deleted.clear()
 
 
 async def test_everything_else_takes_any_key(door: DrainState) -> None:
@@ -296,7 +296,7 @@ async def test_keys_may_change_while_the_service_runs(door: DrainState) -> None:
     assert (await door.vectorize("rk_new")).status_code == 200
 
 
-async def test_with_the_requests_used_up_it_is_429_and_says_when_to_come_back(door: DrainState) -> None:
+async def test_a_key_without_requests_left_gets_429_and_retry_after(door: DrainState) -> None:
     assert [(await door.vectorize(TWICE)).status_code for _ in range(4)] == [200, 200, 429, 429]
     door.limiter.now = 12.5
     reply = await door.vectorize(TWICE)
@@ -307,10 +307,10 @@ async def test_with_the_requests_used_up_it_is_429_and_says_when_to_come_back(do
     }
     door.limiter.now = 30.0
     assert [(await door.vectorize(TWICE)).status_code for _ in range(2)] == [200, 429]
-    assert len(door.gateway.asked) == 3
+    assert len(door.inference.asked) == 3
 
 
-async def test_tokens_are_counted_by_what_the_texts_cost(door: DrainState) -> None:
+async def test_the_real_tokens_of_the_texts_are_counted(door: DrainState) -> None:
     assert (await door.vectorize(FRUGAL, "x" * 59)).status_code == 200
     assert (await door.vectorize(FRUGAL, "x" * 60)).status_code == 200  # one token was left; the rest is debt
     reply = await door.vectorize(FRUGAL, "x")
@@ -328,11 +328,11 @@ async def test_parallel_requests_spend_at_most_the_limit_and_one_request_more(do
     replies = await asyncio.gather(*(ask() for _ in range(16)))
     statuses = [reply.status_code for reply in replies]
     assert set(statuses) == {200, 429}
-    assert door.gateway.tokens == 50 * statuses.count(200) <= 60 + 50
+    assert door.inference.tokens == 50 * statuses.count(200) <= 60 + 50
     assert all("Retry-After" in reply.headers for reply in replies if reply.status_code == 429)
 
 
-async def test_what_a_request_did_not_use_of_its_estimate_is_given_back(door: DrainState) -> None:
+async def test_the_unused_part_of_an_estimate_is_returned(door: DrainState) -> None:
     for _ in range(12):  # each reserves all 60 tokens and uses five of them
         reply = await door.client.post(
             "/vectorize", content=b'{"text": "xxxxx"}' + b" " * 300, headers=bearer(FRUGAL) | JSON
@@ -348,7 +348,7 @@ async def test_a_request_that_fails_before_its_texts_are_read_costs_no_tokens(do
     assert (await door.vectorize(FRUGAL, "x" * 60)).status_code == 200
 
 
-async def test_a_request_with_more_tokens_than_the_key_may_use_a_minute_says_so_and_costs_a_minutes_worth(
+async def test_a_request_over_the_limit_of_a_minute_is_refused_and_costs_a_minutes_tokens(
     door: DrainState,
 ) -> None:
     reply = await door.vectorize(FRUGAL, "x" * 61)
@@ -364,12 +364,12 @@ async def test_a_request_with_more_tokens_than_the_key_may_use_a_minute_says_so_
 
 
 async def test_a_request_that_fails_after_its_texts_were_read_costs_its_tokens(door: DrainState) -> None:
-    door.gateway.error = RuntimeError("boom")
+    door.inference.error = RuntimeError("boom")
     assert (await door.vectorize(FRUGAL, "x" * 60)).status_code == 500
     assert (await door.vectorize(FRUGAL)).status_code == 429
 
 
-async def test_what_is_refused_counts_for_nobody_and_limits_of_one_key_are_not_anothers(door: DrainState) -> None:
+async def test_refused_requests_are_not_charged_and_keys_have_separate_limits(door: DrainState) -> None:
     for key in ("wrong", None):
         assert (await door.vectorize(key)).status_code == 401
     assert (await door.client.get("/jobs", headers=bearer(TWICE))).status_code == 403
@@ -390,9 +390,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-async def test_the_log_says_whose_request_it_was_and_nothing_secret(
-    door: DrainState, lines: pytest.LogCaptureFixture
-) -> None:
+async def test_the_log_names_the_key_and_no_secret(door: DrainState, lines: pytest.LogCaptureFixture) -> None:
     await door.vectorize(USE)
     await door.vectorize("rk_wrong")
     await door.client.get("/jobs", headers={"X-API-Key": USE})
@@ -401,7 +399,7 @@ async def test_the_log_says_whose_request_it_was_and_nothing_secret(
     told = [record.getMessage() for record in lines.records if record.name == "serve_app.api.middleware.api_key_auth"]
     assert told == [
         "API key search: POST /vectorize 200",
-        "API key none that is known: POST other 401",
+        "API key unknown: POST other 401",
         "API key search: GET other 403",
         "API key ops: GET other 404",
     ]
@@ -422,7 +420,7 @@ async def test_a_web_socket_is_closed_before_it_is_open(door: DrainState) -> Non
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
-async def test_the_document_says_which_operations_need_a_key(door: DrainState) -> None:
+async def test_the_openapi_document_marks_operations_that_need_a_key(door: DrainState) -> None:
     document: dict[str, Any] = (await door.client.get("/openapi.json")).json()
     assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
     for path, operations in document["paths"].items():

@@ -1,4 +1,4 @@
-"""Arrays as bytes: which header asks for them, and that they are the numbers of the JSON reply."""
+"""Binary replies: the headers that request them, and the numbers of the JSON reply."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from serve_app.api.encoding import binary
 from serve_app.api.encoding.binary import binary_dtype
 from serve_app.domain.errors import InvalidInputError
-from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_inference import FakeInference
 
 BYTES = "application/octet-stream"
 
@@ -39,7 +39,7 @@ def array_of(reply: httpx.Response) -> NDArray[Any]:
         (f'{BYTES};q=1;DType="float16", application/json', "float16"),
     ],
 )
-def test_only_who_names_bytes_gets_bytes(accept: str, dtype: str | None) -> None:
+def test_only_an_accept_header_for_bytes_gets_bytes(accept: str, dtype: str | None) -> None:
     assert binary_dtype(accept) == dtype
 
 
@@ -57,9 +57,9 @@ def test_a_type_that_is_not_sent_is_refused(dtype: str, encoding: Any) -> None:
 
 @pytest.mark.parametrize("encoding", ["float", "int8", "binary"])
 async def test_bytes_are_the_numbers_of_the_json_reply(
-    client: httpx.AsyncClient, gateway: FakeGateway, encoding: str
+    client: httpx.AsyncClient, inference: FakeInference, encoding: str
 ) -> None:
-    gateway.truncated = [1]
+    inference.truncated = [1]
     body = {"items": ["cats", "dogs", "x"], "encoding": encoding}
     numbers = (await client.post("/vectorize-batch", json=body)).json()["vectors"]
     reply = await client.post("/vectorize-batch", json=body, headers={"Accept": BYTES})
@@ -80,9 +80,9 @@ async def test_float16_is_the_nearest_to_float32(client: httpx.AsyncClient) -> N
 
 
 async def test_many_bytes_come_in_pieces_and_in_order(
-    client: httpx.AsyncClient, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body, gateway.dimension = {"items": ["a", "b", "c", "d", "e"]}, 100
+    body, inference.dimension = {"items": ["a", "b", "c", "d", "e"]}, 100
     whole = await client.post("/vectorize-batch", json=body, headers={"Accept": BYTES})
     monkeypatch.setattr(binary, "_PIECE_BYTES", 1000)  # two rows
     assert (await client.post("/vectorize-batch", json=body, headers={"Accept": BYTES})).content == whole.content
@@ -104,8 +104,8 @@ async def test_colbert_vectors_come_one_text_after_the_other_with_their_lengths(
 
 
 async def test_bytes_without_colbert_vectors_are_refused_on_the_hybrid_route(
-    client: httpx.AsyncClient, gateway: FakeGateway
+    client: httpx.AsyncClient, inference: FakeInference
 ) -> None:
     reply = await client.post("/vectorize-batch-hybrid", json={"items": ["a"]}, headers={"Accept": BYTES})
-    assert (reply.status_code, gateway.asked) == (422, [])
+    assert (reply.status_code, inference.asked) == (422, [])
     assert reply.json()["detail"].startswith("header Accept: bytes are for ColBERT vectors alone")

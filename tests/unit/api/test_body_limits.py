@@ -1,4 +1,4 @@
-"""The guard around the routes: bodies that are too large, replies that break, what is counted."""
+"""Limits of request bodies, broken replies, and the count of responses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from serve_app.api.middleware.body_limits import BodyLimitMiddleware
 from tests.unit.api.conftest import LIMITS
-from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_inference import FakeInference
 
 
 class Connection:
@@ -84,7 +84,7 @@ async def test_a_body_as_large_as_the_limit_is_read(app: FastAPI) -> None:
 
 
 async def test_a_larger_body_is_refused_by_its_length_before_any_of_it_is_read(
-    app: FastAPI, gateway: FakeGateway
+    app: FastAPI, inference: FakeInference
 ) -> None:
     size = LIMITS.max_body_bytes + 1
     connection = Connection([body_of(size)], {"content-length": str(size)})
@@ -96,12 +96,12 @@ async def test_a_larger_body_is_refused_by_its_length_before_any_of_it_is_read(
     }
     assert connection.headers["connection"] == "close"
     assert connection.taken == 0
-    assert gateway.asked == []
+    assert inference.asked == []
 
 
 @pytest.mark.parametrize("headers", [{}, {"content-length": "10"}, {"content-length": "many"}])
 async def test_a_larger_body_without_a_true_length_is_refused_as_soon_as_that_much_has_come(
-    app: FastAPI, gateway: FakeGateway, headers: dict[str, str]
+    app: FastAPI, inference: FakeInference, headers: dict[str, str]
 ) -> None:
     connection = Connection([b" " * 100_000] * 1000, headers)
     await connection.through(app)
@@ -109,7 +109,7 @@ async def test_a_larger_body_without_a_true_length_is_refused_as_soon_as_that_mu
     assert connection.body["code"] == "payload_too_large"
     assert connection.headers["connection"] == "close"
     assert connection.taken == 4  # of a thousand; three were within the limit
-    assert gateway.asked == []
+    assert inference.asked == []
 
 
 async def test_no_route_leaves_a_body_unread_and_so_without_bounds(app: FastAPI) -> None:
@@ -140,11 +140,11 @@ async def test_a_client_that_streams_too_much_gets_the_same_answer(client: httpx
     assert (reply.status_code, reply.json()["code"]) == (413, "payload_too_large")
 
 
-async def test_a_body_in_many_chunks_is_put_together(app: FastAPI, gateway: FakeGateway) -> None:
+async def test_a_body_in_many_chunks_is_put_together(app: FastAPI, inference: FakeInference) -> None:
     connection = Connection([b'{"te', b'xt": "c', b"", b"ats", b'"}'])
     await connection.through(app)
     assert connection.status == 200
-    assert gateway.asked[0].texts == ["cats"]
+    assert inference.asked[0].texts == ["cats"]
 
 
 class Dribble(Connection):
@@ -224,7 +224,7 @@ async def gone(request: asyncio.Task[int]) -> None:
     await asyncio.gather(request, return_exceptions=True)
 
 
-async def test_a_body_for_which_there_is_no_room_beside_the_others_is_refused_until_one_is_done() -> None:
+async def test_a_body_over_the_limit_of_all_bodies_is_refused_until_another_request_ends() -> None:
     guard = BodyLimitMiddleware(by_path, max_body_bytes=100, max_bodies_bytes=250)
     first, second = await inside(guard, 100), await inside(guard, 100)
     for headers, taken in (({"content-length": "51"}, 0), ({}, 1)):
@@ -251,7 +251,7 @@ async def test_no_way_out_of_a_request_keeps_its_room() -> None:
         assert await status_of(guard, 100) == 200
 
 
-async def test_who_announces_a_large_body_and_sends_none_of_it_takes_no_room() -> None:
+async def test_an_announced_body_that_is_not_sent_occupies_no_memory() -> None:
     guard = BodyLimitMiddleware(by_path, max_body_bytes=100, max_bodies_bytes=100)
     silent = Dribble([b"x" * 100], pause_s=60, headers={"content-length": "100"})
     waiting = asyncio.ensure_future(silent.through(guard))
@@ -283,7 +283,7 @@ async def test_a_failure_before_the_reply_becomes_a_500_with_an_id() -> None:
 
 
 @pytest.mark.parametrize("kind", ["lifespan", "websocket"])
-async def test_what_is_no_request_passes_untouched(kind: str) -> None:
+async def test_other_connections_pass_unchanged(kind: str) -> None:
     passed = []
 
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
@@ -295,15 +295,15 @@ async def test_what_is_no_request_passes_untouched(kind: str) -> None:
     assert passed == [(scope, connection._receive, connection._send)]
 
 
-async def test_every_response_is_counted_once_and_made_up_paths_share_a_label(
-    app: FastAPI, client: httpx.AsyncClient, gateway: FakeGateway, statuses: list[tuple[str, int]]
+async def test_every_response_is_counted_once_and_unknown_paths_share_a_label(
+    app: FastAPI, client: httpx.AsyncClient, inference: FakeInference, statuses: list[tuple[str, int]]
 ) -> None:
     too_large = {"content-length": str(LIMITS.max_body_bytes + 1)}
     await client.post("/vectorize", json={"text": "cats"})
     await client.post("/vectorize", json={"text": ""})
     await client.post("/made-up-1", json={})
     await Connection([], too_large, path="/made-up-2").through(app)
-    gateway.error = RuntimeError()
+    inference.error = RuntimeError()
     await client.post("/vectorize-batch", json={"items": ["cats"]})
     assert statuses == [
         ("/vectorize", 200),

@@ -1,4 +1,4 @@
-"""/v1/embed and /v2/embed: what Cohere's clients send and read."""
+"""/v1/embed and /v2/embed of the Cohere API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serve_app.api.encoding import json_stream
 from serve_app.api.encoding.quantize import as_base64, as_binary, as_int8, as_ubinary, as_uint8
 from serve_app.domain.profiles import TextRole
 from tests.unit.api.conftest import LIMITS
-from tests.unit.api.fake_gateway import Asked, FakeGateway, vector_of
+from tests.unit.api.fake_inference import Asked, FakeInference, vector_of
 
 TEXTS = ["cats", "dogs"]
 TOKENS = {"input_tokens": 7, "output_tokens": 0}
@@ -23,7 +23,7 @@ async def embed(client: httpx.AsyncClient, **more: Any) -> httpx.Response:
     return await client.post("/v2/embed", json={"texts": TEXTS, "input_type": "search_document", **more})
 
 
-async def test_the_reply_has_coheres_shape_and_real_usage(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_the_reply_has_coheres_fields_and_real_usage(client: httpx.AsyncClient, inference: FakeInference) -> None:
     told = (await embed(client, model="my-e5")).json()
     assert told.pop("id")
     assert told == {
@@ -33,12 +33,12 @@ async def test_the_reply_has_coheres_shape_and_real_usage(client: httpx.AsyncCli
         "texts": TEXTS,
         "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 7}, "tokens": TOKENS},
     }
-    assert gateway.asked == [Asked(TEXTS, TextRole.PASSAGE, "my-e5", True, LIMITS.request_timeout_s)]
+    assert inference.asked == [Asked(TEXTS, TextRole.PASSAGE, "my-e5", True, LIMITS.request_timeout_s)]
 
 
 @pytest.mark.parametrize("pieces", [False, True])
-async def test_all_forms_come_from_one_call_in_the_order_they_were_asked_for(
-    client: httpx.AsyncClient, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, pieces: bool
+async def test_all_encodings_come_from_one_call_in_the_requested_order(
+    client: httpx.AsyncClient, inference: FakeInference, monkeypatch: pytest.MonkeyPatch, pieces: bool
 ) -> None:
     if pieces:
         monkeypatch.setattr(json_stream, "_PIECE_FLOATS", 4)  # a row
@@ -50,7 +50,7 @@ async def test_all_forms_come_from_one_call_in_the_order_they_were_asked_for(
     for name, form in FORMS.items():
         assert told[name] == form(vectors).tolist()
     assert told["base64"] == as_base64(vectors)
-    assert len(gateway.asked) == 1
+    assert len(inference.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,10 @@ async def test_all_forms_come_from_one_call_in_the_order_they_were_asked_for(
     ],
 )
 async def test_the_input_type_is_a_role(
-    client: httpx.AsyncClient, gateway: FakeGateway, input_type: str, role: TextRole
+    client: httpx.AsyncClient, inference: FakeInference, input_type: str, role: TextRole
 ) -> None:
     await embed(client, input_type=input_type, truncate="NONE")
-    assert (gateway.asked[0].role, gateway.asked[0].truncate) == (role, False)
+    assert (inference.asked[0].role, inference.asked[0].truncate) == (role, False)
 
 
 async def test_fewer_dimensions_are_normalised_again(client: httpx.AsyncClient) -> None:
@@ -90,20 +90,20 @@ async def test_fewer_dimensions_are_normalised_again(client: httpx.AsyncClient) 
         ({"images": ["data:"]}, "images"),
     ],
 )
-async def test_what_breaks_the_schema_or_a_limit_is_named(
+async def test_a_violation_of_the_schema_or_a_limit_is_named(
     client: httpx.AsyncClient, more: dict[str, Any], param: str
 ) -> None:
     reply = await embed(client, **more)
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
 
 
-async def test_cut_texts_are_named_in_a_header(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
-    gateway.truncated = [1]
+async def test_cut_texts_are_named_in_a_header(client: httpx.AsyncClient, inference: FakeInference) -> None:
+    inference.truncated = [1]
     assert (await embed(client)).headers["x-truncated"] == "1"
 
 
-async def test_v1_gives_a_plain_list_of_passages_unless_it_is_told_otherwise(
-    client: httpx.AsyncClient, gateway: FakeGateway
+async def test_v1_returns_a_plain_list_of_passages_by_default(
+    client: httpx.AsyncClient, inference: FakeInference
 ) -> None:
     told = (await client.post("/v1/embed", json={"texts": TEXTS})).json()
     assert told.pop("id")
@@ -114,27 +114,27 @@ async def test_v1_gives_a_plain_list_of_passages_unless_it_is_told_otherwise(
         "texts": TEXTS,
         "meta": {"api_version": {"version": "1"}, "billed_units": {"input_tokens": 7}, "tokens": TOKENS},
     }
-    assert gateway.asked == [Asked(TEXTS, TextRole.PASSAGE, None, True, LIMITS.request_timeout_s)]
+    assert inference.asked == [Asked(TEXTS, TextRole.PASSAGE, None, True, LIMITS.request_timeout_s)]
 
 
-async def test_v1_takes_null_for_what_is_left_out(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_v1_treats_null_as_absent(client: httpx.AsyncClient, inference: FakeInference) -> None:
     empty = dict.fromkeys(["model", "input_type", "embedding_types", "truncate"])
     assert (await client.post("/v1/embed", json={"texts": TEXTS, **empty})).status_code == 200
-    assert (gateway.asked[0].role, gateway.asked[0].truncate) == (TextRole.PASSAGE, True)
+    assert (inference.asked[0].role, inference.asked[0].truncate) == (TextRole.PASSAGE, True)
 
 
-async def test_v1_gives_the_types_that_are_named(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_v1_gives_the_types_that_are_named(client: httpx.AsyncClient, inference: FakeInference) -> None:
     body = {"texts": TEXTS, "embedding_types": ["int8"], "input_type": "search_query", "truncate": "NONE"}
     told = (await client.post("/v1/embed", json=body)).json()
     assert told["response_type"] == "embeddings_by_type"
     assert told["embeddings"] == {"int8": as_int8(np.stack([vector_of(text) for text in TEXTS])).tolist()}
-    assert (gateway.asked[0].role, gateway.asked[0].truncate) == (TextRole.QUERY, False)
+    assert (inference.asked[0].role, inference.asked[0].truncate) == (TextRole.QUERY, False)
 
 
 @pytest.mark.parametrize(
     ("more", "param"),
     [({"texts": []}, "texts"), ({"embedding_types": []}, "embedding_types"), ({"truncate": "MIDDLE"}, "truncate")],
 )
-async def test_v1_names_what_breaks_the_schema(client: httpx.AsyncClient, more: dict[str, Any], param: str) -> None:
+async def test_v1_names_a_violation_of_the_schema(client: httpx.AsyncClient, more: dict[str, Any], param: str) -> None:
     reply = await client.post("/v1/embed", json={"texts": TEXTS, **more})
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)

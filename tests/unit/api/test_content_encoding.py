@@ -7,11 +7,11 @@ import pytest
 from fastapi import FastAPI
 
 from serve_app.domain.errors import DeadlineError, QueueFullError
-from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_inference import FakeInference
 
 
 async def test_every_route_with_a_body_refuses_a_content_encoding_by_name(
-    client: httpx.AsyncClient, gateway: FakeGateway, app: FastAPI
+    client: httpx.AsyncClient, inference: FakeInference, app: FastAPI
 ) -> None:
     paths = [path for path, item in app.openapi()["paths"].items() if "post" in item]
     assert len(paths) > 15
@@ -19,18 +19,20 @@ async def test_every_route_with_a_body_refuses_a_content_encoding_by_name(
         reply = await client.post(path.replace("{", "").replace("}", ""), headers={"Content-Encoding": "Gzip, br"})
         assert (reply.status_code, reply.headers["accept-encoding"]) == (415, "identity"), path
         assert "'gzip, br' is not read" in reply.text
-    assert gateway.asked == []
+    assert inference.asked == []
 
 
 @pytest.mark.parametrize("encoding", ["identity", "", "Identity"])
-async def test_a_body_that_is_not_compressed_may_say_so(client: httpx.AsyncClient, encoding: str) -> None:
+async def test_the_encoding_identity_is_accepted(client: httpx.AsyncClient, encoding: str) -> None:
     reply = await client.post("/vectorize", json={"text": "a"}, headers={"Content-Encoding": encoding})
     assert reply.status_code == 200
     assert (await client.get("/models", headers={"Content-Encoding": "gzip"})).status_code == 200
 
 
-async def test_a_deadline_that_passed_says_not_to_try_again(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_a_passed_deadline_has_a_header_against_retries(
+    client: httpx.AsyncClient, inference: FakeInference
+) -> None:
     for error, header in ((DeadlineError("late"), "false"), (QueueFullError("full"), None)):
-        gateway.error = error
+        inference.error = error
         reply = await client.post("/v1/embeddings", json={"input": "a"})
         assert (reply.status_code, reply.headers.get("x-should-retry")) == (error.status, header)

@@ -1,4 +1,4 @@
-"""The documentation pages work without the internet."""
+"""The documentation pages load nothing from other hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The edge around Ray Serve: Ray's own functions read every header, and its own answers become ours."""
+"""The edge around Ray Serve: Ray's own functions read every header, and its errors are translated."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def client(serve: ServeLike) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def test_serve_finds_the_edge_where_its_variable_says() -> None:
+def test_serve_imports_the_edge_from_its_variable() -> None:
     (path,) = EDGE.values()
     (middleware,) = validate_http_proxy_callback_return(call_function_from_import_path(path))
     assert middleware.cls is EdgeMiddleware
@@ -156,7 +156,7 @@ async def test_a_deadline_that_serve_would_read_as_none_is_400_and_names_the_hea
 @pytest.mark.parametrize(
     ("path", "shape"), [("/vectorize", "detail"), ("/v1/embeddings", "error"), ("/embed", "error")]
 )
-async def test_serves_own_deadline_is_a_408_of_ours_that_says_not_to_try_again(
+async def test_serves_deadline_becomes_a_408_with_a_header_against_retries(
     client: httpx.AsyncClient, serve: ServeLike, path: str, shape: str
 ) -> None:
     serve.app = says(408, "Request 7f3a timed out after None s.")
@@ -168,7 +168,9 @@ async def test_serves_own_deadline_is_a_408_of_ours_that_says_not_to_try_again(
         assert reply.headers.get_list("x-request-id") == ["mine"]
 
 
-async def test_serves_other_answers_are_ours_too(client: httpx.AsyncClient, serve: ServeLike) -> None:
+async def test_serves_other_errors_get_error_bodies_of_this_service(
+    client: httpx.AsyncClient, serve: ServeLike
+) -> None:
     serve.app = says(503, "Request dropped due to backpressure", retry_after_headers(7))
     reply = await client.post("/vectorize")
     assert (reply.status_code, reply.json()["code"], reply.headers["retry-after"]) == (503, "unavailable", "7")
@@ -194,7 +196,7 @@ async def test_an_error_that_serve_leaves_unfinished_and_without_the_request_id_
     assert reply.headers.get_list("x-request-id") == ["mine"]
 
 
-async def test_what_fails_in_serve_is_a_500_with_an_id(client: httpx.AsyncClient, serve: ServeLike) -> None:
+async def test_a_failure_in_serve_is_a_500_with_an_id(client: httpx.AsyncClient, serve: ServeLike) -> None:
     async def fails(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
 

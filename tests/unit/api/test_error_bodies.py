@@ -12,7 +12,7 @@ from serve_app.api.dialects.dialect import Failure
 from serve_app.api.dialects.openai.openai_errors import openai_error_body
 from serve_app.domain.errors import InternalError, QueueFullError, ServiceError, UnavailableError
 from tests.unit.api.conftest import LIMITS
-from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_inference import FakeInference
 from tests.unit.api.test_body_limits import Connection
 
 NATIVE, OPENAI = ["code", "detail"], ["detail", "error", "message"]
@@ -34,9 +34,9 @@ CALLS = {
 @pytest.mark.parametrize("path", CALLS)
 @pytest.mark.parametrize("error", [QueueFullError("full", retry_after_s=7), RuntimeError("secret"), None])
 async def test_every_error_has_the_body_of_the_dialect_of_its_path(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str, error: Exception | None
+    client: httpx.AsyncClient, inference: FakeInference, path: str, error: Exception | None
 ) -> None:
-    gateway.error = error
+    inference.error = error
     reply = await client.post(path, json=CALLS[path][0] if error else {"foo": 1})
     invalid = 422 if CALLS[path][1] == NATIVE else 400
     assert reply.status_code == {QueueFullError: 429, RuntimeError: 500, type(None): invalid}[type(error)]
@@ -81,12 +81,12 @@ async def test_a_body_that_is_rejected_unread_gets_the_same_error_body(
 @pytest.mark.parametrize("error", [None, QueueFullError("full")])
 async def test_an_error_of_rerank_has_the_dialect_of_the_request_body(
     client: httpx.AsyncClient,
-    gateway: FakeGateway,
+    inference: FakeInference,
     form: dict[str, list[str]],
     keys: list[str],
     error: Exception | None,
 ) -> None:
-    gateway.error = error
+    inference.error = error
     body = {"query": "a"} | ({name: ["b"] for name in form} if error else form)
     reply = await client.post("/rerank", json=body)
     assert sorted(reply.json()) == keys
@@ -137,9 +137,9 @@ def test_an_openai_error_has_the_type_and_the_field(
     [(QueueFullError("x"), "Overloaded"), (UnavailableError("x"), "Unhealthy"), (InternalError("x"), "Backend")],
 )
 async def test_a_tei_error_has_an_error_type(
-    client: httpx.AsyncClient, gateway: FakeGateway, error: ServiceError, kind: str
+    client: httpx.AsyncClient, inference: FakeInference, error: ServiceError, kind: str
 ) -> None:
-    gateway.error = error
+    inference.error = error
     assert (await client.post("/embed", json={"inputs": "a"})).json()["error_type"] == kind
     assert (await client.post("/embed", json={"inputs": ""})).json() == {
         "error": "inputs: must not be empty",

@@ -1,4 +1,4 @@
-"""Every error of the contract that this layer sends: status, code, headers, and nothing about the inside."""
+"""Every error of the contract: status, code, headers, and no internal details."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from serve_app.domain.errors import (
     ServiceError,
     UnavailableError,
 )
-from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_inference import FakeInference
 
 ROUTES = [("/vectorize", {"text": "cats"}), ("/vectorize-batch", {"items": ["cats", "dogs"]})]
 
@@ -44,7 +44,7 @@ ROUTES = [("/vectorize", {"text": "cats"}), ("/vectorize-batch", {"items": ["cat
 )
 async def test_an_expected_error_has_its_status_code_message_and_time_to_wait(
     client: httpx.AsyncClient,
-    gateway: FakeGateway,
+    inference: FakeInference,
     path: str,
     body: object,
     error: ServiceError,
@@ -52,7 +52,7 @@ async def test_an_expected_error_has_its_status_code_message_and_time_to_wait(
     code: str,
     retry_after: str | None,
 ) -> None:
-    gateway.error = error
+    inference.error = error
     reply = await client.post(path, json=body)
     assert reply.status_code == status
     assert reply.json() == {"detail": error.message, "code": code}
@@ -69,9 +69,9 @@ async def test_an_expected_error_has_its_status_code_message_and_time_to_wait(
     ],
 )
 async def test_an_error_of_one_text_names_it_as_the_client_does(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str, body: object, item: int, name: str
+    client: httpx.AsyncClient, inference: FakeInference, path: str, body: object, item: int, name: str
 ) -> None:
-    gateway.error = InvalidInputError("600 tokens, the model's limit is 512", item=item)
+    inference.error = InvalidInputError("600 tokens, the model's limit is 512", item=item)
     reply = await client.post(path, json=body)
     assert reply.json()["detail"] == f"{name}: 600 tokens, the model's limit is 512"
 
@@ -80,15 +80,15 @@ async def test_an_error_of_one_text_names_it_as_the_client_does(
 @pytest.mark.parametrize(
     "error", [RuntimeError("secret 4711"), InternalError("secret 4711"), MemoryError("secret 4711")]
 )
-async def test_an_unexpected_error_shows_an_id_and_nothing_of_the_inside(
+async def test_an_unexpected_error_shows_an_id_and_no_details(
     client: httpx.AsyncClient,
-    gateway: FakeGateway,
+    inference: FakeInference,
     caplog: pytest.LogCaptureFixture,
     path: str,
     body: object,
     error: Exception,
 ) -> None:
-    gateway.error = error
+    inference.error = error
     with caplog.at_level(logging.ERROR):
         reply = await client.post(path, json=body)
     assert reply.status_code == 500
@@ -102,13 +102,13 @@ async def test_an_unexpected_error_shows_an_id_and_nothing_of_the_inside(
     assert record.exc_info[1] is error
 
 
-async def test_every_unexpected_error_has_an_id_of_its_own(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
-    gateway.error = RuntimeError()
+async def test_every_unexpected_error_has_another_id(client: httpx.AsyncClient, inference: FakeInference) -> None:
+    inference.error = RuntimeError()
     ids = [(await client.post("/vectorize", json={"text": "a"})).json()["error_id"] for _ in range(3)]
     assert len(set(ids)) == 3
 
 
-async def test_an_unknown_path_and_a_wrong_method_have_the_same_shape(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_path_and_a_wrong_method_have_the_same_error_body(client: httpx.AsyncClient) -> None:
     reply = await client.post("/vectorise", json={"text": "cats"})
     detail = "there is no route POST /vectorise; did you mean POST /vectorize?"
     assert (reply.status_code, reply.json()) == (404, {"detail": detail, "code": "not_found"})

@@ -1,4 +1,4 @@
-"""/fine-tune and /fine-tune-lora: what is ordered, what is reported, what is refused before anything is stored."""
+"""/fine-tune and /fine-tune-lora: parsed requests, ignored lines, validation before anything is stored."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ async def test_a_fine_tune_is_ordered_with_the_defaults_of_the_contract(
     assert jobs.requests == [ParsedFineTune("my-e5", TrainingKind.FULL, PAIRS)]
 
 
-async def test_a_lora_fine_tune_says_so_and_is_quantised_unless_told(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
+async def test_a_lora_fine_tune_has_its_type_and_is_quantised_by_default(
+    client: httpx.AsyncClient, jobs: FakeJobs
+) -> None:
     body = {"text_content": LINES, "model_name": "my-e5"}
     reply = await client.post("/fine-tune-lora", json=body)
     assert (reply.json()["type"], reply.json()["status"]) == ("lora", "pending")
@@ -63,7 +65,7 @@ async def test_a_lora_fine_tune_says_so_and_is_quantised_unless_told(client: htt
     ]
 
 
-async def test_every_option_reaches_the_order(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
+async def test_every_option_reaches_the_parsed_request(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
     options: dict[str, Any] = {
         "base_model": "other-e5", "epochs": 3, "batch_size": 8, "learning_rate": 1e-4, "max_seq_length": 64,
         "eval_fraction": 0, "seed": 0,
@@ -157,7 +159,7 @@ async def test_bad_names_are_refused(client: httpx.AsyncClient, jobs: FakeJobs, 
         ({"r": 8}, "r: extra inputs are not permitted"),
     ],
 )
-async def test_what_can_not_work_is_refused_before_anything_is_stored(
+async def test_invalid_values_are_refused_before_anything_is_stored(
     client: httpx.AsyncClient, jobs: FakeJobs, more: dict[str, Any], says: str
 ) -> None:
     reply = await client.post("/fine-tune", json={"text_content": LINES, "model_name": "my-e5"} | more)
@@ -178,7 +180,7 @@ async def test_what_can_not_work_is_refused_before_anything_is_stored(
         ({"use_qlora": "yes"}, "use_qlora: "),
     ],
 )
-async def test_adapters_that_can_not_be_are_refused(
+async def test_invalid_adapters_are_refused(
     client: httpx.AsyncClient, jobs: FakeJobs, more: dict[str, Any], says: str
 ) -> None:
     reply = await client.post("/fine-tune-lora", json={"text_content": LINES, "model_name": "my-e5"} | more)
@@ -209,7 +211,7 @@ async def test_a_key_that_stands_twice_is_refused(client: httpx.AsyncClient) -> 
         (StorageError("the disk is full"), 503, "storage_failed"),
     ],
 )
-async def test_what_the_jobs_refuse_reaches_the_client(
+async def test_an_error_of_the_jobs_service_reaches_the_client(
     client: httpx.AsyncClient, jobs: FakeJobs, error: ServiceError, status: int, code: str
 ) -> None:
     jobs.error = error
@@ -257,7 +259,7 @@ async def test_examples_are_checked_beside_the_event_loop(
     assert threading.get_ident() not in checkers
 
 
-async def test_the_schema_shows_what_an_example_is(client: httpx.AsyncClient) -> None:
+async def test_the_schema_describes_an_example(client: httpx.AsyncClient) -> None:
     schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
     shown = schemas["FineTuneRequest"]["properties"]["examples"]["anyOf"][0]["items"]
     assert sorted(shown["properties"]) == ["neg", "pos", "query"]

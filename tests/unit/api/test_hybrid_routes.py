@@ -11,11 +11,11 @@ import pytest
 
 from serve_app.api.dialects.native.hybrid_routes import hybrid_reply
 from serve_app.api.service_results import HybridEmbedded
-from tests.unit.api.fake_gateway import FakeGateway, vector_of
+from tests.unit.api.fake_inference import FakeInference, vector_of
 
 
 def hybrid(text: str, *, colbert: bool = False) -> dict[str, Any]:
-    """What the fake gateway says of a text, as JSON writes a float32."""
+    """What the fake inference says of a text, as JSON writes a float32."""
     words = text.split()
     return {
         "dense": [float(str(value)) for value in vector_of(text)],
@@ -52,10 +52,10 @@ async def test_all_forms_of_items_are_answered_in_their_form(
 
 @pytest.mark.parametrize(("items", "answer"), [([], []), ({}, {})])
 async def test_empty_items_get_an_empty_answer_without_any_work(
-    client: httpx.AsyncClient, gateway: FakeGateway, items: Any, answer: Any
+    client: httpx.AsyncClient, inference: FakeInference, items: Any, answer: Any
 ) -> None:
     reply = await client.post("/vectorize-batch-hybrid", json={"items": items})
-    assert (reply.json(), gateway.asked) == ({"hybrid_vectors": answer}, [])
+    assert (reply.json(), inference.asked) == ({"hybrid_vectors": answer}, [])
 
 
 @pytest.mark.parametrize("path", ["/vectorize-batch", "/vectorize-batch-hybrid"])
@@ -68,12 +68,12 @@ async def test_empty_items_for_a_model_that_is_not_served_are_refused_as_others_
     assert (reply.status_code, reply.json()["code"]) == (404, "model_not_found")
 
 
-async def test_options_reach_the_gateway_and_cut_texts_come_back_in_a_header(
-    client: httpx.AsyncClient, gateway: FakeGateway
+async def test_options_reach_the_service_and_cut_texts_are_in_a_header(
+    client: httpx.AsyncClient, inference: FakeInference
 ) -> None:
-    gateway.truncated = [0]
+    inference.truncated = [0]
     reply = await client.post("/vectorize-hybrid", json={"text": "cats", "model": "my-m3", "truncate": False})
-    assert (gateway.asked[0].model, gateway.asked[0].truncate) == ("my-m3", False)
+    assert (inference.asked[0].model, inference.asked[0].truncate) == ("my-m3", False)
     assert reply.headers["x-truncated"] == "0"
 
 

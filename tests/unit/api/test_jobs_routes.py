@@ -1,4 +1,4 @@
-"""The job routes and /train-status: what clients see of a job, and a stream that ends with it."""
+"""The job routes and /train-status: the fields of a job, and a stream that ends with it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STREAM = {"accept": "text/event-stream"}
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> FakeJobs:
-    monkeypatch.setattr(routes, "_STREAM_S", 0.001)
+    monkeypatch.setattr(routes, "_POLL_S", 0.001)
     jobs = FakeJobs()
     jobs.records["a"] = RUNNING
     jobs.diary = [JobEvent(i, 1000.0 + i, "info", f"note {i} \u2028") for i in (1, 2, 3)]
@@ -41,7 +41,7 @@ async def client(jobs: FakeJobs) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("path", ["/train-status/a", "/jobs/a"])
-async def test_a_job_is_told_with_every_field_of_the_contract(client: httpx.AsyncClient, path: str) -> None:
+async def test_a_job_has_every_field_of_the_contract(client: httpx.AsyncClient, path: str) -> None:
     reply = await client.get(path)
     told = reply.json()
     assert reply.status_code == 200
@@ -92,14 +92,14 @@ async def test_a_job_is_cancelled_and_then_deleted(client: httpx.AsyncClient, jo
     assert jobs.records == {}
 
 
-async def test_the_diary_is_told_from_a_cursor_on(client: httpx.AsyncClient) -> None:
+async def test_events_are_listed_after_a_cursor(client: httpx.AsyncClient) -> None:
     reply = await client.get("/jobs/a/events", params={"after": 1})
     assert [event["id"] for event in reply.json()["events"]] == [2, 3]
     assert sorted(reply.json()["events"][0]) == ["id", "level", "message", "time"]
 
 
 @pytest.mark.parametrize(("path", "kind"), [("logs", "text/plain"), ("loss.svg", "image/svg+xml")])
-async def test_what_is_no_json_is_documented_as_what_it_is(client: httpx.AsyncClient, path: str, kind: str) -> None:
+async def test_replies_other_than_json_are_documented(client: httpx.AsyncClient, path: str, kind: str) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
     answers = paths[f"/jobs/{{job_id}}/{path}"]["get"]["responses"]
     assert list(answers["200"]["content"]) == [kind]
@@ -130,9 +130,7 @@ def events_of(text: str) -> list[tuple[str, Any]]:
     return found
 
 
-async def test_a_stream_tells_entries_and_changes_until_the_job_has_ended(
-    client: httpx.AsyncClient, jobs: FakeJobs
-) -> None:
+async def test_a_stream_has_events_and_changes_until_the_job_ends(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
     further = replace(RUNNING, steps=6, loss=0.4)
     jobs.script = [RUNNING, RUNNING, RUNNING, further, DONE]  # the first is asked before the stream begins
     reply = await client.get("/jobs/a/events", headers=STREAM)
@@ -159,7 +157,7 @@ async def test_a_stream_ends_when_its_job_is_deleted(client: httpx.AsyncClient, 
 
 
 @pytest.mark.parametrize(("header", "ids"), [("2", [3]), ("", [2, 3]), ("soon", [2, 3]), ("9" * 5000, [2, 3])])
-async def test_a_stream_that_broke_goes_on_where_the_client_says(
+async def test_a_broken_stream_resumes_after_the_clients_last_event(
     client: httpx.AsyncClient, jobs: FakeJobs, header: str, ids: list[int]
 ) -> None:
     jobs.records["a"] = DONE

@@ -1,4 +1,4 @@
-"""Large replies are written in pieces, and nobody can tell from the bytes."""
+"""Large replies are streamed in pieces with the bytes of one piece."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from serve_app.api.dialects.native.vectorize_routes import vectors_reply
 from serve_app.api.encoding import json_stream
 from serve_app.api.encoding.json_stream import dumps, truncation_headers
 from serve_app.domain.embeddings import Float32
-from tests.unit.api.fake_gateway import FakeGateway, vector_of
+from tests.unit.api.fake_inference import FakeInference, vector_of
 
 
 async def body_of(reply: Response) -> tuple[bytes, int]:
@@ -62,7 +62,7 @@ async def test_a_reply_over_the_bound_is_streamed_and_holds_every_number(with_id
     np.testing.assert_array_equal(np.array(rows, np.float32), array)  # JSON keeps a float32 exactly
 
 
-async def test_others_get_their_turn_between_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_other_tasks_run_between_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_stream, "_PIECE_FLOATS", 100)
     turns = 0
 
@@ -84,9 +84,9 @@ def test_numbers_are_written_as_short_as_float32_allows() -> None:
 
 @pytest.mark.parametrize("items", ["list", "map"])
 async def test_a_large_request_is_answered_whole_over_http(
-    client: httpx.AsyncClient, gateway: FakeGateway, items: str
+    client: httpx.AsyncClient, inference: FakeInference, items: str
 ) -> None:
-    gateway.dimension, gateway.truncated = 20_000, [1, 4]
+    inference.dimension, inference.truncated = 20_000, [1, 4]
     texts = ["a", "b", "c", "d", "e"]
     reply = await client.post(
         "/vectorize-batch", json={"items": texts if items == "list" else dict(zip(texts, texts, strict=True))}

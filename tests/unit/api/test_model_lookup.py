@@ -1,4 +1,4 @@
-"""One served model by the names that clients write, and bodies whose clients do not say that they are JSON."""
+"""Lookup of a model by any spelling of its name, and JSON bodies without a content type."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_inference import FakeInference
 
 
 @pytest.mark.parametrize("prefix", ["", "openai/", "hosted_vllm/", "litellm_proxy/openai/"])
@@ -49,8 +49,8 @@ async def test_a_body_without_a_content_type_is_json_for_clients_of_other_servic
     assert reply.status_code == 200, reply.text
 
 
-async def test_our_own_routes_want_it_to_be_said(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_native_routes_require_the_content_type(client: httpx.AsyncClient, inference: FakeInference) -> None:
     reply = await client.post("/vectorize", content=b'{"text": "a"}')
     assert reply.status_code == 422
     assert "Content-Type: application/json (it was 'absent')" in reply.json()["detail"]
-    assert gateway.asked == []
+    assert inference.asked == []

@@ -1,4 +1,4 @@
-"""/v1/embeddings and /v1/models: what OpenAI's clients send and read."""
+"""/v1/embeddings and /v1/models of the OpenAI API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.profiles import TextRole
 from tests.unit.api.conftest import LIMITS
-from tests.unit.api.fake_gateway import STATE, Asked, FakeGateway, vector_of
+from tests.unit.api.fake_inference import STATE, Asked, FakeInference, vector_of
 
 
 def vectors_in(reply: httpx.Response) -> Float32:
@@ -23,7 +23,7 @@ def vectors_in(reply: httpx.Response) -> Float32:
     return np.array([item["embedding"] for item in reply.json()["data"]], np.float32)
 
 
-async def test_the_reply_has_openais_shape_and_real_usage(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_the_reply_has_openais_fields_and_real_usage(client: httpx.AsyncClient, inference: FakeInference) -> None:
     reply = await client.post("/v1/embeddings", json={"model": "my-e5", "input": ["cats", "dogs"], "user": "me"})
     vectors = [[float(str(x)) for x in vector_of(text)] for text in ("cats", "dogs")]
     assert reply.json() == {
@@ -32,13 +32,13 @@ async def test_the_reply_has_openais_shape_and_real_usage(client: httpx.AsyncCli
         "model": "my-e5",
         "usage": {"prompt_tokens": 7, "total_tokens": 7},
     }
-    assert gateway.asked == [Asked(["cats", "dogs"], TextRole.PASSAGE, "my-e5", True, LIMITS.request_timeout_s)]
+    assert inference.asked == [Asked(["cats", "dogs"], TextRole.PASSAGE, "my-e5", True, LIMITS.request_timeout_s)]
 
 
-async def test_one_text_is_a_list_of_one(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_one_text_is_a_list_of_one(client: httpx.AsyncClient, inference: FakeInference) -> None:
     reply = await client.post("/v1/embeddings", json={"input": "cats", "input_type": "query"})
     assert len(vectors_in(reply)) == 1
-    assert gateway.asked[0].role is TextRole.QUERY
+    assert inference.asked[0].role is TextRole.QUERY
 
 
 @pytest.mark.parametrize(
@@ -46,16 +46,16 @@ async def test_one_text_is_a_list_of_one(client: httpx.AsyncClient, gateway: Fak
     [({}, TextRole.QUERY), ({"input_type": "passage"}, TextRole.PASSAGE), ({"input_type": None}, TextRole.QUERY)],
 )
 async def test_the_type_may_come_in_a_header_and_the_field_wins(
-    client: httpx.AsyncClient, gateway: FakeGateway, more: dict[str, Any], role: TextRole
+    client: httpx.AsyncClient, inference: FakeInference, more: dict[str, Any], role: TextRole
 ) -> None:
     headers = {"X-Input-Type": "query"}
     vectors_in(await client.post("/v1/embeddings", json={"input": "cats", **more}, headers=headers))
-    assert gateway.asked[0].role is role
+    assert inference.asked[0].role is role
 
 
-async def test_a_header_with_another_type_is_refused(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_a_header_with_another_type_is_refused(client: httpx.AsyncClient, inference: FakeInference) -> None:
     reply = await client.post("/v1/embeddings", json={"input": "cats"}, headers={"X-Input-Type": "image"})
-    assert (reply.status_code, gateway.asked) == (400, [])
+    assert (reply.status_code, inference.asked) == (400, [])
     assert "X-Input-Type: input should be 'query', " in reply.json()["error"]["message"]
 
 
@@ -70,9 +70,9 @@ async def test_base64_is_the_same_numbers(client: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
 async def test_a_large_reply_is_the_same_in_pieces(
-    client: httpx.AsyncClient, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, encoding: str
+    client: httpx.AsyncClient, inference: FakeInference, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
-    body, gateway.dimension = {"input": ["a", "b", "c", "d", "e"], "encoding_format": encoding}, 100
+    body, inference.dimension = {"input": ["a", "b", "c", "d", "e"], "encoding_format": encoding}, 100
     whole = await client.post("/v1/embeddings", json=body)
     monkeypatch.setattr(json_stream, "_PIECE_FLOATS", 200)
     assert (await client.post("/v1/embeddings", json=body)).content == whole.content
@@ -86,17 +86,17 @@ async def test_fewer_dimensions_are_normalised_again(client: httpx.AsyncClient) 
 
 @pytest.mark.parametrize(("ids", "rows"), [([5, 7], [[5, 7]]), ([[5, 7], [8]], [[5, 7], [8]])])
 async def test_token_ids_are_taken_as_they_are(
-    client: httpx.AsyncClient, gateway: FakeGateway, ids: Any, rows: list[list[int]]
+    client: httpx.AsyncClient, inference: FakeInference, ids: Any, rows: list[list[int]]
 ) -> None:
     reply = await client.post("/v1/embeddings", json={"input": ids, "truncate": False})
     assert len(vectors_in(reply)) == len(rows)
-    assert gateway.asked_ids == [rows]
-    assert (gateway.asked[0].role, gateway.asked[0].truncate) == (None, False)
+    assert inference.asked_ids == [rows]
+    assert (inference.asked[0].role, inference.asked[0].truncate) == (None, False)
 
 
 @pytest.mark.parametrize(("ids", "name"), [([5, 7], "input"), ([[5], [7]], "input[1]")])
-async def test_ids_at_fault_are_named(client: httpx.AsyncClient, gateway: FakeGateway, ids: Any, name: str) -> None:
-    gateway.error = InvalidInputError("not in the vocabulary", item=len(ids) - 1)
+async def test_ids_at_fault_are_named(client: httpx.AsyncClient, inference: FakeInference, ids: Any, name: str) -> None:
+    inference.error = InvalidInputError("not in the vocabulary", item=len(ids) - 1)
     error = (await client.post("/v1/embeddings", json={"input": ids})).json()["error"]
     assert (error["message"], error["param"]) == (f"{name}: not in the vocabulary", name)
 
@@ -127,7 +127,7 @@ async def test_ids_at_fault_are_named(client: httpx.AsyncClient, gateway: FakeGa
         ({"input": "a", "late_chunking": True}, "late_chunking"),
     ],
 )
-async def test_what_breaks_the_schema_or_a_limit_is_named(
+async def test_a_violation_of_the_schema_or_a_limit_is_named(
     client: httpx.AsyncClient, body: dict[str, Any], param: str
 ) -> None:
     reply = await client.post("/v1/embeddings", json=body)
@@ -135,13 +135,13 @@ async def test_what_breaks_the_schema_or_a_limit_is_named(
 
 
 async def test_models_are_listed_and_found_by_names_with_a_slash(
-    client: httpx.AsyncClient, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def models() -> list[ModelState]:
         tuned = ModelState("me/tuned", "e5", 4, 512, base="my-e5", created="2026-01-01T00:00:00+00:00")
         return [STATE, tuned, ModelState("foreign", "e5", 4, 512, created="yesterday")]
 
-    monkeypatch.setattr(gateway, "models", models)
+    monkeypatch.setattr(inference, "models", models)
     listed = (await client.get("/v1/models")).json()
     assert listed["object"] == "list"
     assert [(m["id"], m["object"], m["created"], m["parent"]) for m in listed["data"]] == [
@@ -165,21 +165,21 @@ async def test_models_are_listed_and_found_by_names_with_a_slash(
     ],
 )
 async def test_more_dimensions_than_the_model_has_are_refused_before_anything_is_computed(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str, body: dict[str, Any]
+    client: httpx.AsyncClient, inference: FakeInference, path: str, body: dict[str, Any]
 ) -> None:
     reply = await client.post(path, json=body)
     assert (reply.status_code, "5, but the model's vectors have 4" in reply.text) == (400, True)
-    assert gateway.asked == []
+    assert inference.asked == []
 
 
 @pytest.mark.parametrize("row", [[5, "x"], [5, 1.5], [5, True], [5, None], [5, [6]], [5, -1], [5, 2**31]])
 @pytest.mark.parametrize("listed", [False, True])
-async def test_what_is_no_token_id_is_named(
-    client: httpx.AsyncClient, gateway: FakeGateway, row: list[Any], listed: bool
+async def test_an_invalid_token_id_is_named(
+    client: httpx.AsyncClient, inference: FakeInference, row: list[Any], listed: bool
 ) -> None:
     reply = await client.post("/v1/embeddings", json={"input": [[7], row] if listed else row})
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "input[1][1]" if listed else "input[1]")
-    assert gateway.asked == []
+    assert inference.asked == []
 
 
 async def test_a_text_has_no_more_token_ids_than_characters(client: httpx.AsyncClient) -> None:
@@ -189,12 +189,12 @@ async def test_a_text_has_no_more_token_ids_than_characters(client: httpx.AsyncC
 
 
 @pytest.mark.parametrize(("path", "field"), [("/v1/embeddings", "input"), ("/embed", "inputs")])
-async def test_the_token_ids_of_a_request_are_counted_before_they_are_looked_through(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str, field: str
+async def test_token_ids_are_counted_before_they_are_validated(
+    client: httpx.AsyncClient, inference: FakeInference, path: str, field: str
 ) -> None:
     reply = await client.post(path, json={field: [["no id"], *[[5] * 100] * 4]})
     assert reply.status_code == 400
     assert f"{field}: 401 token ids together, the limit is 400; send several requests" in reply.text
-    assert gateway.asked_ids == []
+    assert inference.asked_ids == []
     reply = await client.post(path, json={field: [[5] * 100] * 4})
-    assert (reply.status_code, len(gateway.asked_ids)) == (200, 1)
+    assert (reply.status_code, len(inference.asked_ids)) == (200, 1)

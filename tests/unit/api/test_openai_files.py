@@ -1,4 +1,4 @@
-"""/v1/files: what is kept, what is told of it, what is refused in the shape that OpenAI's clients read."""
+"""/v1/files: stored files, their metadata, and OpenAI error bodies."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_a_deleted_file_is_gone(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("file_id", [NOBODYS, "x", "%00", "..%2f..", "%ff"])
-async def test_an_unknown_id_is_404_whatever_it_looks_like(client: httpx.AsyncClient, file_id: str) -> None:
+async def test_an_unknown_id_of_any_form_is_404(client: httpx.AsyncClient, file_id: str) -> None:
     assert (await client.get(f"/v1/files/{file_id}")).status_code == 404
     assert (await client.get(f"/v1/files?after={file_id}")).status_code == 404
 

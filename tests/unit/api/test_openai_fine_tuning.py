@@ -1,4 +1,4 @@
-"""/v1/fine_tuning/jobs: what OpenAI's clients send becomes an order of ours, and our jobs are told in their words."""
+"""/v1/fine_tuning/jobs: requests in OpenAI's form become fine-tunes, and jobs are listed in it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_the_smallest_request_is_a_fine_tune_with_our_defaults(
 
 
 @pytest.mark.parametrize("in_method", [False, True])
-async def test_everything_that_a_client_says_reaches_the_order(
+async def test_every_field_reaches_the_parsed_request(
     client: httpx.AsyncClient, jobs: FakeJobs, training_file: str, in_method: bool
 ) -> None:
     held_out = stored(jobs, b'{"query": "q3", "pos": ["p3"]}\n{"query": "q4"}\n')
@@ -170,7 +170,7 @@ async def test_an_unknown_field_is_ignored_and_named(client: httpx.AsyncClient, 
         ({"seed": -1}, "seed", ""),
     ],
 )
-async def test_what_can_not_work_is_refused_under_the_name_that_the_client_sent(
+async def test_invalid_values_are_refused_under_the_name_in_the_request(
     client: httpx.AsyncClient, jobs: FakeJobs, training_file: str, more: dict[str, Any], param: str, says: str
 ) -> None:
     reply = await client.post(JOBS, json={"model": "e5", "training_file": training_file} | more)
@@ -201,9 +201,7 @@ async def test_a_file_without_anything_to_learn_from_is_named(
     assert jobs.requests == []
 
 
-async def test_a_mark_at_the_start_of_a_file_is_no_part_of_its_first_query(
-    client: httpx.AsyncClient, jobs: FakeJobs
-) -> None:
+async def test_a_byte_order_mark_is_not_part_of_the_first_query(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
     await client.post(JOBS, json={"model": "e5", "training_file": stored(jobs, b"\xef\xbb\xbf" + LINES)})
     assert jobs.requests[0].examples == PAIRS
 
@@ -229,7 +227,7 @@ async def test_a_file_that_is_not_there_is_a_404_that_names_the_field(
         (QueueFullError("too many: wait", retry_after_s=60.0), 429, "too many: wait"),
     ],
 )
-async def test_what_the_jobs_refuse_is_told_in_the_client_s_words(
+async def test_an_error_of_the_jobs_service_names_openais_field(
     client: httpx.AsyncClient, jobs: FakeJobs, training_file: str, error: ServiceError, status: int, says: str
 ) -> None:
     jobs.error = error
@@ -270,7 +268,7 @@ async def test_a_filter_that_would_be_ignored_is_refused(client: httpx.AsyncClie
         (replace(DONE, status=JobStatus.FAILED, error="no"), ("failed", None, 1200, None)),
     ],
 )
-async def test_every_state_has_openai_s_word_and_what_is_known_then(
+async def test_every_state_has_openais_status_and_known_values(
     client: httpx.AsyncClient, jobs: FakeJobs, record: JobRecord, told: tuple[Any, ...]
 ) -> None:
     jobs.records["n"] = record
@@ -279,12 +277,12 @@ async def test_every_state_has_openai_s_word_and_what_is_known_then(
     assert job["error"] == (record.error and {"code": "job_failed", "message": "no", "param": None})
 
 
-async def test_a_cancelled_job_says_so(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
+async def test_a_cancelled_job_has_its_status(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
     jobs.records["n"] = RUNNING
     assert (await client.post(f"{JOBS}/n/cancel")).json()["status"] == "cancelled"
 
 
-async def test_the_diary_is_told_newest_first_and_by_pages(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
+async def test_events_are_listed_newest_first_in_pages(client: httpx.AsyncClient, jobs: FakeJobs) -> None:
     jobs.records["n"] = RUNNING
     levels = ("info", "warning", "error")
     jobs.diary = [JobEvent(i, 1000.5 + i, level, f"note {i}") for i, level in enumerate(levels, start=1)]
@@ -312,7 +310,7 @@ async def test_the_diary_is_told_newest_first_and_by_pages(client: httpx.AsyncCl
         ),
     ],
 )
-async def test_a_checkpoint_is_what_is_really_there(
+async def test_a_checkpoint_is_listed_only_if_it_exists(
     client: httpx.AsyncClient, jobs: FakeJobs, record: JobRecord, step: int, model: str | None, made_at: int,
     metrics: dict[str, float],
 ) -> None:  # fmt: skip
@@ -332,7 +330,7 @@ async def test_a_job_without_a_checkpoint_has_none(client: httpx.AsyncClient, jo
 
 
 @pytest.mark.parametrize("path", ["/x", "/x/events", "/x/checkpoints", "?after=x", "/%00"])
-async def test_an_unknown_job_is_a_404_in_openai_s_shape(client: httpx.AsyncClient, path: str) -> None:
+async def test_an_unknown_job_is_a_404_with_an_openai_error_body(client: httpx.AsyncClient, path: str) -> None:
     reply = await client.get(JOBS + path)
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "job_not_found")
 

@@ -1,4 +1,4 @@
-"""Web pages: those of this service and of named origins may set something off, those of other sites may not."""
+"""Cross-site requests: own and allowed origins may send unsafe requests, others may not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from serve_app.api.application import create_app
 from serve_app.api.jobs_service import JobsProtocol
 from serve_app.domain.request_limits import FineTuneLimits, Limits
 from tests.unit.api.delegate import Delegate
-from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_inference import FakeInference
 from tests.unit.api.fake_jobs import FakeJobs
 
 FRIEND = "https://app.example.com"
@@ -27,7 +27,7 @@ UPLOAD = {"file": ("pairs.tsv", b"q\tp\n")}
 def app_of(allowed: tuple[str, ...]) -> tuple[FastAPI, Delegate]:
     """An application, and what passes calls on to the jobs."""
     jobs = Delegate()
-    return create_app(FakeGateway(), cast(JobsProtocol, jobs), Limits(), FineTuneLimits(), cors_origins=allowed), jobs
+    return create_app(FakeInference(), cast(JobsProtocol, jobs), Limits(), FineTuneLimits(), cors_origins=allowed), jobs
 
 
 async def ask(
@@ -79,15 +79,13 @@ async def test_a_page_of_another_site_sets_nothing_off(tmp_path: Path, headers: 
         {"Origin": FRIEND, "Sec-Fetch-Site": "cross-site"},
     ],
 )
-async def test_our_own_pages_named_ones_and_what_is_no_browser_are_served(
-    tmp_path: Path, headers: dict[str, str]
-) -> None:
+async def test_own_pages_allowed_pages_and_other_clients_are_served(tmp_path: Path, headers: dict[str, str]) -> None:
     assert await ask(tmp_path, headers) == (200, 1)
 
 
-async def test_every_page_may_where_the_operator_says_so(tmp_path: Path) -> None:
+async def test_every_page_is_served_with_a_wildcard(tmp_path: Path) -> None:
     assert await ask(tmp_path, {"Origin": STRANGER, "Sec-Fetch-Site": "cross-site"}, ("*",)) == (200, 1)
 
 
-async def test_a_page_may_ask_for_what_changes_nothing_and_cors_sees_that_it_can_not_read_it(tmp_path: Path) -> None:
+async def test_a_page_may_send_safe_requests_and_cors_hides_the_reply(tmp_path: Path) -> None:
     assert (await ask(tmp_path, {"Origin": STRANGER, "Sec-Fetch-Site": "cross-site"}, (), method="GET"))[0] == 200

@@ -40,14 +40,14 @@ async def test_the_root_is_a_page_under_a_policy_that_lets_it_load_nothing(clien
     assert not {"'unsafe-inline'", "'unsafe-eval'", "*"} & {value for values in policy.values() for value in values}
 
 
-async def test_head_says_the_same_as_get(client: httpx.AsyncClient) -> None:
+async def test_head_has_the_status_and_headers_of_get(client: httpx.AsyncClient) -> None:
     get, head = await client.get("/"), await client.head("/")
     assert head.status_code == 200
     assert head.headers == get.headers
 
 
 @pytest.mark.parametrize(("tag", "directive"), [("style", "style-src"), ("script", "script-src")])
-async def test_the_policy_allows_what_is_on_the_page_and_nothing_else(
+async def test_the_policy_allows_only_the_content_of_the_page(
     client: httpx.AsyncClient, tag: str, directive: str
 ) -> None:
     reply = await client.get("/")

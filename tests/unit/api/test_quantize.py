@@ -1,4 +1,4 @@
-"""Fewer bits and fewer dimensions: each fast routine beside a loop over plain numbers."""
+"""Quantization and truncation of vectors: each fast routine against a loop over plain numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from serve_app.api.encoding.quantize import (
     as_int8,
     as_ubinary,
     as_uint8,
-    encoded,
+    quantize,
     shortened,
 )
 from serve_app.domain.embeddings import Float32
@@ -59,9 +59,9 @@ def test_binary_is_a_bit_for_each_number_above_zero_filled_up_with_zeros(dimensi
 
 def test_the_native_encodings_are_these() -> None:
     vectors = unit_vectors()
-    assert encoded(vectors, "float") is vectors
-    np.testing.assert_array_equal(encoded(vectors, "int8"), as_int8(vectors))
-    np.testing.assert_array_equal(encoded(vectors, "binary"), as_ubinary(vectors))
+    assert quantize(vectors, "float") is vectors
+    np.testing.assert_array_equal(quantize(vectors, "int8"), as_int8(vectors))
+    np.testing.assert_array_equal(quantize(vectors, "binary"), as_ubinary(vectors))
 
 
 @pytest.mark.parametrize("dimensions", [1, 7, 20])

@@ -12,7 +12,7 @@ import pytest
 
 from serve_app.api import strict_json
 from serve_app.domain.request_limits import MOST_TEXTS
-from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_inference import FakeInference
 
 JSON = {"content-type": "application/json"}
 
@@ -49,10 +49,10 @@ async def refusal(client: httpx.AsyncClient, path: str, content: bytes, headers:
     ],
 )
 async def test_a_bad_single_text_is_refused_and_the_field_named(
-    client: httpx.AsyncClient, gateway: FakeGateway, body: Any, says: str
+    client: httpx.AsyncClient, inference: FakeInference, body: Any, says: str
 ) -> None:
     assert (await refusal(client, "/vectorize", json.dumps(body).encode())).startswith(says)
-    assert gateway.asked == []
+    assert inference.asked == []
 
 
 @pytest.mark.parametrize(
@@ -81,18 +81,18 @@ async def test_a_bad_single_text_is_refused_and_the_field_named(
     ],
 )
 async def test_bad_items_are_refused_and_the_field_and_index_named(
-    client: httpx.AsyncClient, gateway: FakeGateway, items: Any, says: str
+    client: httpx.AsyncClient, inference: FakeInference, items: Any, says: str
 ) -> None:
     assert (await refusal(client, "/vectorize-batch", json.dumps({"items": items}).encode())).startswith(says)
-    assert gateway.asked == []
+    assert inference.asked == []
 
 
-async def test_many_violations_are_told_in_part_and_counted(client: httpx.AsyncClient) -> None:
+async def test_the_first_of_many_violations_are_named_and_all_counted(client: httpx.AsyncClient) -> None:
     message = await refusal(client, "/vectorize-batch", json.dumps({"items": [0] * 200}).encode())
     assert message.endswith("items[4]: input should be a valid string; and 195 more")
 
 
-async def test_near_fields_are_looked_for_only_where_they_are_shown(
+async def test_suggestions_are_computed_only_for_shown_violations(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[str] = []
@@ -125,7 +125,7 @@ async def test_near_fields_are_looked_for_only_where_they_are_shown(
     ],
     ids=lambda value: repr(value[:20]),
 )
-async def test_what_is_no_json_is_refused(client: httpx.AsyncClient, path: str, content: bytes, says: str) -> None:
+async def test_invalid_json_is_refused(client: httpx.AsyncClient, path: str, content: bytes, says: str) -> None:
     assert says in await refusal(client, path, content)
 
 
@@ -160,16 +160,16 @@ async def test_deep_nesting_that_json_can_read_is_refused_as_well(client: httpx.
     ],
 )
 async def test_half_of_a_surrogate_pair_is_refused_wherever_it_stands(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str, content: bytes, says: str
+    client: httpx.AsyncClient, inference: FakeInference, path: str, content: bytes, says: str
 ) -> None:
     assert (await refusal(client, path, content)).startswith(says)
-    assert gateway.asked == []
+    assert inference.asked == []
 
 
-async def test_a_whole_surrogate_pair_is_a_character(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_a_whole_surrogate_pair_is_a_character(client: httpx.AsyncClient, inference: FakeInference) -> None:
     reply = await client.post("/vectorize", content=rb'{"text": "\ud83d\ude00"}', headers=JSON)
     assert reply.status_code == 200
-    assert gateway.asked[0].texts == ["😀"]
+    assert inference.asked[0].texts == ["😀"]
 
 
 @pytest.mark.parametrize(
@@ -239,13 +239,13 @@ async def test_a_list_without_end_is_refused_once_and_not_for_each_of_its_texts(
     assert reply.json()["detail"] == f"{field}: list should have at most 10000 items after validation, not 10001"
 
 
-async def test_an_object_without_end_is_refused_before_its_names_are_looked_at(client: httpx.AsyncClient) -> None:
+async def test_an_object_with_too_many_names_is_refused_before_they_are_compared(client: httpx.AsyncClient) -> None:
     names = {"id": "a", "text": "b"} | {f"k{i}": 1 for i in range(MOST_TEXTS - 1)}
     expected = "body: an object with 10001 names, the limit is 10000"
     for value in (names, {"items": names}, {"items": [names]}):
         assert await refusal(client, "/vectorize-batch", json.dumps(value).encode()) == expected
 
 
-async def test_of_wrong_records_the_first_is_told(client: httpx.AsyncClient) -> None:
+async def test_the_first_of_many_invalid_records_is_named(client: httpx.AsyncClient) -> None:
     content = json.dumps({"items": [{"id": "a", "text": "b", "x": 1}] * 3}).encode()
     assert await refusal(client, "/vectorize-batch", content) == "items[0].x: extra inputs are not permitted"

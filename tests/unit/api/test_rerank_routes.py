@@ -1,4 +1,4 @@
-"""/rerank in both forms, /v1 and /v2, /rerank/explain: what reaches the gateway and what comes back."""
+"""/rerank in all forms, /v1/rerank, /v2/rerank and /rerank/explain."""
 
 from __future__ import annotations
 
@@ -12,33 +12,35 @@ import pytest
 from serve_app.api.dialects.foreign_ranking import best_first
 from serve_app.domain.errors import CapabilityError, InvalidInputError
 from tests.unit.api.conftest import LIMITS
-from tests.unit.api.fake_gateway import FakeGateway, score_of
+from tests.unit.api.fake_inference import FakeInference, score_of
 
 QUERY = "cats"
 JSON = {"Content-Type": "application/json"}
 
 
-async def test_candidates_get_their_scores_in_their_order(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_candidates_get_their_scores_in_their_order(client: httpx.AsyncClient, inference: FakeInference) -> None:
     candidates = ["bb", "a", "ccc", "a"]
     reply = await client.post("/rerank", json={"query": QUERY, "candidates": candidates})
     assert (reply.status_code, reply.json()) == (200, {"scores": [score_of(c) for c in candidates]})
-    (asked,) = gateway.reranks
+    (asked,) = inference.reranks
     assert (asked.query, asked.candidates, asked.batch_size, asked.normalize) == (QUERY, candidates, 12, True)
 
 
-async def test_options_reach_the_gateway(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_options_reach_the_service(client: httpx.AsyncClient, inference: FakeInference) -> None:
     options = {"batch_size": 3, "normalize": False, "model": "my-m3", "truncate": False}
     await client.post("/rerank", json={"query": QUERY, "candidates": ["a"], **options})
-    (asked,) = gateway.reranks
+    (asked,) = inference.reranks
     assert (asked.batch_size, asked.normalize) == (3, False)
     assert (asked.options.model, asked.options.truncate) == ("my-m3", False)
 
 
-async def test_no_candidates_get_no_scores_without_any_work(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_no_candidates_get_no_scores_without_any_work(
+    client: httpx.AsyncClient, inference: FakeInference
+) -> None:
     reply = await client.post("/rerank", json={"query": QUERY, "candidates": []})
-    assert (reply.json(), gateway.reranks) == ({"scores": []}, [])
+    assert (reply.json(), inference.reranks) == ({"scores": []}, [])
     reply = await client.post("/rerank", json={"query": QUERY, "documents": []})
-    assert (reply.json()["results"], gateway.reranks) == ([], [])
+    assert (reply.json()["results"], inference.reranks) == ([], [])
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
@@ -66,7 +68,7 @@ async def test_the_best_documents_come_back_whole_when_asked_for(client: httpx.A
 
 
 @pytest.mark.parametrize("number", [10**30, -(2**64)])
-async def test_a_document_is_given_back_with_whatever_json_can_hold(client: httpx.AsyncClient, number: int) -> None:
+async def test_a_document_is_returned_with_all_of_its_json(client: httpx.AsyncClient, number: int) -> None:
     deep: list[Any] = []
     for _ in range(300):
         deep = [deep]
@@ -77,7 +79,7 @@ async def test_a_document_is_given_back_with_whatever_json_can_hold(client: http
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e999"])
-async def test_a_document_with_what_json_can_not_hold_is_named(client: httpx.AsyncClient, number: bytes) -> None:
+async def test_a_document_that_json_cannot_encode_is_named(client: httpx.AsyncClient, number: bytes) -> None:
     body = b'{"query": "a", "documents": ["b", {"text": "c", "n": %b}], "return_documents": true}' % number
     reply = await client.post("/v2/rerank", content=body, headers=JSON)
     assert reply.status_code == 400
@@ -110,27 +112,27 @@ def test_equal_scores_keep_the_order_of_the_documents() -> None:
         ("/vectorize-batch-hybrid", {"items": ["a", 5]}, "items[1]"),
     ],
 )
-async def test_what_breaks_the_schema_or_a_limit_is_named(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str, body: dict[str, Any], named: str
+async def test_a_violation_of_the_schema_or_a_limit_is_named(
+    client: httpx.AsyncClient, inference: FakeInference, path: str, body: dict[str, Any], named: str
 ) -> None:
     reply = await client.post(path, json=body)
     foreign = "documents" in body or path.startswith(("/v1/", "/v2/"))
     assert reply.status_code == (400 if foreign else 422)
     assert named in reply.text
-    assert (gateway.asked, gateway.reranks) == ([], [])
+    assert (inference.asked, inference.reranks) == ([], [])
 
 
 @pytest.mark.parametrize(("item", "named"), [(1, "candidates[1]: too long"), (-1, "query: too long")])
 async def test_a_text_at_fault_is_named_as_the_client_knows_it(
-    client: httpx.AsyncClient, gateway: FakeGateway, item: int, named: str
+    client: httpx.AsyncClient, inference: FakeInference, item: int, named: str
 ) -> None:
-    gateway.error = InvalidInputError("too long", item=item)
+    inference.error = InvalidInputError("too long", item=item)
     reply = await client.post("/rerank", json={"query": QUERY, "candidates": ["a", "b"]})
     assert (reply.status_code, reply.json()["detail"]) == (422, named)
 
 
-async def test_a_model_that_can_not_is_a_400(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
-    gateway.error = CapabilityError("'my-e5' does not do hybrid vectors")
+async def test_a_model_without_the_capability_is_a_400(client: httpx.AsyncClient, inference: FakeInference) -> None:
+    inference.error = CapabilityError("'my-e5' does not do hybrid vectors")
     for path, body in [("/vectorize-hybrid", {"text": "a"}), ("/rerank/explain", {"query": "a", "candidate": "b"})]:
         reply = await client.post(path, json=body)
         assert (reply.status_code, reply.json()["code"]) == (400, "capability_missing")
@@ -155,17 +157,17 @@ async def test_models_are_listed_and_found_by_names_with_a_slash(client: httpx.A
     assert (missing.status_code, missing.json()["code"]) == (404, "model_not_found")
 
 
-async def test_an_explanation_says_what_was_cut(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
-    gateway.truncated = [-1, 0]
+async def test_an_explanation_lists_cut_texts(client: httpx.AsyncClient, inference: FakeInference) -> None:
+    inference.truncated = [-1, 0]
     reply = await client.post("/rerank/explain", json={"query": "big cats", "candidate": "a lion"})
     assert reply.headers["X-Truncated"] == "-1,0"
 
 
 @pytest.mark.parametrize(("item", "named"), [(0, "candidate: too long"), (-1, "query: too long")])
 async def test_the_text_at_fault_of_an_explanation_is_named(
-    client: httpx.AsyncClient, gateway: FakeGateway, item: int, named: str
+    client: httpx.AsyncClient, inference: FakeInference, item: int, named: str
 ) -> None:
-    gateway.error = InvalidInputError("too long", item=item)
+    inference.error = InvalidInputError("too long", item=item)
     reply = await client.post("/rerank/explain", json={"query": "a", "candidate": "b"})
     assert (reply.status_code, reply.json()["detail"]) == (422, named)
 

@@ -1,4 +1,4 @@
-"""Errors of paths, methods and patterns say what to do instead, in the dialect of the path."""
+"""Errors of paths, methods and patterns suggest what to do, in the dialect of the path."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_wrong_path_names_the_near_one(client: httpx.AsyncClient, path: 
     assert len(message) < 400
 
 
-def test_a_path_is_compared_once_and_only_with_what_may_be_near(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_is_compared_once_and_only_with_similar_ones(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     index = RouteIndex(app.routes)
     compared: list[str] = []
     ratio = difflib.SequenceMatcher.ratio
@@ -92,7 +92,7 @@ def patterns(schema: Any) -> Iterator[str]:
             yield from patterns(value)
 
 
-def test_every_pattern_has_words(app: FastAPI) -> None:
+def test_every_pattern_has_a_sentence(app: FastAPI) -> None:
     only_described = {r"\S"}  # of texts; the message for blank ones is ours
     assert set(patterns(app.openapi())) - only_described == set(IN_WORDS)
 
@@ -105,7 +105,7 @@ def test_every_pattern_has_words(app: FastAPI) -> None:
         ("/v1/fine_tuning/jobs/1/events?after=x", None),
     ],
 )
-async def test_a_pattern_is_told_in_words(client: httpx.AsyncClient, path: str, body: Any) -> None:
+async def test_a_pattern_is_described_by_its_sentence(client: httpx.AsyncClient, path: str, body: Any) -> None:
     reply = await client.request("GET" if body is None else "POST", path, json=body)
     assert reply.status_code in {400, 422}
     assert any(words in json.dumps(reply.json()) for words in IN_WORDS.values())

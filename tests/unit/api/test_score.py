@@ -1,4 +1,4 @@
-"""/score and /v1/score: one query against many documents, or pairs, in vLLM's shapes."""
+"""/score and /v1/score of vLLM: one query with many documents, or pairs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serve_app.api.dialects.vllm import score_routes
 from serve_app.api.service_results import Ranked
 from serve_app.domain.errors import InvalidInputError, QueueFullError
 from tests.unit.api.conftest import LIMITS
-from tests.unit.api.fake_gateway import FakeGateway, score_of
+from tests.unit.api.fake_inference import FakeInference, score_of
 
 MANY = ["bb", "a", "ccc"]
 
@@ -27,7 +27,7 @@ MANY = ["bb", "a", "ccc"]
     ],
 )
 async def test_one_query_is_scored_against_many_documents_in_their_order(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str, body: dict[str, Any]
+    client: httpx.AsyncClient, inference: FakeInference, path: str, body: dict[str, Any]
 ) -> None:
     reply = (await client.post(path, json=body | {"model": "my-m3"})).json()
     assert reply["data"] == [{"index": i, "object": "score", "score": score_of(MANY[i])} for i in range(3)]
@@ -36,17 +36,17 @@ async def test_one_query_is_scored_against_many_documents_in_their_order(
         "my-m3",
         {"prompt_tokens": 9, "total_tokens": 9},
     )
-    (asked,) = gateway.reranks
+    (asked,) = inference.reranks
     assert (asked.query, asked.candidates, asked.options.model) == ("cats", MANY, "my-m3")
 
 
 async def test_pairs_are_scored_in_their_order_and_queries_that_are_alike_together(
-    client: httpx.AsyncClient, gateway: FakeGateway
+    client: httpx.AsyncClient, inference: FakeInference
 ) -> None:
     body = {"text_1": ["cats", "dogs", "cats"], "text_2": MANY}
     reply = (await client.post("/v1/score", json=body)).json()
     assert [one["score"] for one in reply["data"]] == [score_of(text) for text in MANY]
-    assert sorted((asked.query, asked.candidates) for asked in gateway.reranks) == [
+    assert sorted((asked.query, asked.candidates) for asked in inference.reranks) == [
         ("cats", ["bb", "ccc"]),
         ("dogs", ["a"]),
     ]
@@ -67,19 +67,19 @@ async def test_pairs_are_scored_in_their_order_and_queries_that_are_alike_togeth
         ({"text_1": "a", "text_2": ["b"] * (LIMITS.max_candidates + 1)}, "text_2: 2049 texts"),
     ],
 )
-async def test_what_makes_no_pairs_is_named(
-    client: httpx.AsyncClient, gateway: FakeGateway, body: dict[str, Any], says: str
+async def test_lists_that_make_no_pairs_are_named(
+    client: httpx.AsyncClient, inference: FakeInference, body: dict[str, Any], says: str
 ) -> None:
     reply = await client.post("/score", json=body)
-    assert (reply.status_code, gateway.reranks) == (400, [])
+    assert (reply.status_code, inference.reranks) == (400, [])
     assert reply.json()["error"]["message"].startswith(says)
 
 
 @pytest.mark.parametrize(("item", "named"), [(1, "text_2[2]: "), (-1, "text_1[0]: "), (None, "too long")])
 async def test_a_text_at_fault_is_named_by_its_place_in_the_request(
-    client: httpx.AsyncClient, gateway: FakeGateway, item: int | None, named: str
+    client: httpx.AsyncClient, inference: FakeInference, item: int | None, named: str
 ) -> None:
-    gateway.error = InvalidInputError("too long", item=item)
+    inference.error = InvalidInputError("too long", item=item)
     body = {"text_1": ["cats", "dogs", "cats"], "text_2": MANY}
     reply = await client.post("/score", json=body)
     assert reply.status_code == 400
@@ -91,20 +91,22 @@ async def test_a_text_at_fault_is_named_by_its_place_in_the_request(
     assert reply.json()["detail"].startswith({1: "text_2[1]: "}.get(item or 0, named))
 
 
-async def test_a_full_queue_is_429_and_cut_pairs_are_listed(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_a_full_queue_is_429_and_cut_pairs_are_listed(
+    client: httpx.AsyncClient, inference: FakeInference
+) -> None:
     body = {"text_1": ["cats", "dogs", "cats"], "text_2": MANY}
-    gateway.truncated = [-1]
+    inference.truncated = [-1]
     assert (await client.post("/score", json=body)).headers["x-truncated"] == "0,1,2"
-    gateway.truncated = [0]
+    inference.truncated = [0]
     assert (await client.post("/score", json=body)).headers["x-truncated"] == "0,1"
-    gateway.error = QueueFullError("full")
+    inference.error = QueueFullError("full")
     assert (await client.post("/score", json=body)).status_code == 429
 
 
 async def test_all_queries_share_one_deadline_and_one_limit_of_tokens(
-    client: httpx.AsyncClient, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, inference: FakeInference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now, rerank = 100.0, gateway.rerank
+    now, rerank = 100.0, inference.rerank
 
     async def slow(*args: Any, **more: Any) -> Ranked:
         nonlocal now
@@ -112,15 +114,15 @@ async def test_all_queries_share_one_deadline_and_one_limit_of_tokens(
         return await rerank(*args, **more)
 
     monkeypatch.setattr(score_routes, "monotonic", lambda: now)
-    monkeypatch.setattr(gateway, "rerank", slow)
+    monkeypatch.setattr(inference, "rerank", slow)
     queries = [f"query {i}" for i in range(5)]
     reply = await client.post("/score", json={"text_1": queries, "text_2": queries})
     assert (reply.status_code, reply.json()["detail"]) == (
         408,
         "not done within 30 s; the remaining work was dropped",
     )
-    assert [(asked.query, asked.options.timeout_s) for asked in gateway.reranks] == [
+    assert [(asked.query, asked.options.timeout_s) for asked in inference.reranks] == [
         (query, 30.0 - 8 * i) for i, query in enumerate(queries[:4])
     ]
-    assert len({id(asked.options.total) for asked in gateway.reranks}) == 1
-    assert gateway.reranks[0].options.total is not None
+    assert len({id(asked.options.total) for asked in inference.reranks}) == 1
+    assert inference.reranks[0].options.total is not None

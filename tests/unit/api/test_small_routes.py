@@ -1,4 +1,4 @@
-"""HEAD wherever there is GET, /ping, both lists of models, deleting a model as OpenAI does, sparse weights by id."""
+"""HEAD for every GET, /ping, both lists of models, DELETE /v1/models, sparse weights by id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.types import Message
 
 from serve_app.api.middleware.head_requests import HeadMiddleware
 from serve_app.domain.errors import ConflictError, ModelNotFoundError
-from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_inference import FakeInference
 
 
 async def test_every_get_answers_head_with_the_same_status_and_no_body(
@@ -68,12 +68,12 @@ async def test_models_at_the_root_have_both_forms(client: httpx.AsyncClient) -> 
     assert told["object"] == "list"
 
 
-async def test_a_model_is_deleted_as_openai_does(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_a_model_is_deleted_as_openai_does(client: httpx.AsyncClient, inference: FakeInference) -> None:
     reply = await client.delete("/v1/models/me/tuned")
     assert (reply.status_code, reply.json()) == (200, {"id": "me/tuned", "object": "model", "deleted": True})
-    assert gateway.deleted == ["me/tuned"]
+    assert inference.deleted == ["me/tuned"]
     for error, status in ((ModelNotFoundError("none"), 404), (ConflictError("in use"), 409)):
-        gateway.error = error
+        inference.error = error
         reply = await client.delete("/v1/models/nope")
         assert (reply.status_code, reply.json()["error"]["message"]) == (status, error.message)
 

@@ -14,7 +14,7 @@ from serve_app.api.dialects.tei import tei_routes
 from serve_app.domain.errors import CapabilityError
 from serve_app.domain.profiles import TextRole
 from tests.unit.api.conftest import LIMITS
-from tests.unit.api.fake_gateway import Asked, FakeGateway, score_of, vector_of
+from tests.unit.api.fake_inference import Asked, FakeInference, score_of, vector_of
 
 
 @pytest.mark.parametrize("path", ["/embed", "/"])
@@ -25,35 +25,37 @@ async def test_vectors_come_as_a_bare_list_of_lists(client: httpx.AsyncClient, p
     assert reply.json() == [[float(str(x)) for x in vector_of(text)] for text in texts]
 
 
-async def test_texts_are_read_as_they_are_and_whole_unless_told(
-    client: httpx.AsyncClient, gateway: FakeGateway
+async def test_texts_get_no_prefix_and_no_truncation_by_default(
+    client: httpx.AsyncClient, inference: FakeInference
 ) -> None:
     await client.post("/embed", json={"inputs": "cats"})
-    assert gateway.asked == [Asked(["cats"], None, None, False, LIMITS.request_timeout_s)]
+    assert inference.asked == [Asked(["cats"], None, None, False, LIMITS.request_timeout_s)]
 
 
 @pytest.mark.parametrize(
     ("prompt", "role"), [("query", TextRole.QUERY), ("passage", TextRole.PASSAGE), ("document", TextRole.PASSAGE)]
 )
-async def test_a_prompt_is_a_role(client: httpx.AsyncClient, gateway: FakeGateway, prompt: str, role: TextRole) -> None:
+async def test_a_prompt_is_a_role(
+    client: httpx.AsyncClient, inference: FakeInference, prompt: str, role: TextRole
+) -> None:
     options = {"prompt_name": prompt, "truncate": True, "normalize": True, "truncation_direction": "right"}
     await client.post("/embed", json={"inputs": "cats", "model": "my-e5", **options})
     await client.post("/embed_sparse", json={"inputs": "cats", "prompt_name": prompt})
     await client.post("/tokenize", json={"inputs": "cats", "prompt_name": prompt})
-    assert [asked.role for asked in gateway.asked] == [role] * 3
-    assert (gateway.asked[0].model, gateway.asked[0].truncate) == ("my-e5", True)
+    assert [asked.role for asked in inference.asked] == [role] * 3
+    assert (inference.asked[0].model, inference.asked[0].truncate) == ("my-e5", True)
 
 
-async def test_token_ids_and_fewer_dimensions(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_token_ids_and_fewer_dimensions(client: httpx.AsyncClient, inference: FakeInference) -> None:
     reply = await client.post("/embed", json={"inputs": [[5, 7], [8]], "dimensions": 3})
-    assert gateway.asked_ids == [[[5, 7], [8]]]
+    assert inference.asked_ids == [[[5, 7], [8]]]
     np.testing.assert_allclose(np.linalg.norm(reply.json(), axis=1), [1, 1], atol=1e-6)
 
 
 async def test_a_large_reply_is_streamed_and_holds_every_number(
-    client: httpx.AsyncClient, gateway: FakeGateway
+    client: httpx.AsyncClient, inference: FakeInference
 ) -> None:
-    gateway.dimension, gateway.truncated = 40_000, [1]
+    inference.dimension, inference.truncated = 40_000, [1]
     reply = await client.post("/embed", json={"inputs": ["a", "b"]})
     assert "content-length" not in reply.headers
     assert reply.headers["x-truncated"] == "1"
@@ -62,33 +64,33 @@ async def test_a_large_reply_is_streamed_and_holds_every_number(
     )
 
 
-async def test_sparse_vectors_are_weights_by_token_id(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
-    gateway.truncated = [0]
+async def test_sparse_vectors_are_weights_by_token_id(client: httpx.AsyncClient, inference: FakeInference) -> None:
+    inference.truncated = [0]
     reply = await client.post("/embed_sparse", json={"inputs": ["big cats", "dog"], "truncate": True})
     assert reply.json() == [[{"index": 3, "value": 0.5}, {"index": 4, "value": 0.5}], [{"index": 3, "value": 0.5}]]
     assert reply.headers["x-truncated"] == "0"
-    gateway.error = CapabilityError("'my-e5' does not do sparse vectors")
+    inference.error = CapabilityError("'my-e5' does not do sparse vectors")
     assert (await client.post("/embed_sparse", json={"inputs": "a"})).status_code == 400
 
 
 async def test_similarities_are_dot_products_with_the_source_sentence_from_one_call(
-    client: httpx.AsyncClient, gateway: FakeGateway
+    client: httpx.AsyncClient, inference: FakeInference
 ) -> None:
-    inputs, gateway.truncated = {"source_sentence": "cats", "sentences": ["dogs", "cats"]}, [2]
+    inputs, inference.truncated = {"source_sentence": "cats", "sentences": ["dogs", "cats"]}, [2]
     reply = await client.post("/similarity", json={"inputs": inputs})
     source, other = vector_of("cats"), vector_of("dogs")
     assert reply.json() == pytest.approx([float(other @ source), float(source @ source)], rel=1e-5)
     assert reply.headers["x-truncated"] == "2"
-    assert gateway.asked == [Asked(["cats", "dogs", "cats"], None, None, False, LIMITS.request_timeout_s)]
+    assert inference.asked == [Asked(["cats", "dogs", "cats"], None, None, False, LIMITS.request_timeout_s)]
 
 
 @pytest.mark.parametrize("parameters", [None, {}, {"prompt_name": "query", "truncate": True, "model": "my-e5"}])
 async def test_similarity_has_its_options_in_parameters(
-    client: httpx.AsyncClient, gateway: FakeGateway, parameters: dict[str, Any] | None
+    client: httpx.AsyncClient, inference: FakeInference, parameters: dict[str, Any] | None
 ) -> None:
     inputs = {"source_sentence": "cats", "sentences": ["dogs"]}
     await client.post("/similarity", json={"inputs": inputs, "parameters": parameters})
-    asked = gateway.asked[0]
+    asked = inference.asked[0]
     wanted = (TextRole.QUERY, True, "my-e5") if parameters else (None, False, None)
     assert (asked.role, asked.truncate, asked.model) == wanted
 
@@ -108,12 +110,12 @@ async def test_tokens_have_teis_fields(
 
 
 async def test_the_characters_of_all_texts_to_tokenise_are_bounded(
-    client: httpx.AsyncClient, gateway: FakeGateway
+    client: httpx.AsyncClient, inference: FakeInference
 ) -> None:
     half = "x" * (LIMITS.max_text_chars // 2)
     assert (await client.post("/tokenize", json={"inputs": [half, half]})).status_code == 200
     reply = await client.post("/tokenize", json={"inputs": [half, half, "x"]})
-    assert (reply.status_code, len(gateway.asked)) == (400, 1)
+    assert (reply.status_code, len(inference.asked)) == (400, 1)
     assert reply.json()["error"].startswith("inputs: 101 characters together, the limit is 100")
 
 
@@ -130,20 +132,20 @@ async def test_info_names_the_default_model_and_the_limits(client: httpx.AsyncCl
 # ------------------------------------------------------------------ /rerank
 
 
-async def test_texts_come_back_sorted(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_texts_come_back_sorted(client: httpx.AsyncClient, inference: FakeInference) -> None:
     body = {"query": "cats", "texts": ["bb", "a", "ccc"]}
     reply = await client.post("/rerank", json=body)
     expected = [{"index": i, "score": score_of(body["texts"][i])} for i in (2, 0, 1)]
     assert reply.json() == expected
-    assert (gateway.reranks[0].normalize, gateway.reranks[0].options.truncate) == (True, False)
+    assert (inference.reranks[0].normalize, inference.reranks[0].options.truncate) == (True, False)
     told = (await client.post("/rerank", json=body | {"raw_scores": True, "return_text": True})).json()
     assert told == [result | {"text": body["texts"][int(result["index"])]} for result in expected]
-    assert gateway.reranks[1].normalize is False
+    assert inference.reranks[1].normalize is False
 
 
-async def test_no_texts_get_no_scores_without_any_work(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_no_texts_get_no_scores_without_any_work(client: httpx.AsyncClient, inference: FakeInference) -> None:
     assert (await client.post("/rerank", json={"query": "a", "texts": []})).json() == []
-    assert gateway.reranks == []
+    assert inference.reranks == []
 
 
 @pytest.mark.parametrize(
@@ -164,11 +166,11 @@ async def test_no_texts_get_no_scores_without_any_work(client: httpx.AsyncClient
         ("/tokenize", {"inputs": 5}, "inputs: input should be a string or a list of strings"),
     ],
 )
-async def test_what_breaks_the_schema_or_a_limit_is_named(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str, body: dict[str, Any], named: str
+async def test_a_violation_of_the_schema_or_a_limit_is_named(
+    client: httpx.AsyncClient, inference: FakeInference, path: str, body: dict[str, Any], named: str
 ) -> None:
     reply = await client.post(path, json=body)
-    assert (reply.status_code, gateway.asked) == (400, [])
+    assert (reply.status_code, inference.asked) == (400, [])
     assert reply.json()["error"].startswith(named)
 
 
@@ -184,18 +186,18 @@ async def test_a_broken_form_of_texts_is_named(client: httpx.AsyncClient, body: 
 # ------------------------------------------------------------------ /embed_all, /decode, what /info tells
 
 
-async def test_every_token_has_its_state(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
-    gateway.truncated = [1]
+async def test_every_token_has_its_state(client: httpx.AsyncClient, inference: FakeInference) -> None:
+    inference.truncated = [1]
     reply = await client.post("/embed_all", json={"inputs": ["big cats", "dog"], "prompt_name": "query"})
     expected = [[vector_of(word) for word in ("<s>", *text.split())] for text in ("big cats", "dog")]
     for told, states in zip(reply.json(), expected, strict=True):
         np.testing.assert_allclose(told, states, rtol=1e-6)
-    assert (reply.headers["x-truncated"], gateway.asked[0].role) == ("1", TextRole.QUERY)
+    assert (reply.headers["x-truncated"], inference.asked[0].role) == ("1", TextRole.QUERY)
     one = (await client.post("/embed_all", json={"inputs": "dog"})).json()
     np.testing.assert_allclose(one, expected[1:], rtol=1e-6)
 
 
-async def test_token_ids_become_texts(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_token_ids_become_texts(client: httpx.AsyncClient, inference: FakeInference) -> None:
     assert (await client.post("/decode", json={"ids": [5, 7]})).json() == ["5 7"]
     body = {"ids": [[5, 7], [8]], "skip_special_tokens": False}
     assert (await client.post("/decode", json=body)).json() == ["<s> 5 7", "<s> 8"]

@@ -1,4 +1,4 @@
-"""What a request takes of its key's tokens is exactly what it pays and gives back, whenever it is cancelled."""
+"""Token quota: a request pays exactly the tokens that it uses, whenever it is cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies of other services' clients: honoured, ignored by name, or refused by name; never dropped without a word."""
+"""Tolerant requests: each field is honoured, ignored by name, or refused by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from serve_app.domain.profiles import TextRole
-from tests.unit.api.fake_gateway import FakeGateway, vector_of
+from tests.unit.api.fake_inference import FakeInference, vector_of
 
 PASSAGE, QUERY = TextRole.PASSAGE, TextRole.QUERY
 RANKED = {"query": "cats", "documents": ["bb", "a", "ccc"]}
@@ -109,18 +109,18 @@ async def test_unknown_fields_are_ignored_and_named(client: httpx.AsyncClient, p
         ("/v1/rerank", "score_threshold", 0.5),
     ],
 )
-async def test_what_would_change_the_result_is_refused_by_the_name_that_the_client_used(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str, field: str, value: Any
+async def test_an_unsupported_field_is_refused_by_its_name_in_the_request(
+    client: httpx.AsyncClient, inference: FakeInference, path: str, field: str, value: Any
 ) -> None:
     reply = await client.post(path, json=MINIMAL[path] | {field: value})
     assert reply.status_code == 400, reply.text
     assert reply.json()["detail"].startswith(field)
-    assert (gateway.asked, gateway.reranks) == ([], [])
+    assert (inference.asked, inference.reranks) == ([], [])
 
 
 @pytest.mark.parametrize("path", MINIMAL)
-async def test_no_route_drops_what_would_change_its_result(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str
+async def test_no_route_ignores_a_field_that_changes_its_result(
+    client: httpx.AsyncClient, inference: FakeInference, path: str
 ) -> None:
     cannot = {"prompt": "Find: ", "instruction": "Find", "images": ["data:"], "stream": True, "messages": [{}]}
     if path != "/tokenize":
@@ -128,7 +128,7 @@ async def test_no_route_drops_what_would_change_its_result(
     for field, value in cannot.items():
         reply = await client.post(path, json=MINIMAL[path] | {field: value})
         assert (reply.status_code, reply.json()["detail"].split(":")[0]) == (400, field)
-    assert (gateway.asked, gateway.reranks) == ([], [])
+    assert (inference.asked, inference.reranks) == ([], [])
     harmless = {"prompt": "", "images": [], "stream": False, "add_special_tokens": True, "instruct": None}
     assert "x-ignored-fields" not in (await ok(client, path, **harmless)).headers
 
@@ -168,7 +168,7 @@ async def test_names_of_one_field_agree_where_their_values_mean_the_same(
 ) -> None:
     await ok(client, path, **agree)
     reply = await client.post(path, json=MINIMAL[path] | differ)
-    assert (reply.status_code, "means the same and says something else" in reply.text) == (400, True)
+    assert (reply.status_code, "means the same and has another value" in reply.text) == (400, True)
 
 
 async def test_fields_may_be_nested_in_extra_body(client: httpx.AsyncClient) -> None:
@@ -180,15 +180,19 @@ async def test_fields_may_be_nested_in_extra_body(client: httpx.AsyncClient) -> 
 
 
 async def test_similarity_reads_its_options_beside_the_parameters_and_in_them(
-    client: httpx.AsyncClient, gateway: FakeGateway
+    client: httpx.AsyncClient, inference: FakeInference
 ) -> None:
     beside = {"prompt_name": "query", "truncate": True, "model": "my-e5", "truncation_direction": "Left"}
     await ok(client, "/similarity", **beside)
     await ok(client, "/similarity", parameters=beside)
     await ok(client, "/similarity", parameters=beside, truncate="END", input_type="search_query")
-    assert [asked.role for asked in gateway.asked] == [QUERY] * 3
-    assert len(set(gateway.options)) == 1
-    assert (gateway.options[0].truncate, gateway.options[0].keep_end, gateway.options[0].model) == (True, True, "my-e5")
+    assert [asked.role for asked in inference.asked] == [QUERY] * 3
+    assert len(set(inference.options)) == 1
+    assert (inference.options[0].truncate, inference.options[0].keep_end, inference.options[0].model) == (
+        True,
+        True,
+        "my-e5",
+    )
     for body, field in (
         ({"parameters": {"truncate": False}, "truncate": True}, "parameters.truncate"),
         ({"parameters": {"prompt": "Find"}}, "prompt"),
@@ -218,13 +222,13 @@ async def test_the_form_of_a_rerank_request_is_that_of_the_list_it_has(
 
 
 @pytest.mark.parametrize("word", ["query", "Query", "SEARCH_QUERY", "Retrieval.Query"])
-async def test_the_header_for_the_input_type_takes_the_words_of_the_field(
-    client: httpx.AsyncClient, gateway: FakeGateway, word: str
+async def test_the_header_for_the_input_type_takes_the_values_of_the_field(
+    client: httpx.AsyncClient, inference: FakeInference, word: str
 ) -> None:
     body = MINIMAL["/v1/embeddings"]
     assert (await client.post("/v1/embeddings", json=body, headers={"X-Input-Type": word})).status_code == 200
     assert (await client.post("/v1/embeddings", json=body | {"input_type": word})).status_code == 200
-    assert [asked.role for asked in gateway.asked] == [QUERY, QUERY]
+    assert [asked.role for asked in inference.asked] == [QUERY, QUERY]
 
 
 async def test_our_own_routes_stay_strict_and_name_the_near_field(client: httpx.AsyncClient) -> None:
@@ -266,11 +270,11 @@ async def test_our_own_routes_stay_strict_and_name_the_near_field(client: httpx.
         ({"input_type": "raw"}, None),
     ],
 )
-async def test_what_a_text_is_for_is_understood_in_every_services_words(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str, more: dict[str, str], role: TextRole | None
+async def test_the_input_type_is_accepted_in_every_services_words(
+    client: httpx.AsyncClient, inference: FakeInference, path: str, more: dict[str, str], role: TextRole | None
 ) -> None:
     reply = await ok(client, path, **more)
-    assert gateway.asked[0].role is role
+    assert inference.asked[0].role is role
     assert "x-ignored-fields" not in reply.headers
 
 
@@ -293,9 +297,9 @@ async def test_what_a_text_is_for_is_understood_in_every_services_words(
         ({"max_tokens": 5, "truncate": "NONE"}, False, False, 5),
     ],
 )
-async def test_where_and_whether_texts_are_cut_is_understood_in_every_services_words(
+async def test_truncation_is_accepted_in_every_services_words(
     client: httpx.AsyncClient,
-    gateway: FakeGateway,
+    inference: FakeInference,
     path: str,
     more: dict[str, Any],
     truncate: bool | None,
@@ -303,7 +307,7 @@ async def test_where_and_whether_texts_are_cut_is_understood_in_every_services_w
     max_tokens: int | None,
 ) -> None:
     await ok(client, path, **more)
-    (options,) = gateway.options
+    (options,) = inference.options
     default = path not in SPARSELY_CUT
     assert options.truncate is (default if truncate is None else truncate)
     assert (options.keep_end, options.max_tokens, options.keep_prefix) == (keep_end, max_tokens, True)
@@ -312,10 +316,10 @@ async def test_where_and_whether_texts_are_cut_is_understood_in_every_services_w
 @pytest.mark.parametrize("path", EMBEDDING)
 @pytest.mark.parametrize("name", ["normalize", "normalized", "normalize_embeddings"])
 async def test_vectors_are_not_normalised_on_request(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str, name: str
+    client: httpx.AsyncClient, inference: FakeInference, path: str, name: str
 ) -> None:
     reply = await ok(client, path, **{name: False}, dimensions=3, embedding_types=["float"])
-    assert gateway.options[0].normalize is False
+    assert inference.options[0].normalize is False
     assert str(float(str(vector_of("cats")[2]))) in reply.text, "shortened, and not normalised again"
     if path != "/embed":
         field = {"embedding_types": ["int8"]} if path[3:] == "/embed" else {"output_dtype": "int8"}
@@ -328,18 +332,18 @@ async def test_vectors_are_not_normalised_on_request(
     ("path", "field"), [("/v1/embeddings", "input"), ("/embed", "inputs"), ("/embed_all", "inputs")]
 )
 async def test_texts_may_be_objects(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str, field: str, inputs: Any
+    client: httpx.AsyncClient, inference: FakeInference, path: str, field: str, inputs: Any
 ) -> None:
     await ok(client, path, **{field: inputs})
-    assert gateway.asked[0].texts == ["cats"]
+    assert inference.asked[0].texts == ["cats"]
 
 
 async def test_coheres_inputs_have_parts_of_which_only_texts_are_read(
-    client: httpx.AsyncClient, gateway: FakeGateway
+    client: httpx.AsyncClient, inference: FakeInference
 ) -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     reply = await client.post("/v2/embed", json={"inputs": [{"content": parts}, {"content": "c"}]})
-    assert (reply.status_code, gateway.asked[0].texts) == (200, ["a\nb", "c"])
+    assert (reply.status_code, inference.asked[0].texts) == (200, ["a\nb", "c"])
     picture = {"content": [{"type": "image_url", "image_url": {"url": "data:"}}]}
     reply = await client.post("/v2/embed", json={"inputs": ["a", picture]})
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "inputs[1]")
@@ -386,13 +390,13 @@ async def test_openais_route_sends_numbers_as_voyages_and_jinas_clients_want_the
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
 async def test_documents_are_read_by_their_text_or_by_the_rank_fields(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str
+    client: httpx.AsyncClient, inference: FakeInference, path: str
 ) -> None:
     documents = ["plain", {"text": "t"}, {"content": "c", "n": 1}, {"page_content": "p"}]
     await ok(client, path, documents=documents)
     fields = [{"title": "x", "body": "y", "n": 3}, {"body": "z"}, "plain"]
     reply = await ok(client, path, documents=fields, rank_fields=["body", "n"], return_documents="true")
-    assert [asked.candidates for asked in gateway.reranks] == [["plain", "t", "c", "p"], ["y\n3", "z", "plain"]]
+    assert [asked.candidates for asked in inference.reranks] == [["plain", "t", "c", "p"], ["y\n3", "z", "plain"]]
     assert fields[0] in [result["document"] for result in reply.json()["results"]]
     for broken, says in (
         ({"body": ["y"]}, "neither a string nor a number"),
@@ -405,20 +409,20 @@ async def test_documents_are_read_by_their_text_or_by_the_rank_fields(
 
 
 @pytest.mark.parametrize("path", RANKING)
-async def test_scores_are_raw_on_request_and_a_query_has_a_limit_of_its_own(
-    client: httpx.AsyncClient, gateway: FakeGateway, path: str
+async def test_scores_are_raw_on_request_and_a_query_has_a_separate_limit(
+    client: httpx.AsyncClient, inference: FakeInference, path: str
 ) -> None:
     for more in ({"raw_scores": True}, {"normalize": False}, {"use_activation": "false"}, {"raw_scores": False}):
         await ok(client, path, **more)
-    assert [asked.normalize for asked in gateway.reranks] == [False, False, False, True]
+    assert [asked.normalize for asked in inference.reranks] == [False, False, False, True]
     query = "text_1" if path == "/v1/score" else "query"
     await ok(client, path, max_tokens_per_query=7, **{query: {"text": "cats"}})
-    assert (gateway.options[-1].max_query_tokens, gateway.options[-1].max_tokens) == (7, None)
+    assert (inference.options[-1].max_query_tokens, inference.options[-1].max_tokens) == (7, None)
 
 
-async def test_teis_form_takes_top_n_and_its_own_words(client: httpx.AsyncClient, gateway: FakeGateway) -> None:
+async def test_teis_form_takes_top_n_and_its_own_fields(client: httpx.AsyncClient, inference: FakeInference) -> None:
     body = {"query": "a", "texts": ["bb", "a", "ccc"], "top_n": 1, "return_text": True, "truncate": True}
     reply = await client.post("/rerank", json=body | {"truncation_direction": "Left", "raw_scores": False, "other": 1})
     assert [(one["index"], one["text"]) for one in reply.json()] == [(2, "ccc")]
     assert reply.headers["x-ignored-fields"] == "other"
-    assert (gateway.options[0].truncate, gateway.options[0].keep_end) == (True, True)
+    assert (inference.options[0].truncate, inference.options[0].keep_end) == (True, True)

@@ -1,4 +1,4 @@
-"""By which names a service of this machine answers: a page that makes its own name lead here is refused."""
+"""Allowed host names: a page that rebinds its own name to this machine is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from serve_app.api.application import create_app
 from serve_app.domain.request_limits import FineTuneLimits, Limits
-from tests.unit.api.fake_gateway import FakeGateway
+from tests.unit.api.fake_inference import FakeInference
 from tests.unit.api.fake_jobs import FakeJobs
 
 PATHS = ["/models", "/livez", "/", "/docs"]
@@ -19,7 +19,7 @@ PATHS = ["/models", "/livez", "/", "/docs"]
 
 @cache  # making one takes longer than all requests to it
 def app_of(hosts: Collection[str] | None) -> FastAPI:
-    return create_app(FakeGateway(), FakeJobs(), Limits(), FineTuneLimits(), hosts=hosts)
+    return create_app(FakeInference(), FakeJobs(), Limits(), FineTuneLimits(), hosts=hosts)
 
 
 async def ask(host: str, hosts: Collection[str] | None, path: str = "/models", method: str = "GET") -> httpx.Response:
@@ -34,14 +34,14 @@ async def ask(host: str, hosts: Collection[str] | None, path: str = "/models", m
     ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "notlocalhost", "::1x",
      "127.0.0.1@evil.example", "[evil.example]:80", ""],
 )  # fmt: skip
-async def test_another_name_is_refused_whatever_is_asked_for(host: str, path: str) -> None:
+async def test_another_host_is_refused_on_every_path(host: str, path: str) -> None:
     reply = await ask(host, (), path)
     assert reply.status_code == 403
-    assert "is not called" in reply.text
+    assert "is not allowed" in reply.text
     assert "security.allowed_hosts" in reply.text
 
 
-async def test_a_rebound_page_is_refused_though_the_browser_takes_it_for_ours() -> None:
+async def test_a_rebound_page_is_refused_despite_its_origin() -> None:
     headers = {"Host": "evil.example:8000", "Origin": "http://evil.example:8000", "Sec-Fetch-Site": "same-origin"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app_of(())), base_url="http://x") as client:
         for reply in (
@@ -68,7 +68,7 @@ async def test_names_that_the_operator_allows_are_served(hosts: Collection[str] 
     assert other.status_code == (403 if hosts == ("models.example.com",) else 200)
 
 
-async def test_a_client_that_names_no_host_is_no_browser() -> None:
+async def test_a_request_without_a_host_is_served() -> None:
     sent = []
 
     async def receive() -> dict[str, object]:

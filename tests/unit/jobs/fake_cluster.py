@@ -14,7 +14,8 @@ from serve_app.jobs.job_folder_readers import TrainingData
 from serve_app.jobs.job_policy import JobPolicy
 from serve_app.jobs.job_record import JobRecord
 from serve_app.jobs.job_service import JobService
-from serve_app.jobs.lease import Lease, LeaseHolder
+from serve_app.jobs.lease import Lease
+from serve_app.jobs.lease_file import LeaseHolder
 from serve_app.jobs.ray_jobs import RayJobState
 from tests.unit.jobs.job_examples import spec
 

@@ -11,7 +11,7 @@ import pytest
 
 from serve_app.domain.errors import StorageError
 from serve_app.jobs.job_folders import JobFolders
-from serve_app.jobs.lease import SILENCE_S
+from serve_app.jobs.lease import LEASE_TIMEOUT_S
 from tests.unit.jobs.fake_cluster import DONE, World
 from tests.unit.jobs.full_disk import fail_overwriting, fill_disk
 
@@ -33,7 +33,7 @@ async def test_a_job_can_be_deleted_from_a_full_disk(
         fail_overwriting(monkeypatch)
     for _ in range(5):
         await world.reconcile()
-    world.now += SILENCE_S / 2
+    world.now += LEASE_TIMEOUT_S / 2
     await world.jobs.delete("a")
     assert [path.name for path in world.root.iterdir() if path.is_dir()] == [".lease"]
 
@@ -96,7 +96,7 @@ async def test_the_lease_is_renewed_while_a_deleted_job_is_removed(
 
     def remove_slowly(self: JobFolders) -> None:
         renewals = []
-        while len(renewals) < SILENCE_S + 3:
+        while len(renewals) < LEASE_TIMEOUT_S + 3:
             asyncio.run_coroutine_threadsafe(asyncio.sleep(0.005), loop).result()
             other.now += 1
             renewals.append(other.lease.poll())

@@ -288,10 +288,10 @@ async def test_a_ray_job_that_somebody_stopped_is_a_cancelled_job(world: World) 
 
 async def test_a_training_that_is_silent_for_too_long_is_started_again(world: World) -> None:
     await world.running()
-    world.now += world.policy.max_silence_s - 5
+    world.now += world.policy.heartbeat_timeout_s - 5
     world.report(progress(1) | {"time": world.now})
     await world.reconcile()
-    world.now += world.policy.max_silence_s - 5
+    world.now += world.policy.heartbeat_timeout_s - 5
     assert (await world.reconcile()).attempts == 1
     world.now += 10
     await world.reconcile()
@@ -303,24 +303,24 @@ async def test_silence_is_the_absence_of_new_lines_whatever_the_clocks_say(world
     await world.running()
     world.wall_clock_is_ahead_s = -5000 if stamp else 1e6  # it was set
     for step in range(1, 4):
-        world.now += world.policy.max_silence_s - 5
+        world.now += world.policy.heartbeat_timeout_s - 5
         world.report(progress(step) | {"time": stamp})
         assert (await world.reconcile()).attempts == 1
-    world.now += world.policy.max_silence_s + 1
+    world.now += world.policy.heartbeat_timeout_s + 1
     assert (await world.reconcile()).submission_id == "a-2"
 
 
 async def test_a_silent_training_that_does_not_stop_has_no_second_one_beside_it(world: World) -> None:
     await world.running()
     world.cluster.is_stubborn = True
-    world.now += world.policy.max_silence_s + 10
+    world.now += world.policy.heartbeat_timeout_s + 10
     record = await world.reconcile()
     assert (record.submission_id, world.cluster.started) == ("a-1", ["a-1"])
     world.restart_tracker()  # whoever comes next must not take it for stopped from outside
     world.cluster.jobs["a-1"] = RayJobState.STOPPED
     record = await world.reconcile()
     assert (record.status, record.submission_id) == (JobStatus.PENDING, "a-2")
-    assert any("was silent for" in event.message for event in await world.jobs.events("a"))
+    assert any("reported nothing for" in event.message for event in await world.jobs.events("a"))
 
 
 async def test_a_training_that_never_begins_although_it_could_is_started_again(world: World) -> None:
@@ -328,13 +328,13 @@ async def test_a_training_that_never_begins_although_it_could_is_started_again(w
     await world.reconcile()
     world.available = {"CPU": 0.5}
     for attempt in (1, 2):
-        world.now += world.policy.max_silence_s - 10
+        world.now += world.policy.heartbeat_timeout_s - 10
         assert (await world.reconcile()).submission_id == f"a-{attempt}"
         world.now += 20
         await world.reconcile()
         assert world.cluster.live == [f"a-{attempt + 1}"]
     events = [event.message for event in await world.jobs.events("a")]
-    assert any(event.startswith("the training lacked nothing and did not begin for 361") for event in events)
+    assert any(event.startswith("the training lacked no resources and did not start for 361") for event in events)
 
 
 async def test_a_training_that_waits_for_resources_may_be_silent_and_has_its_hour_when_they_are_there(
@@ -343,11 +343,11 @@ async def test_a_training_that_waits_for_resources_may_be_silent_and_has_its_hou
     world.available = {"CPU": 0.4}
     await world.submit()
     for _ in range(3):
-        world.now += 2 * world.policy.max_silence_s
+        world.now += 2 * world.policy.heartbeat_timeout_s
         assert (await world.reconcile()).pending_reason == "waiting for 0.5 CPU"
     world.available = {"CPU": 0.5}
     assert (await world.reconcile()).pending_reason is None
-    world.now += world.policy.max_silence_s - 10
+    world.now += world.policy.heartbeat_timeout_s - 10
     assert (await world.reconcile()).submission_id == "a-1"
     world.now += 20
     assert (await world.reconcile()).submission_id == "a-2"
@@ -358,9 +358,9 @@ async def test_a_job_whose_ray_job_is_stopped_from_outside_while_it_waits_is_can
 ) -> None:
     world.available = {"CPU": 0.4}
     await world.submit()
-    world.now += 2 * world.policy.max_silence_s
+    world.now += 2 * world.policy.heartbeat_timeout_s
     await world.reconcile()
-    world.now += 2 * world.policy.max_silence_s
+    world.now += 2 * world.policy.heartbeat_timeout_s
     world.cluster.jobs["a-1"] = RayJobState.STOPPED
     assert (await world.reconcile()).status is JobStatus.CANCELLED
 

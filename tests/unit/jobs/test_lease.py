@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from serve_app.domain.errors import JobsReadOnlyError, StorageError
-from serve_app.jobs.lease import FOLDER, SILENCE_S, Lease, LeaseHolder, LeaseState, current_lease
+from serve_app.jobs.lease import LEASE_TIMEOUT_S, Lease
+from serve_app.jobs.lease_file import LEASE_FOLDER, LeaseHolder, LeaseState, current_lease
 from serve_app.jobs.process_identity import has_ended, raylet_process, this_process
 from tests.unit.jobs.full_disk import fail_overwriting, fill_disk
 
@@ -55,27 +56,27 @@ def wait_out(tracker: Tracker) -> int:
 
 def test_the_first_tracker_holds_the_lease_for_as_long_as_it_renews_it(a: Tracker, b: Tracker) -> None:
     assert a.poll() == 1
-    for _ in range(5 * int(SILENCE_S)):
+    for _ in range(5 * int(LEASE_TIMEOUT_S)):
         assert b.poll() is None
         assert a.poll() == 1
     a.lease.require(1)
     with pytest.raises(JobsReadOnlyError, match="managed by service a: submit, cancel and delete there") as refusal:
         b.lease.require(1)
-    assert refusal.value.retry_after_s == SILENCE_S
+    assert refusal.value.retry_after_s == LEASE_TIMEOUT_S
 
 
 def test_a_lease_passes_on_after_its_holder_was_silent_on_the_successors_own_clock(a: Tracker, b: Tracker) -> None:
     a.poll()
-    assert SILENCE_S < wait_out(b) < SILENCE_S + 5
+    assert LEASE_TIMEOUT_S < wait_out(b) < LEASE_TIMEOUT_S + 5
     assert b.lease.number == 2
     assert (b.lease.holder_name, a.poll(), a.lease.holder_name) == ("service b", None, "service b")
-    assert wait_out(a) > SILENCE_S - 1, "it waits like everybody else"
+    assert wait_out(a) > LEASE_TIMEOUT_S - 1, "it waits like everybody else"
 
 
 def test_a_successor_that_was_suspended_itself_has_not_listened(a: Tracker, b: Tracker) -> None:
     a.poll()
     b.poll()
-    b.now += 1000 * SILENCE_S  # and the holder had no time to renew since it woke up either
+    b.now += 1000 * LEASE_TIMEOUT_S  # and the holder had no time to renew since it woke up either
     assert b.poll() is None
     a.poll()
     assert b.poll() is None
@@ -115,31 +116,31 @@ def test_of_two_successors_at_once_one_gets_the_lease(
 ) -> None:
     c = Tracker(root, "c")
     a.poll()
-    while b.lease._silent_s < SILENCE_S - 1:
+    while b.lease._observer._unchanged_s < LEASE_TIMEOUT_S - 1:
         b.poll()
         c.poll()
-    is_over = c.lease._is_over
+    is_expired = c.lease._is_expired
 
     def overtaken(lease: LeaseState) -> bool:
         """Between the decision to take the lease and the taking, the other successor gets it."""
-        return is_over(lease) and wait_out(b) > 0
+        return is_expired(lease) and wait_out(b) > 0
 
-    monkeypatch.setattr(c.lease, "_is_over", overtaken)
+    monkeypatch.setattr(c.lease, "_is_expired", overtaken)
     for _ in range(5):
         assert c.poll() is None
     assert (b.poll(), c.lease.holder_name) == (2, "service b")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"cluster": "a"}', b"\xff"])
-def test_a_lease_whose_holder_died_while_it_wrote_is_taken_after_the_silence(
+def test_a_lease_whose_holder_died_while_it_wrote_is_taken_after_the_timeout(
     root: Path, b: Tracker, content: bytes
 ) -> None:
-    (root / FOLDER).mkdir(parents=True)
-    (root / FOLDER / f"{7:012d}").write_bytes(content)
-    (root / FOLDER / f".{7:012d}-x7f").write_bytes(b"{")
-    assert wait_out(b) > SILENCE_S - 1
+    (root / LEASE_FOLDER).mkdir(parents=True)
+    (root / LEASE_FOLDER / f"{7:012d}").write_bytes(content)
+    (root / LEASE_FOLDER / f".{7:012d}-x7f").write_bytes(b"{")
+    assert wait_out(b) > LEASE_TIMEOUT_S - 1
     assert b.lease.number == 8
-    assert [path.name for path in (root / FOLDER).iterdir()] == [f"{8:012d}"]
+    assert [path.name for path in (root / LEASE_FOLDER).iterdir()] == [f"{8:012d}"]
 
 
 def test_a_lease_that_was_released_is_taken_at_once_and_not_by_who_released_it(a: Tracker, b: Tracker) -> None:
@@ -153,7 +154,7 @@ def test_a_lease_that_was_released_is_taken_at_once_and_not_by_who_released_it(a
 def test_the_same_cluster_takes_over_at_once_but_a_tracker_that_was_replaced_does_not_take_it_back(root: Path) -> None:
     old, new = Tracker(root, "a"), Tracker(root, "a")
     assert (old.poll(), new.poll()) == (1, 2)
-    for _ in range(3 * int(SILENCE_S)):
+    for _ in range(3 * int(LEASE_TIMEOUT_S)):
         assert (old.poll(), new.poll()) == (None, 2)
 
 
@@ -169,7 +170,7 @@ def test_nobody_waits_for_a_process_of_this_machine_that_has_ended(root: Path, a
 def test_a_full_disk_ends_no_lease(a: Tracker, b: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     a.poll()
     fill_disk(monkeypatch)
-    for _ in range(2 * int(SILENCE_S)):
+    for _ in range(2 * int(LEASE_TIMEOUT_S)):
         assert (a.poll(), b.poll()) == (1, None)
     a.now += 5
     a.lease.require(1)
@@ -181,7 +182,7 @@ def test_a_holder_that_cannot_renew_works_until_a_successor_may_come(
     a.poll()
     with monkeypatch.context() as patch:
         fail_overwriting(patch)
-        for _ in range(int(SILENCE_S)):
+        for _ in range(int(LEASE_TIMEOUT_S)):
             assert a.poll() == 1
             a.lease.require(1)
         assert len([record for record in caplog.records if "cannot be renewed" in record.message]) == 1
@@ -204,7 +205,7 @@ def test_a_tracker_that_cannot_write_the_lease_takes_none(
         for _ in range(3):
             with pytest.raises(StorageError, match=r"cannot be written .*, so here they can only be read"):
                 a.poll()
-            assert (a.lease.number, list((root / FOLDER).iterdir())) == (None, [])
+            assert (a.lease.number, list((root / LEASE_FOLDER).iterdir())) == (None, [])
     assert (b.poll(), a.poll()) == (1, None)
 
 

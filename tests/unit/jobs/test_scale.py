@@ -16,7 +16,7 @@ from serve_app.jobs.ended_index import FILE_NAME
 from serve_app.jobs.job_folders import JobFolders
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.job_repository import KEEP_LEFTOVERS_S
-from serve_app.jobs.lease import FOLDER
+from serve_app.jobs.lease_file import LEASE_FOLDER
 from tests.unit.jobs.fake_cluster import DATA, DONE, STARTED, World
 from tests.unit.jobs.job_examples import spec
 
@@ -50,7 +50,7 @@ def opened(world: World, monkeypatch: pytest.MonkeyPatch) -> Counting:
         found: Opened = []
 
         def counted(file: object, *args: object, **more: object) -> object:
-            if isinstance(file, Path) and file.is_relative_to(world.root) and FOLDER not in file.parts:
+            if isinstance(file, Path) and file.is_relative_to(world.root) and LEASE_FOLDER not in file.parts:
                 found.append(str(file.relative_to(world.root)))
             return really_open(file, *args, **more)  # type: ignore[call-overload]
 
@@ -222,7 +222,7 @@ async def test_checkpoints_of_a_job_that_cannot_be_resumed_are_removed_after_a_d
 
 
 async def test_a_job_that_goes_on_keeps_its_checkpoints(world: World) -> None:
-    world.policy = replace(world.policy, max_silence_s=10 * KEEP_LEFTOVERS_S)
+    world.policy = replace(world.policy, heartbeat_timeout_s=10 * KEEP_LEFTOVERS_S)
     world.restart_tracker()
     await world.running()
     (world.root / "a" / "checkpoints").mkdir()

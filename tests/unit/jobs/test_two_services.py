@@ -11,7 +11,7 @@ import pytest
 from serve_app.domain.errors import JobNotFoundError, JobsReadOnlyError
 from serve_app.jobs.job_folders import JobFolders
 from serve_app.jobs.job_record import JobStatus
-from serve_app.jobs.lease import SILENCE_S
+from serve_app.jobs.lease import LEASE_TIMEOUT_S
 from tests.unit.jobs.fake_cluster import DONE, STARTED, World, checkpoint, progress
 
 
@@ -32,7 +32,7 @@ def second(tmp_path: Path, first: World) -> World:
 
 async def take_over(world: World) -> None:
     """Time passes in which nobody else renews the lease."""
-    for _ in range(int(SILENCE_S) + 3):
+    for _ in range(int(LEASE_TIMEOUT_S) + 3):
         await world.reconcile()
 
 
@@ -116,7 +116,7 @@ async def test_a_submission_that_is_overtaken_by_a_takeover_leaves_nothing(
     create = JobFolders.create
 
     def suspended(*args: Any) -> None:
-        first.now += SILENCE_S
+        first.now += LEASE_TIMEOUT_S
         number = second.lease.poll()
         while number is None:
             second.now += 1

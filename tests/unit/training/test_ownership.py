@@ -13,7 +13,8 @@ import pytest
 
 from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_record import JobRecord, JobStatus
-from serve_app.jobs.lease import SILENCE_S, Lease, LeaseHolder
+from serve_app.jobs.lease import LEASE_TIMEOUT_S, Lease
+from serve_app.jobs.lease_file import LeaseHolder
 from serve_app.jobs.training_spec import ATTEMPT_VARIABLE, LEASE_VARIABLE, TrainingKind
 from tests.training_lines import read_lines
 from tests.unit.training.training_jobs import make_job, of_type
@@ -31,9 +32,9 @@ RECORD = JobRecord("job", "tuned", "base", TrainingKind.FULL, created_at=0.0, at
 
 def take_lease(jobs_dir: Path, cluster: str) -> Lease:
     lease = Lease(jobs_dir, LeaseHolder(cluster, f"service {cluster}"), has_ended=lambda _: False)
-    lease._silent_s = SILENCE_S + 1  # whoever held it has stopped
+    lease._silent_s = LEASE_TIMEOUT_S + 1  # whoever held it has stopped
     while lease.poll() is None:
-        lease._silent_s = SILENCE_S + 1
+        lease._silent_s = LEASE_TIMEOUT_S + 1
     return lease
 
 

@@ -21,7 +21,7 @@ from serve_app.api.encoding.json_stream import json_reply
 from serve_app.api.request_options import TimeoutHeader, known_name
 from serve_app.api.service_results import Ranked
 from serve_app.api.services import Services, ServicesDep
-from serve_app.api.validated_texts import candidate_texts, naming
+from serve_app.api.validated_texts import candidate_texts, field_errors
 from serve_app.domain.errors import InvalidInputError
 
 router = APIRouter(tags=["reranking"], route_class=TolerantRoute)
@@ -48,7 +48,7 @@ async def rank_documents(
     documents = document_texts(request.documents, request.rank_fields)
     texts = candidate_texts(request.query, documents, services.limits, field="documents", blank=True)
     if documents:
-        with naming(texts):
+        with field_errors(texts):
             ranked = await services.inference.rerank(
                 request.query, documents, options, batch_size=request.batch_size, normalize=wants_normalized(request)
             )

@@ -22,7 +22,7 @@ from serve_app.api.encoding.quantize import FORMS, require_normalized, shortened
 from serve_app.api.request_options import TimeoutHeader, tolerant_options, validate_dimensions
 from serve_app.api.service_results import Embedded
 from serve_app.api.services import Services, ServicesDep
-from serve_app.api.validated_texts import listed_texts, naming
+from serve_app.api.validated_texts import field_errors, listed_texts
 from serve_app.domain.embeddings import Float32
 
 router = APIRouter(tags=["Cohere"], responses=OPENAI_ERRORS, route_class=TolerantRoute)
@@ -55,7 +55,7 @@ async def _embed(services: Services, request: CohereEmbedRequest, header: str | 
     options = replace(tolerant_options(request, header, services.limits), normalize=request.normalize)
     await validate_dimensions(services.inference, options, request.dimensions, field="output_dimension")
     texts = listed_texts(request.texts, services.limits, field="texts")
-    with naming(texts):
+    with field_errors(texts):
         embedded = await services.inference.embed(texts.values, role_of(request.input_type), options)
     return embedded, shortened(embedded.vectors, request.dimensions, normalize=request.normalize)
 

@@ -1,4 +1,4 @@
-"""Bodies of the routes that Cohere's clients speak, but for reranking, which is in ``rerank``."""
+"""Schemas of /v1/embed and /v2/embed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _TEXTS_SCHEMA = {
 
 
 class CohereEmbedRequest(TolerantEmbeddingOptions):
-    """Texts, what they are for, and the forms that their vectors are wanted in."""
+    """Texts, their purpose, and the encodings of their vectors."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"texts": ["cron runs jobs."], "input_type": "search_document"}]}
@@ -58,7 +58,7 @@ class CohereEmbedRequest(TolerantEmbeddingOptions):
 
 
 class CohereEmbeddings(BaseModel):
-    """The vectors in each form that was asked for, in the order of the texts."""
+    """The vectors in each requested encoding, in the order of the texts."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -71,7 +71,7 @@ class CohereEmbeddings(BaseModel):
 
 
 class CohereEmbedReply(BaseModel):
-    """Vectors, texts and what it cost."""
+    """Vectors, texts and token counts."""
 
     id: str
     response_type: Literal["embeddings_by_type"]
@@ -82,7 +82,7 @@ class CohereEmbedReply(BaseModel):
 
 
 class CohereV1EmbedReply(BaseModel):
-    """Vectors, texts and what it cost; a plain list of vectors unless the request named types."""
+    """Vectors, texts and token counts; a plain list of vectors unless the request named types."""
 
     id: str
     response_type: Literal["embeddings_floats", "embeddings_by_type"]

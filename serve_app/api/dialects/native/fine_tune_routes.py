@@ -31,8 +31,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         404: "No served model has the name `base_model`.",
         409: "`model_name` is taken, by a model or by a job that has not ended.",
         413: "The body is larger than the limit.",
-        422: "The body breaks the schema or a limit, or holds nothing to learn from.",
-        429: "Too many fine-tunes wait; `Retry-After` says when to come back.",
+        422: "The body breaks the schema or a limit, or has no usable training pairs.",
+        429: "Too many fine-tunes wait; see `Retry-After`.",
         503: "The job folders cannot be written, or the job tracker does not answer.",
     }.items()
 }

@@ -1,4 +1,4 @@
-"""Bodies of the fine-tuning and job routes.
+"""Schemas of the fine-tuning and job routes.
 
 Pydantic checks the types; what depends on settings or needs a message of its own (limits, data without pairs) is
 checked in ``serve_app.api.fine_tune_parsing``.
@@ -42,7 +42,7 @@ class FineTuneRequest(StrictRequest):
     text_content: str | None = Field(
         None, description="Lines of query, tab, passage; others are ignored and reported. This, or `examples`."
     )
-    examples: list[SkipValidation[TrainingExample]] | None = Field(  # whatever JSON has; ``api.orders`` checks them
+    examples: list[SkipValidation[TrainingExample]] | None = Field(  # any JSON; validated in ``fine_tune_parsing``
         None, description="The same as a list, with negatives if you like."
     )
     eval_text_content: str | None = Field(
@@ -115,7 +115,7 @@ class Job(BaseModel):
     job_id: str
     status: str = Field(description="pending, running, completed, failed or cancelled.")
     progress: float = Field(description="Percent; never falls.")
-    message: str = Field(description="What is going on, or how it ended; a result worse than its base says so.")
+    message: str = Field(description="The current step or the outcome; names a result that is worse than its base.")
     error: str | None = Field(description="Why it failed.")
     pending_reason: str | None = Field(description="What a pending job waits for.")
     type: str = Field(description="full or lora.")
@@ -168,7 +168,7 @@ class JobEvents(BaseModel):
 
 
 class JobDeleted(BaseModel):
-    """The job is gone; the model it made is not."""
+    """The job is deleted; the model it made stays."""
 
     job_id: str
     deleted: bool

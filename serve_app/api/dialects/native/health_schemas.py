@@ -1,4 +1,4 @@
-"""Bodies of the health routes."""
+"""Schemas of the health routes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 
 class Health(BaseModel):
-    """The service works: a forward on the default model just succeeded, or has to wait for a long one; none is down."""
+    """The service is ready: a forward on the default model succeeded or waits for a long one, and no model is down."""
 
     status: str
     model: str
@@ -20,7 +20,7 @@ class Health(BaseModel):
 
 
 class ModelHealth(BaseModel):
-    """The state of one configured model; see ``reason`` where it neither is ready nor busy."""
+    """The state of one configured model; ``reason`` explains a state other than ready and busy."""
 
     model: str
     serves: Literal["embed", "rerank"]
@@ -37,7 +37,7 @@ class Ready(Health):
 
 
 class NotReady(BaseModel):
-    """Why requests should go elsewhere, with the state of every configured model."""
+    """Why the service is not ready, with the state of every configured model."""
 
     detail: str
     code: str
@@ -45,6 +45,6 @@ class NotReady(BaseModel):
 
 
 class Alive(BaseModel):
-    """The process answers; says nothing about models."""
+    """The process answers; models are not checked."""
 
     status: str

@@ -22,7 +22,7 @@ from serve_app.api.request_options import TimeoutHeader, known_name, options_of
 from serve_app.api.service_results import HybridEmbedded
 from serve_app.api.services import ServicesDep
 from serve_app.api.strict_json import StrictRoute
-from serve_app.api.validated_texts import batch_texts, naming, single_text
+from serve_app.api.validated_texts import batch_texts, field_errors, single_text
 from serve_app.domain.errors import InvalidInputError
 
 router = APIRouter(tags=["vectors"], responses=ERRORS, route_class=StrictRoute)
@@ -35,7 +35,7 @@ async def vectorize_hybrid(
     """Dense, sparse and, on request, ColBERT vectors of one text; needs a BGE-M3 model."""
     texts = single_text(request.text, services.limits)
     options = options_of(request, wanted_timeout, services.limits)
-    with naming(texts):
+    with field_errors(texts):
         embedded = await services.inference.encode(
             texts.values, options, colbert=request.return_colbert, by_id=request.sparse_format == "ids"
         )
@@ -66,7 +66,7 @@ async def vectorize_batch_hybrid(
         if dtype is not None:
             return binary_reply(np.empty((0, 0)), dtype, lengths=[])
         return json_reply({"hybrid_vectors": {} if isinstance(request.items, dict) else []})
-    with naming(texts):
+    with field_errors(texts):
         embedded = await services.inference.encode(
             texts.values, options, colbert=request.return_colbert, by_id=request.sparse_format == "ids"
         )

@@ -1,4 +1,4 @@
-"""Bodies of the hybrid routes. Names, defaults and shapes are a contract and may not change."""
+"""Schemas of the hybrid routes. Names, defaults and shapes are a contract and may not change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COLBERT = "Return the ColBERT vectors, too, one for each token: about 4 KB a to
 
 
 class HybridOptions(EncodingOptions):
-    """What every hybrid request may also say."""
+    """Options of hybrid requests."""
 
     return_colbert: bool = Field(False, description=_COLBERT)
     sparse_format: Literal["tokens", "ids"] = Field(

@@ -1,4 +1,4 @@
-"""/jobs: fine-tuning jobs as a resource, with their diary, logs and loss curve."""
+"""/jobs: fine-tuning jobs as a resource, with their events, logs and loss curve."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from serve_app.domain.errors import JobNotFoundError, UnavailableError
 from serve_app.jobs.job_record import JobRecord
 
 _STREAM = "text/event-stream"
-_STREAM_S = 1.0  # between two looks
-_ID_DIGITS = 16  # of 2^53; what is longer is no entry's id, and Python refuses to read 4,301 digits
+_POLL_S = 1.0  # between two polls
+_ID_DIGITS = 16  # of 2^53; Python refuses to parse 4,301 digits
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "Job not found"}}
 _ENDED: dict[int | str, dict[str, Any]] = {
     409: {"model": ErrorBody, "description": "The job's state does not allow it."}
@@ -87,19 +87,19 @@ async def delete(services: ServicesDep, job_id: str) -> Response:
 @router.get(
     "/jobs/{job_id}/events",
     response_model=JobEvents,
-    responses=_NOT_FOUND | {200: {"content": {_STREAM: {}}, "description": "The diary, or a live stream of it."}},
+    responses=_NOT_FOUND | {200: {"content": {_STREAM: {}}, "description": "The events, or a live stream of them."}},
     summary="Job events",
 )
 async def events(
     services: ServicesDep,
     job_id: str,
-    after: Annotated[int, Query(ge=0, le=2**53, description="Only entries behind this one.")] = 0,
+    after: Annotated[int, Query(ge=0, le=2**53, description="Only events after this one.")] = 0,
     accept: Annotated[str, Header()] = "",
     last_event_id: Annotated[str, Header()] = "",
 ) -> Response:
-    """The job's events; with `Accept: text/event-stream` live, progress included, until the job has ended."""
+    """The job's events; with `Accept: text/event-stream` a live stream, progress included, until the job ends."""
     if _STREAM in accept:
-        await services.jobs.get(job_id)  # an unknown job is a 404, not a stream that breaks
+        await services.jobs.get(job_id)  # an unknown job is a 404, not a broken stream
         is_ours = last_event_id.isdecimal() and len(last_event_id) <= _ID_DIGITS
         after = int(last_event_id) if is_ours else after
         return StreamingResponse(
@@ -116,7 +116,7 @@ async def events(
     summary="Job logs",
 )
 async def logs(services: ServicesDep, job_id: str) -> PlainTextResponse:
-    """The logs of all attempts as text."""
+    """The logs of all attempts, as text."""
     return PlainTextResponse(await services.jobs.logs(job_id))
 
 
@@ -127,7 +127,7 @@ async def logs(services: ServicesDep, job_id: str) -> PlainTextResponse:
     summary="Loss curve of a job",
 )
 async def loss_curve(services: ServicesDep, job_id: str) -> Response:
-    """The loss curve as a picture; 404 until it has been drawn."""
+    """The loss curve as SVG; 404 until it has been drawn."""
     if (picture := await services.jobs.loss_curve(job_id)) is None:
         raise HTTPException(404, "the loss curve has not been drawn yet")
     return Response(picture, media_type="image/svg+xml", headers={"Content-Security-Policy": "sandbox"})
@@ -135,24 +135,24 @@ async def loss_curve(services: ServicesDep, job_id: str) -> Response:
 
 async def _stream(jobs: JobsProtocol, job_id: str, after: int) -> AsyncIterator[bytes]:
     """Server-sent events: ``event`` with an entry of the job's events, ``job`` with the job whenever it has changed."""
-    told: dict[str, Any] | None = None
+    sent: dict[str, Any] | None = None
     while True:
         try:
-            record = await jobs.get(job_id)  # before the events: what ends the job is in it then
+            record = await jobs.get(job_id)  # before the events: they then include the last one
             events = await jobs.events(job_id, after=after)
         except JobNotFoundError:  # it was deleted
             return
-        except UnavailableError:  # the tracker is being restarted; its jobs go on, and so does this
+        except UnavailableError:  # the tracker restarts; its jobs continue, and so does the stream
             yield b": waits for the tracker\n\n"
-            await asyncio.sleep(_STREAM_S)
+            await asyncio.sleep(_POLL_S)
             continue
         for event in events:
             after = event.id
             yield b"id: %d\nevent: event\ndata: %s\n\n" % (event.id, dumps(asdict(event)))
-        if (body := job_body(record)) != told:
-            told = body
+        if (body := job_body(record)) != sent:
+            sent = body
             yield b"event: job\ndata: %s\n\n" % dumps(body)
         if record.status.is_terminal:
             return
-        yield b": alive\n\n"  # else nobody notices that the client has gone
-        await asyncio.sleep(_STREAM_S)
+        yield b": alive\n\n"  # a write detects a disconnected client
+        await asyncio.sleep(_POLL_S)

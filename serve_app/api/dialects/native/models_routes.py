@@ -21,11 +21,11 @@ router = APIRouter(tags=["models"])
 
 
 @router.get("/models", response_model=Models, summary="List models")
-async def models(services: ServicesDep) -> Response:
+async def list_models(services: ServicesDep) -> Response:
     """The default model first; `data` has the same models in the form of infinity's clients."""
     states = await services.inference.models()
-    ours, data = [asdict(state) for state in states], [_listed(state) for state in states]
-    return json_reply({"object": "list", "models": ours, "data": data})
+    models, data = [asdict(state) for state in states], [_listed(state) for state in states]
+    return json_reply({"object": "list", "models": models, "data": data})
 
 
 # a name may hold a slash, as names on the model hub do

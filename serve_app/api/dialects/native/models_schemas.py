@@ -1,4 +1,4 @@
-"""Bodies of the model routes."""
+"""Schemas of the model routes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Model(BaseModel):
     family: str
     dimension: int
     max_tokens: int
-    capabilities: list[str] = Field(description="Of dense, sparse, colbert, pair_score.")
-    serves: list[str] = Field(description="Of embed, rerank: the routes it is configured for.")
+    capabilities: list[str] = Field(description="dense, sparse, colbert, pair_score.")
+    serves: list[str] = Field(description="The uses it is configured for: embed, rerank.")
     device: str | None = None
     dtype: str | None = None
     base: str | None = Field(None, description="Of a fine-tune: the model that was tuned.")
@@ -27,13 +27,13 @@ class Model(BaseModel):
     pooling: str | None = Field(None, description="How token states become its vector: mean or cls.")
     alias_of: str | None = Field(None, description="The name of the model that this is another name for.")
     max_backlog_tokens: int | None = Field(
-        None, description="Tokens that may wait for one of its replicas; beyond that it refuses more (429)."
+        None, description="Tokens that may wait for one of its replicas; a request beyond it gets 429."
     )
     max_batch_tokens: int | None = Field(None, description="Padded tokens of one forward.")
 
 
 class ListedModel(BaseModel):
-    """One served model as infinity's clients list it."""
+    """One served model in infinity's form."""
 
     id: str
     object: Literal["model"]
@@ -49,4 +49,4 @@ class Models(BaseModel):
 
     object: Literal["list"]
     models: list[Model]
-    data: list[ListedModel] = Field(description="The same as other services' clients read it.")
+    data: list[ListedModel] = Field(description="The same in the form of other services' clients.")

@@ -11,7 +11,7 @@ from serve_app.api.dialects.tolerant_request import TolerantRoute
 from serve_app.api.encoding.json_stream import json_reply
 from serve_app.api.request_options import TimeoutHeader, known_name, options_of
 from serve_app.api.services import Services, ServicesDep
-from serve_app.api.validated_texts import candidate_texts, naming, pair_texts
+from serve_app.api.validated_texts import candidate_texts, field_errors, pair_texts
 
 router = APIRouter(tags=["reranking"], route_class=TolerantRoute)
 
@@ -23,7 +23,7 @@ async def score_candidates(services: Services, request: RerankRequest, timeout_h
     if not texts.values:
         await known_name(services.inference, options, "rerank")
         return json_reply({"scores": []})
-    with naming(texts):
+    with field_errors(texts):
         ranked = await services.inference.rerank(
             request.query, texts.values, options, batch_size=request.batch_size, normalize=request.normalize
         )
@@ -35,7 +35,7 @@ async def explain(services: ServicesDep, request: ExplainRequest, wanted_timeout
     """For each query token the best-matching token of the candidate; late interaction only."""
     texts = pair_texts(request.query, request.candidate, services.limits)
     options = options_of(request, wanted_timeout, services.limits)
-    with naming(texts):
+    with field_errors(texts):
         found = await services.inference.explain(request.query, request.candidate, options)
     indices, similarities = (found.matches.positions - 1).tolist(), found.matches.similarities
     matches = [

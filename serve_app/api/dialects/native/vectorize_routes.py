@@ -19,11 +19,11 @@ from serve_app.api.dialects.native.vectorize_schemas import (
 )
 from serve_app.api.encoding.binary import BINARY, AcceptHeader, binary_dtype, binary_reply
 from serve_app.api.encoding.json_stream import Members, is_small, json_reply, matrix, stream_reply
-from serve_app.api.encoding.quantize import encoded
+from serve_app.api.encoding.quantize import quantize
 from serve_app.api.request_options import TimeoutHeader, known_name, options_of
 from serve_app.api.services import ServicesDep
 from serve_app.api.strict_json import StrictRoute
-from serve_app.api.validated_texts import batch_texts, naming, single_text
+from serve_app.api.validated_texts import batch_texts, field_errors, single_text
 from serve_app.domain.profiles import TextRole
 
 router = APIRouter(tags=["vectors"], responses=ERRORS, route_class=StrictRoute)
@@ -37,11 +37,11 @@ async def vectorize(
     dtype = binary_dtype(accept, request.encoding)
     texts = single_text(request.text, services.limits)
     role = TextRole.of(is_query=request.is_query)
-    with naming(texts):
+    with field_errors(texts):
         embedded = await services.inference.embed(
             texts.values, role, options_of(request, wanted_timeout, services.limits)
         )
-    vectors = encoded(embedded.vectors, request.encoding)
+    vectors = quantize(embedded.vectors, request.encoding)
     if dtype is not None:
         return binary_reply(vectors, dtype, truncated=embedded.truncated)
     return json_reply({"vector": vectors[0]}, truncated=embedded.truncated)
@@ -64,9 +64,9 @@ async def vectorize_batch(
             return binary_reply(np.empty((0, 0)), dtype)
         return json_reply({"vectors": {} if isinstance(request.items, dict) else []})
     role = TextRole.of(is_query=request.is_query)
-    with naming(texts):
+    with field_errors(texts):
         embedded = await services.inference.embed(texts.values, role, options)
-    vectors = encoded(embedded.vectors, request.encoding)
+    vectors = quantize(embedded.vectors, request.encoding)
     if dtype is not None:
         return binary_reply(vectors, dtype, truncated=embedded.truncated)
     return vectors_reply(vectors, texts.ids, embedded.truncated)

@@ -1,4 +1,4 @@
-"""Bodies of the native routes. Names, defaults and shapes are a contract and may not change.
+"""Schemas of /vectorize and /vectorize-batch. Names, defaults and shapes are a contract and may not change.
 
 Pydantic checks the types; what depends on settings or needs a message of its own (blank texts, limits)
 is checked in ``serve_app.api.validated_texts``.
@@ -17,11 +17,11 @@ from serve_app.domain.request_limits import MOST_TEXTS
 
 
 class DenseOptions(EncodingOptions):
-    """What a request for dense vectors alone may also say."""
+    """Options of a request for dense vectors."""
 
     encoding: Encoding = Field(
         "float",
-        description="What a number is sent as. int8: round(127 x). binary: a bit for each number, 1 where it is above "
+        description="Encoding of the numbers. int8: round(127 x). binary: a bit for each number, 1 where it is above "
         "0, eight a byte, as numpy.packbits does.",
     )
 
@@ -42,7 +42,7 @@ class VectorizeReply(BaseModel):
 
 
 class TextRecord(StrictRequest):
-    """A text with an id of the client's own."""
+    """A text with an id of the client."""
 
     id: str
     text: Text

@@ -1,4 +1,4 @@
-"""Bodies of the routes that OpenAI's clients speak."""
+"""Schemas of /v1/embeddings and /v1/models."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class EmbeddingsRequest(TolerantEmbeddingOptions):
     )
 
     input: Inputs = Field(
-        description="A text, a list of texts, a list of token ids or a list of such lists. Token ids are taken as "
-        "they are: the client has put prefix and special tokens there, and without the latter they are refused."
+        description="A text, a list of texts, a list of token ids or a list of such lists. Token ids are used "
+        "unchanged: they must include prefix and special tokens, and are refused without the latter."
     )
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="Numbers, or the base64 text of little-endian float32."
@@ -28,10 +28,10 @@ class EmbeddingsRequest(TolerantEmbeddingOptions):
     output_dtype: Literal["float", "int8", "uint8", "binary", "ubinary", "base64"] = Field(
         "float",
         validation_alias=names("output_dtype", "embedding_type"),
-        description="What a number is sent as. int8: round(127 x), uint8: that plus 128; ubinary: as numpy.packbits, "
+        description="Encoding of the numbers. int8: round(127 x), uint8: that plus 128; ubinary: as numpy.packbits, "
         "binary: that minus 128. base64: as the encoding_format of this name.",
     )
-    user: str | None = Field(None, description="Taken from OpenAI's clients and not needed.")
+    user: str | None = Field(None, description="Accepted and ignored.")
 
 
 class Embedding(BaseModel):
@@ -43,7 +43,7 @@ class Embedding(BaseModel):
 
 
 class EmbeddingsUsage(BaseModel):
-    """What it cost, prefixes and special tokens included."""
+    """Token counts, prefixes and special tokens included."""
 
     prompt_tokens: int
     total_tokens: int
@@ -69,7 +69,7 @@ class OpenAIModel(BaseModel):
 
 
 class OpenAIModelDeleted(BaseModel):
-    """The fine-tune is gone."""
+    """The fine-tune is deleted."""
 
     id: str
     object: Literal["model"]

@@ -19,9 +19,9 @@ from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.unicode import is_unicode
 from serve_app.jobs.upload_record import FINE_TUNE, Upload
 
-_MOST = 10_000  # of a page, and OpenAI's default
-_LONGEST_NAME = 255
-_PIECE_BYTES = 256 * 1024
+_MAX_PAGE = 10_000  # of a page, and OpenAI's default
+_MAX_NAME = 255
+_CHUNK_BYTES = 256 * 1024
 _BYTES = "application/octet-stream"
 _ERRORS: Responses = {
     status: {"model": OpenAIErrorBody, "description": text}
@@ -47,8 +47,8 @@ async def create(
     """Stores a file for fine-tunes. Its lines are validated when a job is created from it."""
     await _require_once(http)
     name = form.file.filename or ""
-    if len(name) > _LONGEST_NAME:
-        raise InvalidInputError(f"file: its name has {len(name)} characters, the limit is {_LONGEST_NAME}")
+    if len(name) > _MAX_NAME:
+        raise InvalidInputError(f"file: its name has {len(name)} characters, the limit is {_MAX_NAME}")
     if not is_unicode(name):  # no reply could contain it, so no list of files either
         raise InvalidInputError("file: its name is not Unicode text")
     return json_reply(_body(await asyncio.to_thread(services.jobs.uploads.create, form.file.file, name)))
@@ -57,7 +57,7 @@ async def create(
 @router.get("/v1/files", response_model=OpenAIFiles, responses=_NOT_FOUND, summary="List files")
 async def page(
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
+    limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = _MAX_PAGE,
     after: Annotated[str | None, Query(description="Id of the last file of the page before.")] = None,
     order: Annotated[Literal["asc", "desc"], Query(description="By the time of their upload.")] = "desc",
     purpose: Annotated[str | None, Query(description="Only files for this; all are for fine-tune.")] = None,
@@ -87,7 +87,7 @@ async def content(services: ServicesDep, file_id: str) -> StreamingResponse:
     """The bytes of the file, unchanged."""
     file = await asyncio.to_thread(services.jobs.uploads.open, file_id)
     headers = {"X-Content-Type-Options": "nosniff"}
-    return StreamingResponse(_pieces(file), media_type=_BYTES, headers=headers)
+    return StreamingResponse(_chunks(file), media_type=_BYTES, headers=headers)
 
 
 @router.delete("/v1/files/{file_id}", response_model=OpenAIFileDeleted, responses=_NOT_FOUND, summary="Delete a file")
@@ -122,7 +122,7 @@ def _listed(files: Any, *, has_more: bool) -> dict[str, Any]:
     return {"object": "list", "data": data, "has_more": has_more, **ends}
 
 
-async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
     with file:
-        while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
-            yield piece
+        while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+            yield chunk

@@ -1,4 +1,4 @@
-"""Bodies of /v1/files."""
+"""Schemas of /v1/files."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from serve_app.api.dialects.strict_request import StrictRequest
 
 
 def _without_type(schema: dict[str, Any]) -> None:
-    """As OpenAPI 3.1 describes raw bytes: the parts of a form have no types, so no value is of a wrong one."""
+    """Removes the type, as OpenAPI 3.1 describes raw bytes."""
     schema.pop("type", None)
 
 
 class UploadForm(StrictRequest):
-    """A form with a file; the data is validated when a job is created from it."""
+    """A form with a file; its data is validated when a job is created from it."""
 
     file: UploadFile = Field(
         description='JSON lines `{"query": ..., "pos": [...], "neg": [...]}`, or lines of query, tab, passage; UTF-8.',
         json_schema_extra=_without_type,
     )
-    purpose: Literal["fine-tune"] = Field(description="There is no other one here.")
+    purpose: Literal["fine-tune"] = Field(description="The only purpose here.")
 
 
 class OpenAIFile(BaseModel):
@@ -32,9 +32,9 @@ class OpenAIFile(BaseModel):
     object: Literal["file"]
     bytes: int = Field(description="Its size.")
     created_at: int = Field(description="Unix time in seconds.")
-    filename: str = Field(description="As the client called it.")
+    filename: str = Field(description="Name given by the client.")
     purpose: Literal["fine-tune"]
-    status: Literal["processed"] = Field(description="It can be used at once.")
+    status: Literal["processed"] = Field(description="Usable at once.")
 
 
 class OpenAIFiles(BaseModel):
@@ -48,7 +48,7 @@ class OpenAIFiles(BaseModel):
 
 
 class OpenAIFileDeleted(BaseModel):
-    """The file is gone; jobs that were made from it have their own copy."""
+    """The file is deleted; jobs created from it have their own copy."""
 
     id: str
     object: Literal["file"]

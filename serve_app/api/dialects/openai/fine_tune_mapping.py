@@ -1,4 +1,4 @@
-"""From what OpenAI's clients send to an order of ours: the same request, proved in the same way, under other names."""
+"""Mapping of OpenAI's fine-tuning request to the native one, with errors that name OpenAI's fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serve_app.api.dialects.openai.fine_tuning_jobs_schemas import (
 )
 from serve_app.api.fine_tune_parsing import (
     parse_fine_tune_with,
-    require_few,
+    require_at_most,
     validate_held_out,
     validate_numbers,
     validate_pairs,
@@ -31,33 +31,33 @@ from serve_app.jobs.training_pairs import Ignored, Pairs
 from serve_app.jobs.training_spec import ClientMetadata, TrainingKind, default_learning_rate
 
 _KINDS = {"supervised": TrainingKind.FULL, "lora": TrainingKind.LORA, "qlora": TrainingKind.QLORA}
-_LONGEST_BASE = 80  # of a made-up name, which has twelve characters more
+_LONGEST_BASE = 80  # of a generated name, which has twelve characters more
 _FASTEST = 1.0  # learning rate, as on the native routes
 
 
 async def parse_openai_fine_tune(
     request: FineTuningJobRequest, uploads: Uploads, limits: FineTuneLimits
 ) -> tuple[ParsedFineTune, Sequence[Ignored]]:
-    """Proves a request and reads its files, in a thread.
+    """Validates a request and reads its files, in a thread.
 
     Returns:
-        The order, and what was left out of the data.
+        The parsed request, and the ignored lines.
 
     Raises:
-        InvalidInputError: A number over a limit, or nothing to learn from or measure on.
-        UploadNotFoundError: There is no such file.
+        InvalidInputError: A number over a limit, or no usable pairs to train or evaluate on.
+        UploadNotFoundError: No file has this id.
     """
     native = _native(request)
     validate_numbers(native, limits)
     pairs, held_out = await asyncio.to_thread(_read_all, request, uploads, limits)
-    order, ignored = parse_fine_tune_with(native, pairs, held_out)
+    parsed, ignored = parse_fine_tune_with(native, pairs, held_out)
     origin = ClientMetadata(request.training_file, request.validation_file, request.metadata)
-    return replace(order, origin=origin, has_generated_name=not request.suffix), ignored
+    return replace(parsed, origin=origin, has_generated_name=not request.suffix), ignored
 
 
 @contextmanager
 def translate_field_names(request: FineTuningJobRequest) -> Iterator[None]:
-    """Whatever is refused inside names the field that this client has sent."""
+    """Translates the native field names in errors into those of the request."""
     where, _ = _hyperparameters(request)
     names = {
         "model_name": "suffix",
@@ -81,7 +81,7 @@ def _renamed(error: ServiceError, names: Mapping[str, str]) -> ServiceError:
 
 
 def _native(request: FineTuningJobRequest) -> FineTuneRequest:
-    """The same without its data."""
+    """The native request, without its data."""
     kind = _KINDS[request.method.type if request.method else "supervised"]
     where, given = _hyperparameters(request)
     rate = None
@@ -90,7 +90,7 @@ def _native(request: FineTuningJobRequest) -> FineTuneRequest:
         if not 0 < rate <= _FASTEST:
             raise InvalidInputError(f"{where}.learning_rate_multiplier: makes a learning rate of {rate:g}, not 0 to 1")
     common = {
-        "model_name": request.suffix or _made_up_name(request.model),
+        "model_name": request.suffix or _generated_name(request.model),
         "base_model": request.model,
         "epochs": given.n_epochs or defaults.EPOCHS,
         "batch_size": given.batch_size or defaults.BATCH_SIZE,
@@ -105,7 +105,7 @@ def _native(request: FineTuningJobRequest) -> FineTuneRequest:
 
 
 def _hyperparameters(request: FineTuningJobRequest) -> tuple[str, Hyperparameters]:
-    """Where they stand, and what they are.
+    """The name of the field with the hyper-parameters, and their values.
 
     Raises:
         InvalidInputError: They stand in two places, or under the name of another method.
@@ -126,8 +126,8 @@ def _hyperparameters(request: FineTuningJobRequest) -> tuple[str, Hyperparameter
     return found[0] if found else ("hyperparameters", Hyperparameters.model_validate({}))
 
 
-def _made_up_name(base: str) -> str:
-    """A name for who gives none: ``e5-small-ft-1a2b3c4d``."""
+def _generated_name(base: str) -> str:
+    """A name for a request without one: ``e5-small-ft-1a2b3c4d``."""
     stem = re.sub(r"[^A-Za-z0-9._-]", "-", base.rpartition("/")[2]).lstrip("._-")[:_LONGEST_BASE]
     return f"{stem or 'model'}-ft-{uuid.uuid4().hex[:8]}"
 
@@ -153,5 +153,5 @@ def _read(field: str, file_id: str, uploads: Uploads, limits: FineTuneLimits) ->
         raise InvalidInputError(
             f"{field}: not UTF-8 text in line {line} (byte {error.start} of the file); save it as UTF-8"
         ) from error
-    require_few(field, text.count("\n"), limits)
+    require_at_most(field, text.count("\n"), limits)
     return parse_file(text, max_text_chars=limits.max_text_chars)

@@ -37,16 +37,16 @@ def _error(description: str) -> dict[str, Any]:
 
 
 _ERRORS: Responses = {
-    400: _error("The body or a parameter breaks the schema or a limit; of files, there is nothing to learn from."),
+    400: _error("The body or a parameter breaks the schema or a limit; the files have no usable training pairs."),
     503: _error("The job folders cannot be written, or the job tracker does not answer."),
 }
 _NOT_FOUND: Responses = {404: _error("No job has this id.")}
 _CREATE: Responses = {
-    400: _error("The body breaks the schema or a limit, there is nothing to learn from, or Q-LoRA cannot run here."),
+    400: _error("The body breaks the schema or a limit, there are no training pairs, or Q-LoRA cannot run here."),
     404: _error("No served model or no uploaded file has this name."),
     409: _error("The result's name is taken, by a model or by a job that has not ended."),
     413: _error("The body is larger than the limit."),
-    429: _error("Too many fine-tunes wait; `Retry-After` says when to come back."),
+    429: _error("Too many fine-tunes wait; see `Retry-After`."),
 }
 _ENDED: Responses = {409: _error("The job has ended.")}
 Limit = Annotated[int, Query(ge=1, le=100)]

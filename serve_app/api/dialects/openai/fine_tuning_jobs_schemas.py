@@ -1,6 +1,6 @@
-"""What OpenAI's clients send to /v1/fine_tuning/jobs; what they are told is in ``openai_jobs``.
+"""Request schemas of /v1/fine_tuning/jobs.
 
-Ours beside OpenAI's: the methods ``lora`` and ``qlora``, with settings of their own. Its SDK sends them as they are.
+Extensions of OpenAI's API: the methods ``lora`` and ``qlora`` with their settings, which its SDK sends unchanged.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Hyperparameters(StrictRequest):
 
 
 class LoraHyperparameters(Hyperparameters):
-    """Ours: the same, and the shape of the adapters."""
+    """The same, and the shape of the adapters (extension)."""
 
     r: int = Field(defaults.LORA_RANK, ge=1, description="Rank of the adapters.")
     lora_alpha: int = Field(
@@ -72,7 +72,7 @@ class Method(StrictRequest):
     """How weights are tuned; the settings stand under the method's own name."""
 
     type: Literal["supervised", "lora", "qlora"] = Field(
-        description="supervised: all weights. Ours: lora, an adapter; qlora, an adapter on a base in 4 bits."
+        description="supervised: all weights. Extensions: lora, an adapter; qlora, an adapter on a base in 4 bits."
     )
     supervised: SupervisedMethod | None = None
     lora: LoraMethod | None = None
@@ -102,6 +102,6 @@ class FineTuningJobRequest(TolerantRequest):
     hyperparameters: Hyperparameters | None = Field(None, description="In place of those in `method`.")
     method: Method | None = Field(None, description="All weights, if absent.")
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None = Field(
-        None, max_length=16, description="Your own words, told again with the job."
+        None, max_length=16, description="Metadata of the client, repeated in replies."
     )
-    integrations: list[dict[str, Any]] | None = Field(None, max_length=0, description="There are none here.")
+    integrations: list[dict[str, Any]] | None = Field(None, max_length=0, description="Not supported; must be empty.")

@@ -1,4 +1,4 @@
-"""Our jobs in OpenAI's words. Nothing is made up: what is not known is null."""
+"""Jobs in OpenAI's form; unknown values are null."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def openai_job(record: JobRecord, spec: TrainingSpec | None) -> dict[str, Any]:
     """A job.
 
     Args:
-        record: The job as it is now.
-        spec: What it was asked to do; None if that can not be read.
+        record: The current state of the job.
+        spec: Its training spec; None if that cannot be read.
     """
     origin = spec.origin if spec else None
     common = _hyperparameters(spec)
@@ -57,7 +57,7 @@ def openai_job(record: JobRecord, spec: TrainingSpec | None) -> dict[str, Any]:
 
 
 def openai_event(event: JobEvent) -> dict[str, Any]:
-    """An entry of a job's diary."""
+    """An event of a job."""
     return {
         "id": f"{EVENT_PREFIX}{event.id}",
         "object": "fine_tuning.job.event",
@@ -69,9 +69,9 @@ def openai_event(event: JobEvent) -> dict[str, Any]:
 
 
 def openai_checkpoints(record: JobRecord) -> list[dict[str, Any]]:
-    """The result of a completed job, whose checkpoints are gone; of any other job the last checkpoint, if there is one.
+    """The result of a completed job, or the last checkpoint of another job, if it has one.
 
-    The loss that a job tells while it trains is of a later step than its checkpoint, so only the result has one.
+    While a job trains, its loss is of a later step than its checkpoint, so only the result has a loss.
     """
     if record.status is JobStatus.COMPLETED and record.ended_at is not None:
         measured = {"step": record.steps, **(record.metrics_after or {})}
@@ -110,7 +110,7 @@ def _hyperparameters(spec: TrainingSpec | None) -> dict[str, Any]:
     return {
         "n_epochs": spec.epochs,
         "batch_size": spec.batch_size,
-        "learning_rate_multiplier": float(f"{multiplier:.6g}"),  # as it was sent: 0.1, not 0.10000000000000002
+        "learning_rate_multiplier": float(f"{multiplier:.6g}"),  # as in the request: 0.1, not 0.10000000000000002
     }
 
 

@@ -1,4 +1,4 @@
-"""What OpenAI's clients are told of fine-tuning jobs. What has no place in OpenAI's form is ours and says so."""
+"""Reply schemas of /v1/fine_tuning/jobs; fields beyond OpenAI's API are marked as extensions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class JobError(BaseModel):
 
 
 class JobHyperparameters(BaseModel):
-    """As they were used; null where the job's folder cannot be read."""
+    """The values of the job; null if its folder cannot be read."""
 
     n_epochs: int | None
     batch_size: int | None
@@ -55,7 +55,7 @@ class JobMethod(BaseModel):
 
 
 class FineTuningJob(BaseModel):
-    """A job, whichever route it came by; times are Unix times in whole seconds."""
+    """A job; times are Unix times in whole seconds."""
 
     id: str
     object: Literal["fine_tuning.job"]
@@ -66,7 +66,7 @@ class FineTuningJob(BaseModel):
     model: str = Field(description="The base.")
     fine_tuned_model: str | None = Field(description="The name to use, once the job has succeeded.")
     organization_id: str
-    training_file: str | None = Field(description="Null if the job came by another route.")
+    training_file: str | None = Field(description="Null for a job of another route.")
     validation_file: str | None
     result_files: list[str]
     trained_tokens: int | None = Field(description="Not counted: null.")
@@ -75,14 +75,14 @@ class FineTuningJob(BaseModel):
     method: JobMethod
     metadata: dict[str, str] | None
     error: JobError | None
-    accepted: int = Field(description="Ours: examples that are used.")
-    ignored: int = Field(description="Ours: lines that are not.")
+    accepted: int = Field(description="Extension: examples that are used.")
+    ignored: int = Field(description="Extension: lines that are not.")
 
 
 class NewFineTuningJob(FineTuningJob):
     """A job that was stored just now."""
 
-    ignored_lines: list[IgnoredLine] = Field(description="Ours: the first lines that are not used, and why.")
+    ignored_lines: list[IgnoredLine] = Field(description="Extension: the first lines that are not used, and why.")
 
 
 class FineTuningJobs(BaseModel):
@@ -113,14 +113,14 @@ class FineTuningEvents(BaseModel):
 
 
 class FineTuningCheckpoint(BaseModel):
-    """What is kept of a job's training: while it goes on its last checkpoint, in the end the result."""
+    """The last checkpoint of a job, or its result."""
 
     id: str
     object: Literal["fine_tuning.job.checkpoint"]
     created_at: int
     fine_tuning_job_id: str
     fine_tuned_model_checkpoint: str | None = Field(
-        description="The result's name. Null before: a checkpoint can be gone on from, not served."
+        description="The result's name. Null for a checkpoint, which cannot be served."
     )
     step_number: int
     metrics: dict[str, float] = Field(

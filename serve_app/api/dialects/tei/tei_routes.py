@@ -33,7 +33,7 @@ from serve_app.api.encoding.json_stream import Batches, Elements, is_small, json
 from serve_app.api.encoding.quantize import shortened
 from serve_app.api.request_options import TimeoutHeader, tolerant_options, validate_dimensions
 from serve_app.api.services import ServicesDep
-from serve_app.api.validated_texts import compared_texts, listed_texts, naming
+from serve_app.api.validated_texts import compared_texts, field_errors, listed_texts
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.tokens import Token
 
@@ -65,7 +65,7 @@ async def embed_all(services: ServicesDep, request: TEITextsRequest, wanted_time
     """For each text the hidden state of each of its tokens, special ones included, not normalised."""
     texts = listed_texts(request.inputs, services.limits, field="inputs")
     options = tolerant_options(request, wanted_timeout, services.limits, truncate=False)
-    with naming(texts):
+    with field_errors(texts):
         embedded = await services.inference.embed_tokens(texts.values, role_of(request.prompt_name, None), options)
     return stream_reply(Elements(map(matrix, embedded.states)), truncated=embedded.truncated)
 
@@ -77,7 +77,7 @@ async def embed_sparse(
     """Weights by token id; needs a BGE-M3 model."""
     texts = listed_texts(request.inputs, services.limits, field="inputs")
     options = tolerant_options(request, wanted_timeout, services.limits, truncate=False)
-    with naming(texts):
+    with field_errors(texts):
         embedded = await services.inference.encode_sparse(texts.values, role_of(request.prompt_name, None), options)
     rows = ([[{"index": id, "value": weight} for id, weight in row]] for row in embedded.weights)
     return stream_reply(Batches(rows), truncated=embedded.truncated)
@@ -91,7 +91,7 @@ async def similarity(
     parameters = request.settled()
     texts = compared_texts(request.inputs.source_sentence, request.inputs.sentences, services.limits)
     options = tolerant_options(parameters, wanted_timeout, services.limits, truncate=False)
-    with naming(texts):
+    with field_errors(texts):
         embedded = await services.inference.embed(texts.values, role_of(parameters.prompt_name, None), options)
     return json_reply(embedded.vectors[1:] @ embedded.vectors[0], truncated=embedded.truncated)
 
@@ -119,7 +119,7 @@ async def decode(services: ServicesDep, request: TEIDecodeRequest) -> Response:
         raise InvalidInputError(
             f"ids: {total} token ids together, the limit is {services.limits.max_text_chars}; send several requests"
         )
-    with naming(ids):
+    with field_errors(ids):
         return json_reply(
             await services.inference.decode(ids.rows, request.model, special=not request.skip_special_tokens)
         )

@@ -1,4 +1,4 @@
-"""Bodies of the routes that clients of Hugging Face's text-embeddings-inference speak, but for /rerank."""
+"""Schemas of the routes of text-embeddings-inference, except /rerank."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ from serve_app.api.dialects.tolerant_request import names
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.request_limits import MOST_TEXTS
 
-_PROMPT = (
-    "What the texts are for. If absent they are read as they are, and a prefix that the model needs is yours to put."
-)
+_PROMPT = "Purpose of the texts. If absent, no prefix is added, and texts must have the prefix that the model needs."
 _NAMES = names("prompt_name", "input_type", "task", "task_type")
 
 
@@ -45,7 +43,7 @@ class TEIEmbedRequest(TolerantEmbeddingOptions):
 
 
 class TEITextsRequest(TolerantOptions):
-    """One text or several, for the states of their tokens or for sparse vectors."""
+    """One text or several, for token embeddings or sparse vectors."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "cron runs jobs."}]})
 
@@ -56,14 +54,14 @@ class TEITextsRequest(TolerantOptions):
 
 
 class Sentences(ComputeRequest):
-    """A text and those that it is compared with."""
+    """A text and the texts to compare it with."""
 
     source_sentence: TextOrObject
     sentences: list[ForeignText] = Field(max_length=MOST_TEXTS - 1, json_schema_extra={"minItems": 1})
 
 
 class SimilarityParameters(TolerantOptions):
-    """How the texts are read."""
+    """Options of the texts."""
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **ComputeRequest.unsupported,
@@ -76,7 +74,7 @@ class SimilarityParameters(TolerantOptions):
 
 
 class TEISimilarityRequest(SimilarityParameters):
-    """A text and others, to be compared; what `parameters` may say may also stand beside them."""
+    """A text and others to compare; the fields of `parameters` may also stand beside `inputs`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -88,38 +86,40 @@ class TEISimilarityRequest(SimilarityParameters):
     parameters: SimilarityParameters | None = None
 
     def settled(self) -> SimilarityParameters:
-        """How the texts are read, wherever the request says it.
+        """The parameters of the request, wherever they stand.
 
         Raises:
-            InvalidInputError: It says two things.
+            InvalidInputError: A parameter has two values.
         """
         inner = self.parameters or SimilarityParameters.model_validate({})
-        said = inner.model_dump(include=inner.model_fields_set)
+        values = inner.model_dump(include=inner.model_fields_set)
         for name in self.model_fields_set & SimilarityParameters.model_fields.keys():
             value = getattr(self, name)
-            if name in said and self.meaning(name, said[name]) != self.meaning(name, value):
-                raise InvalidInputError(f"parameters.{name}: {name} beside parameters says something else; send one")
-            said[name] = value
-        return SimilarityParameters.model_validate(said)
+            if name in values and self.meaning(name, values[name]) != self.meaning(name, value):
+                raise InvalidInputError(
+                    f"parameters.{name}: {name} beside parameters has another value; send one of them"
+                )
+            values[name] = value
+        return SimilarityParameters.model_validate(values)
 
 
 class TEITokenizeRequest(ComputeRequest):
-    """One text or several, to be taken apart."""
+    """One text or several to tokenize."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "cron runs jobs."}]})
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {**ComputeRequest.unsupported, **UNCUT}
 
     inputs: TextInputs = Field(validation_alias=names("inputs", "input"), description="A text or a list of texts.")
-    add_special_tokens: Flag = Field(True, description="Give the special tokens around each text, too.")
+    add_special_tokens: Flag = Field(True, description="Include the special tokens around each text.")
     prompt_name: InputTypeField | None = Field(
-        None, validation_alias=_NAMES, description="Put this prefix in front; it counts for the places."
+        None, validation_alias=_NAMES, description="Add the prefix of this purpose; offsets include it."
     )
     model: str | None = Field(None, description="A served name; the default model if absent.")
 
 
 class TEIDecodeRequest(ComputeRequest):
-    """Token ids of one text or of several, to be put together again."""
+    """Token ids of one text or several to decode."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [[0, 5, 2]]}]})
 
@@ -136,7 +136,7 @@ class SparseValue(BaseModel):
 
 
 class TEIToken(BaseModel):
-    """A token and its place in the text's UTF-8 bytes; special tokens have none."""
+    """A token and its offsets in the text's UTF-8 bytes; special tokens have none."""
 
     id: int
     text: str
@@ -155,11 +155,11 @@ class TEIInfo(BaseModel):
     model_dtype: str | None
     model_type: dict[str, dict[str, str | None]]
     max_input_length: int = Field(description="Tokens of a text.")
-    max_concurrent_requests: int = Field(description="Requests that one HTTP replica has inside at once.")
-    max_batch_tokens: int | None = Field(description="Padded tokens of one forward, where that is known.")
-    max_batch_requests: int | None = Field(description="Texts of one forward; tokens alone bound it.")
+    max_concurrent_requests: int = Field(description="Concurrent requests of one HTTP replica.")
+    max_batch_tokens: int | None = Field(description="Padded tokens of one forward, if known.")
+    max_batch_requests: int | None = Field(description="Texts of one forward; null, as only tokens are limited.")
     max_client_batch_size: int = Field(description="Texts in a request.")
     tokenization_workers: int = Field(description="Threads of one HTTP replica that tokenise lists.")
     auto_truncate: bool = Field(description="Whether texts over the limit are cut by default.")
     version: str
-    limits: dict[str, Any] = Field(description="Ours: all limits of a request and of the default model.")
+    limits: dict[str, Any] = Field(description="All limits of a request and of the default model.")

@@ -15,7 +15,7 @@ from serve_app.api.dialects.tolerant_request import names
 from serve_app.api.encoding.json_stream import json_reply
 from serve_app.api.request_options import known_name
 from serve_app.api.services import Services
-from serve_app.api.validated_texts import candidate_texts, naming
+from serve_app.api.validated_texts import candidate_texts, field_errors
 from serve_app.domain.request_limits import MOST_TEXTS
 
 
@@ -55,7 +55,7 @@ async def rank_texts(services: Services, request: RerankTextsRequest, timeout_he
     if not texts.values:
         await known_name(services.inference, options, "rerank")
         return json_reply([])
-    with naming(texts):
+    with field_errors(texts):
         ranked = await services.inference.rerank(
             request.query, request.texts, options, batch_size=BATCH_SIZE, normalize=wants_normalized(request)
         )

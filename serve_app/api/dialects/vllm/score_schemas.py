@@ -1,4 +1,4 @@
-"""Bodies of the score routes, as vLLM's clients speak."""
+"""Schemas of the score routes."""
 
 from __future__ import annotations
 

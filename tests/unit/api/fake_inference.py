@@ -1,4 +1,4 @@
-"""A service behind the routes that computes nothing: it remembers what it was asked and answers as told."""
+"""A fake inference service: it computes nothing and records its calls."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ M3 = ModelState("me/my-m3", "bge-m3", 4, 8192, None, None, ("dense", "sparse", "
 
 @dataclass(frozen=True)
 class Asked:
-    """One call of ``embed``, or of what embeds otherwise."""
+    """One call of ``embed`` or another encoding method."""
 
     texts: list[str]
     role: TextRole | None
@@ -71,8 +71,8 @@ def text_of(ids: Sequence[int]) -> str:
     return " ".join(map(str, ids))
 
 
-class FakeGateway:
-    """Implements ``api.gateway.ServiceProtocol``.
+class FakeInference:
+    """Implements ``api.service.ServiceProtocol``.
 
     Attributes:
         error: Raised by every call while it is set.
