@@ -76,7 +76,7 @@ class Uploads(Protocol):
         ...
 
     def delete(self, file_id: str) -> None:
-        """Removes a file; whoever has it open reads it to its end."""
+        """Removes a file; a client that has it open reads it to its end."""
         ...
 
 

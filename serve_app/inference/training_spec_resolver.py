@@ -47,7 +47,7 @@ class BaseModels:
         self._models_dir = models_dir
 
     def find(self, name: str | None) -> ModelSource:
-        """The model with its weights; one of the hub is downloaded. Nobody but the operator can name a hub model.
+        """The model with its weights; one of the hub is downloaded. Only the operator can name a hub model.
 
         Raises:
             ModelNotFoundError: There is no such model here.

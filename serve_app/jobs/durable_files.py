@@ -1,4 +1,4 @@
-"""Writing so that nobody reads half of anything, and errors that say what is wrong with the disk."""
+"""Atomic and durable writes, with errors that name the fault of the disk."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Replaces a file: a reader sees the old or the new content, and so does everybody after a crash."""
+    """Replaces a file atomically: readers see the old or the new content, also after a crash."""
     replace_file(path, data)
 
 

@@ -1,4 +1,4 @@
-"""The record of a fine-tuning job: what ``job.json`` of its folder holds and what clients are told.
+"""The record of a fine-tuning job, as stored in ``job.json`` of its folder and sent to clients.
 
 Records change in one way only, by ``domain.job_law.advance``.
 """

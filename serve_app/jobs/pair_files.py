@@ -1,6 +1,6 @@
 r"""Training examples from a file: JSON lines ``{"query": str, "pos": [str], "neg": [str]}``, or ``query<TAB>passage``.
 
-Which of the two it is, the first line tells; a name that ends in ``.jsonl`` may be anybody's idea.
+The first line decides which of the two it is; the file's name does not.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _is_json(text: str) -> bool:
 
 
 def _read(line: str) -> Example | str:
-    """The example in a line, or why there is none."""
+    """The example in a line, or the reason why the line has no example."""
     if not line or line.isspace():
         return BLANK
     try:

@@ -38,7 +38,7 @@ class RayJobState(StrEnum):
     """What has become of a Ray Job. One that Ray has never heard of has no state at all."""
 
     LIVE = "live"
-    STOPPED = "stopped"  # by somebody, on purpose
+    STOPPED = "stopped"  # on purpose
     ENDED = "ended"
 
 

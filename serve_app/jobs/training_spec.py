@@ -1,7 +1,7 @@
-"""What a fine-tune is asked to do: the value behind ``spec.json`` of a job folder.
+"""The specification of a fine-tune, stored as ``spec.json`` in its job folder.
 
-The service writes it once, at submission, with every default resolved; the training reads it and asks nobody
-else. So a job that is resumed on another machine, after a restart or under newer settings, is still the same job. See
+The service writes it once, at submission, with every default resolved; the training reads nothing else. So a job that
+is resumed on another machine, after a restart or under newer settings, is still the same job. See
 ``jobs.job_folder`` for the file's place.
 """
 
