@@ -29,10 +29,7 @@ async def models(services: ServicesDep) -> Response:
 
 
 @router.get(
-    "/v1/models/{id:path}",
-    response_model=OpenAIModel,
-    responses={404: OPENAI_ERRORS[404]},
-    summary="Get a model",
+    "/v1/models/{id:path}", response_model=OpenAIModel, responses={404: OPENAI_ERRORS[404]}, summary="Get a model"
 )
 async def model(services: ServicesDep, id: str) -> Response:
     """State and capabilities of one model."""
