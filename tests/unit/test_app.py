@@ -49,7 +49,7 @@ def test_an_encoder_gets_the_gpus_that_its_setting_and_the_cluster_say(
         ({}, 1, "cuda"),
         ({}, 0, "cpu"),  # a GPU that joins later is not its own
         ({"num_gpus": 0}, 1, "cpu"),
-        ({"num_gpus": 0, "device": "cuda"}, 1, "cuda"),  # whoever says so
+        ({"num_gpus": 0, "device": "cuda"}, 1, "cuda"),  # as configured
         ({"num_gpus": 1}, 0, "cuda"),
         ({"device": "cuda:1"}, 2, "cuda:1"),
     ],
@@ -108,7 +108,7 @@ def test_on_one_node_several_replicas_start_and_a_redeploy_starts_new_ones_first
         assert deployment._deployment_config.max_surge_percent == (25 if deployment.num_replicas == 5 else 100)
 
 
-def test_a_full_machine_says_that_a_redeploy_pauses(
+def test_a_full_machine_warns_that_a_redeploy_pauses(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(app, "print_to_terminal", print)
@@ -149,7 +149,7 @@ def test_on_several_nodes_one_holds_half_of_the_replicas_and_each_redeploy_count
         ({"num_replicas": 5, "max_replicas_per_node": 1}, [1.0], 25, "hold 2 of them"),
     ],
 )
-def test_numbers_are_taken_as_they_are_and_the_start_says_what_follows(
+def test_numbers_are_taken_as_they_are_and_the_start_log_states_the_effect(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     ingress: dict[str, Any],

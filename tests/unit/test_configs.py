@@ -90,7 +90,7 @@ def unknown_to_pydantic(model: type[BaseModel], value: dict[str, Any], path: str
 
 
 @every_config
-def test_every_config_is_accepted_by_serve_and_says_nothing_that_serve_ignores(name: str) -> None:
+def test_every_config_is_accepted_by_serve_without_ignored_fields(name: str) -> None:
     ServeDeploySchema.model_validate(SERVE[name])
     assert unknown_to_pydantic(ServeDeploySchema, SERVE[name]) == []
 
@@ -147,9 +147,7 @@ def test_on_many_nodes_a_dead_one_leaves_half_of_each_deployment_and_a_redeploy_
 ) -> None:
     settings = settings_of(name)
     for deployment in [settings.ingress, *settings.models, *settings.rerankers]:
-        assert isinstance(deployment.max_replicas_per_node, int), (
-            "what a deployment says, not what is there at the time"
-        )
+        assert isinstance(deployment.max_replicas_per_node, int), "what the settings state, not the nodes of the moment"
         assert deployment.max_replicas_per_node <= min_replicas(deployment) / 2
         assert deployment.max_surge_percent == "auto" or deployment.max_surge_percent > 0
 

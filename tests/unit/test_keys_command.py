@@ -52,7 +52,7 @@ def test_lines_are_added_to_a_file_that_only_its_owner_reads(
     assert not any(secret in file.read_text() for secret in secrets)
 
 
-def test_what_stands_in_the_file_stays_as_it_is(tmp_path: Path) -> None:
+def test_existing_lines_stay_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     before = f"# ours\nme:{'0' * 64}:use:5  # as long as he behaves"
     file.write_text(before)
@@ -102,7 +102,7 @@ def test_a_link_at_a_temporary_name_is_not_written_through(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["no good"], "a key's name has"),
         (["me", "--requests-per-minute", "0"], "below 1"),
@@ -111,8 +111,8 @@ def test_a_link_at_a_temporary_name_is_not_written_through(tmp_path: Path) -> No
         (["you", "--file", "{missing}"], "No such file"),
     ],
 )
-def test_what_would_break_the_file_is_refused_and_no_key_is_shown(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+def test_a_key_that_would_break_the_file_is_refused_and_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     files = {"file": tmp_path / "keys", "broken": tmp_path / "broken", "missing": tmp_path / "no" / "keys"}
     files["file"].write_text(f"me:{'0' * 64}\n")
@@ -121,7 +121,7 @@ def test_what_would_break_the_file_is_refused_and_no_key_is_shown(
         main([argument.format(**files) for argument in arguments])
     assert caught.value.code == 2
     out, err = capsys.readouterr()
-    assert says in err
+    assert message in err
     assert out == ""
     assert files["file"].read_text() == f"me:{'0' * 64}\n"
     assert files["broken"].read_text() == "what?\n"

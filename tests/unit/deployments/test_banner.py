@@ -1,4 +1,4 @@
-"""The block that ends the start log: what it says about addresses and keys."""
+"""The last block of the start log: addresses and keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from serve_app.deployments import banner, http_address
 from tests.unit.api.fake_inference import FakeInference
 
 
-async def told(monkeypatch: pytest.MonkeyPatch, host: str | None, *, needs_key: bool) -> str:
+async def reported(monkeypatch: pytest.MonkeyPatch, host: str | None, *, needs_key: bool) -> str:
     """What is printed by a service that listens on ``host``."""
     lines: list[str] = []
     monkeypatch.setattr(http_address, "_http_options", lambda: type("Options", (), {"host": host, "port": 8000}))
@@ -22,10 +22,10 @@ async def told(monkeypatch: pytest.MonkeyPatch, host: str | None, *, needs_key: 
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", None, "192.0.2.7", "service.example"])
-async def test_who_listens_to_everybody_without_keys_is_warned(
+async def test_an_open_service_without_keys_prints_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, host: str | None
 ) -> None:
-    block = await told(monkeypatch, host, needs_key=False)
+    block = await reported(monkeypatch, host, needs_key=False)
     assert "WARNING    any client that reaches this port" in block
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
@@ -34,10 +34,10 @@ async def test_who_listens_to_everybody_without_keys_is_warned(
     ("host", "needs_key"),
     [("127.0.0.1", False), ("127.0.0.2", False), ("::1", False), ("localhost", False), ("0.0.0.0", True)],
 )
-async def test_with_keys_or_on_this_machine_alone_there_is_nothing_to_warn_about(
+async def test_with_keys_or_on_loopback_no_warning_is_printed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, host: str, needs_key: bool
 ) -> None:
-    block = await told(monkeypatch, host, needs_key=needs_key)
+    block = await reported(monkeypatch, host, needs_key=needs_key)
     assert "WARNING" not in block
     assert caplog.records == []
     assert ("-H 'Authorization: Bearer KEY'" in block) == needs_key
@@ -57,10 +57,10 @@ async def test_with_keys_or_on_this_machine_alone_there_is_nothing_to_warn_about
         ("2001:db8::7", "http://[2001:db8::7]:8000", "http://[2001:db8::7]:8000"),
     ],
 )
-async def test_the_addresses_for_this_machine_and_for_others_are_named_and_whether_keys_are_on(
+async def test_the_block_shows_both_addresses_and_whether_keys_are_required(
     monkeypatch: pytest.MonkeyPatch, host: str | None, base: str, network: str | None, needs_key: bool
 ) -> None:
-    lines = [line.split(maxsplit=1) for line in (await told(monkeypatch, host, needs_key=needs_key)).splitlines()]
+    lines = [line.split(maxsplit=1) for line in (await reported(monkeypatch, host, needs_key=needs_key)).splitlines()]
     said = {words[0]: words[1] for words in lines if len(words) == 2}
     assert said["address"].split()[0] == base
     assert said["network"] == (f"{network}   (for other machines)" if network else "this machine only")

@@ -1,4 +1,4 @@
-"""A model that loads and does not compute: the start ends with one sentence that says what to do."""
+"""A model that loads and does not compute: the start ends with one sentence and the next step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Starts:
 
 
 @pytest.mark.parametrize(
-    ("error", "dtype", "says"),
+    ("error", "dtype", "message"),
     [
         (NonFiniteError("x"), "float16", "computes NaN or infinity in float16; choose `dtype: float32`"),
         (NonFiniteError("x"), "float32", "computes NaN or infinity in float32; copy its weights"),
@@ -33,13 +33,15 @@ class Starts:
         (InternalError("RuntimeError: no kernel"), "float32", "does not compute: RuntimeError: no kernel"),
     ],
 )
-async def test_why_the_first_forward_failed_is_said(e5_tiny: Path, error: ServiceError, dtype: str, says: str) -> None:
-    with pytest.raises(ModelLoadError, match=says) as caught:
+async def test_the_reason_of_a_failed_first_forward_is_reported(
+    e5_tiny: Path, error: ServiceError, dtype: str, message: str
+) -> None:
+    with pytest.raises(ModelLoadError, match=message) as caught:
         await first_forward(Starts(error), describe("e5", e5_tiny), dtype)
     assert str(e5_tiny) in caught.value.message
 
 
-async def test_an_encoder_whose_model_computes_nan_says_so_once_and_does_not_start(
+async def test_an_encoder_whose_model_computes_nan_reports_it_once_and_does_not_start(
     e5_tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = copy_of(e5_tiny, tmp_path / "my-e5")
@@ -52,6 +54,6 @@ async def test_an_encoder_whose_model_computes_nan_says_so_once_and_does_not_sta
         await Encoder.__init__(
             Encoder.__new__(Encoder), ModelSettings(name="my-e5", device="cpu", dtype="float32"), tmp_path
         )
-    told = [record.message for record in caplog.records if "the encoder of 'my-e5'" in record.message]
-    assert len(told) == 1
-    assert f"the model in {folder} computes NaN" in told[0]
+    reported = [record.message for record in caplog.records if "the encoder of 'my-e5'" in record.message]
+    assert len(reported) == 1
+    assert f"the model in {folder} computes NaN" in reported[0]

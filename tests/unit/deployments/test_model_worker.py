@@ -1,4 +1,4 @@
-"""A replica's device: what it computes, and when it says that it does not work any more. The model is a function."""
+"""A replica's worker: results, and the health check that fails. The model is a function."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ async def test_a_model_that_does_not_compute_does_not_start(model: Model, monkey
         await made(model).start()
 
 
-async def test_results_come_in_order_from_a_thread_of_its_own(device: ModelWorker[str, str], model: Model) -> None:
+async def test_results_come_in_order_from_the_workers_thread(device: ModelWorker[str, str], model: Model) -> None:
     texts = [f"text {i}" for i in range(25)]
     assert await computed(device, model, texts) == [text.upper() for text in texts]
     assert len(model.threads) == 1
@@ -173,7 +173,7 @@ async def test_texts_of_two_models_never_share_a_forward(device: ModelWorker[str
     assert not any(text.startswith("a") for forward in other.forwards for text in forward)
 
 
-async def test_what_is_run_on_the_device_never_runs_during_a_forward(
+async def test_functions_on_the_device_thread_never_run_during_a_forward(
     device: ModelWorker[str, str], model: Model
 ) -> None:
     model.gate.clear()
@@ -220,7 +220,7 @@ async def test_after_a_split_for_lack_of_memory_the_next_micro_batches_are_small
     assert sizes.count(10) == 1
 
 
-async def test_what_a_forward_waits_for_the_device_counts_as_no_computation(
+async def test_waiting_for_the_device_does_not_count_as_computation(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A text of 10 tokens waits for an adapter that loads for 6 s; its own forward takes 0.25 s."""
@@ -259,7 +259,7 @@ async def test_what_a_forward_waits_for_the_device_counts_as_no_computation(
 # ------------------------------------------------------------------ does it still work?
 
 
-async def test_when_no_micro_batches_are_formed_any_more_the_health_check_says_why(
+async def test_when_micro_batches_stop_the_health_check_gives_the_reason(
     device: ModelWorker[str, str], model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def take() -> None:
@@ -278,9 +278,7 @@ async def test_a_healthy_device_is_not_probed(device: ModelWorker[str, str], mod
     assert model.probes == 1, "the one at the start"
 
 
-async def test_several_forwards_without_a_result_make_it_ask_for_a_known_text(
-    device: ModelWorker[str, str], model: Model
-) -> None:
+async def test_several_forwards_without_a_result_trigger_a_probe(device: ModelWorker[str, str], model: Model) -> None:
     await fail(device, model, InternalError("CUDA error"), SUSPICIOUS_FORWARDS - 1)
     await device.check_health()
     assert model.probes == 1
@@ -315,7 +313,7 @@ async def test_one_result_in_between_clears_the_suspicion(device: ModelWorker[st
 
 
 @pytest.mark.parametrize("error", [NonFiniteError("no number"), OutOfMemoryError("too long")])
-async def test_errors_that_texts_are_to_blame_for_raise_no_suspicion(
+async def test_errors_caused_by_texts_trigger_no_probe(
     device: ModelWorker[str, str], model: Model, error: ServiceError
 ) -> None:
     await fail(device, model, error, 2 * SUSPICIOUS_FORWARDS)

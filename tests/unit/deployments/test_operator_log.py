@@ -37,7 +37,7 @@ def fail(what: str) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_reason_is_withdrawn_when_a_later_try_succeeds_and_no_other_one_with_it() -> None:
+def test_a_later_success_withdraws_only_its_own_reason() -> None:
     for what in ("the encoder of 'a'", "the encoder of 'ab'"):
         fail(what)
     with log_startup_failure("the encoder of 'a'"):  # it is loaded, and has no forward yet
@@ -49,7 +49,7 @@ def test_a_reason_is_withdrawn_when_a_later_try_succeeds_and_no_other_one_with_i
     assert startup_failures.reported() == {}
 
 
-def test_a_start_goes_on_where_the_store_does_not_answer(
+def test_a_start_continues_if_the_store_does_not_answer(
     store: dict[bytes, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object, **__: object) -> None:

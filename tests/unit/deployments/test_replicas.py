@@ -61,27 +61,27 @@ def metrics(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeMetric]:
     return FakeMetric.registered
 
 
-def told(metrics: dict[str, FakeMetric], name: str) -> list[float]:
+def reported(metrics: dict[str, FakeMetric], name: str) -> list[float]:
     return [value for value, _ in metrics[f"retrieval_{name}"].values]
 
 
 # ------------------------------------------------------------------ what is counted
 
 
-def test_device_metrics_hand_over_what_was_counted_once(metrics: dict[str, FakeMetric]) -> None:
+def test_device_metrics_hand_over_each_count_once(metrics: dict[str, FakeMetric]) -> None:
     device = DeviceMetrics("tiny", 100, lambda: (3, 70), lambda: 50)
     for padded in (40, 200):
         device.observe(MicroBatchReport(texts=2, tokens=30, padded_tokens=padded, longest_wait_s=0.5, forward_s=0.1))
     device.count_failure("non_finite", 2)
     device.flush()
-    assert told(metrics, "forward_seconds") == [0.1, 0.1]
-    assert told(metrics, "batch_fill_ratio") == [0.4, 1.0], "one text over the budget fills it"
-    assert (told(metrics, "forward_tokens"), told(metrics, "forward_padded_tokens")) == ([60], [240])
-    assert (told(metrics, "backlog_texts"), told(metrics, "backlog_tokens")) == ([3], [70])
-    assert told(metrics, "batch_budget_tokens") == [50]
+    assert reported(metrics, "forward_seconds") == [0.1, 0.1]
+    assert reported(metrics, "batch_fill_ratio") == [0.4, 1.0], "one text over the budget fills it"
+    assert (reported(metrics, "forward_tokens"), reported(metrics, "forward_padded_tokens")) == ([60], [240])
+    assert (reported(metrics, "backlog_texts"), reported(metrics, "backlog_tokens")) == ([3], [70])
+    assert reported(metrics, "batch_budget_tokens") == [50]
     assert metrics["retrieval_text_failures"].values == [(2, {"model": "tiny", "code": "non_finite"})]
     device.flush()
-    assert told(metrics, "forward_tokens") == [60], "nothing is counted twice"
+    assert reported(metrics, "forward_tokens") == [60], "nothing is counted twice"
 
 
 # ------------------------------------------------------------------ the encoder
@@ -153,19 +153,19 @@ async def test_an_encoder_answers_each_text_in_order_and_names_those_that_fail(
     assert max(map(len, model.forwards)) <= 4
 
 
-async def test_a_request_without_room_is_refused_and_its_neighbours_in_the_call_are_not(encoder: Encoder) -> None:
+async def test_a_full_backlog_refuses_one_request_of_a_call_and_not_the_others(encoder: Encoder) -> None:
     answer = await asyncio.wait_for(encoder.encode(batch([1] * 15, [2] * 15, length=3)), 10)
     assert {failure.index for failure in answer.failures} == set(range(15, 30))
     assert {failure.code for failure in answer.failures} == {"queue_full"}
     assert answer.dense[:15].tolist() == [[1, 3]] * 15
 
 
-async def test_a_fine_tune_that_is_gone_is_an_answer_for_every_text(encoder: Encoder) -> None:
+async def test_a_deleted_fine_tune_is_an_error_for_each_of_its_texts(encoder: Encoder) -> None:
     answer = await asyncio.wait_for(encoder.encode(batch([1, 2], variant=ModelVersion("laws", "job-1"))), 10)
     assert [failure.code for failure in answer.failures] == ["model_not_found"] * 2
 
 
-async def test_an_encoder_says_where_it_computes_and_that_it_is_healthy(encoder: Encoder) -> None:
+async def test_an_encoder_reports_its_device_and_its_health(encoder: Encoder) -> None:
     state = await encoder.state()
     assert (state.device, state.dtype, state.is_stuck) == ("cpu", "float32", False)
     await encoder.check_health()

@@ -43,7 +43,7 @@ async def test_a_call_whose_replica_or_answer_is_lost_is_sent_again(error: Excep
     assert await caller.call("rank", 7) == 7
 
 
-async def test_a_call_that_is_lost_again_and_again_is_given_up() -> None:
+async def test_a_call_that_is_lost_at_every_attempt_fails() -> None:
     handle = FakeHandle(*[OwnerDiedError("ff", None, "")] * 9)
     with pytest.raises(UnavailableError, match="died under this request"):
         await ReplicaCaller(ServeHandle(handle)).call("rank", 7)  # type: ignore[arg-type]

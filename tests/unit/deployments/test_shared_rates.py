@@ -63,7 +63,7 @@ async def test_a_limit_holds_for_all_replicas_together(clock: SimpleNamespace) -
     assert actors.connections == 2
 
 
-async def test_what_one_replica_spends_the_other_one_lacks(clock: SimpleNamespace) -> None:
+async def test_replicas_spend_from_one_limit(clock: SimpleNamespace) -> None:
     actors = FakeActors()
     one, two = SharedRates(connect=actors.connect), SharedRates(connect=actors.connect)
     assert (await one.admit(KEY, 0)).wait_s == 0
@@ -76,7 +76,9 @@ async def test_what_one_replica_spends_the_other_one_lacks(clock: SimpleNamespac
     assert (first.reserved, second.reserved) == (70, 30)
 
 
-async def test_a_replica_counts_alone_while_the_counter_is_dead_and_asks_again_later(clock: SimpleNamespace) -> None:
+async def test_a_replica_counts_by_itself_while_the_counter_is_dead_and_reconnects_later(
+    clock: SimpleNamespace,
+) -> None:
     actors = FakeActors()
     rates = SharedRates(connect=actors.connect)
     actors.error = ActorDiedError()
@@ -92,7 +94,7 @@ async def test_a_replica_counts_alone_while_the_counter_is_dead_and_asks_again_l
     assert actors.connections == 2
 
 
-async def test_a_counter_that_hangs_holds_no_request_for_long(
+async def test_a_hanging_counter_delays_a_request_only_briefly(
     clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_ANSWER_S", 0.01)
@@ -103,7 +105,7 @@ async def test_a_counter_that_hangs_holds_no_request_for_long(
     assert actors.connections == 1
 
 
-async def test_a_counter_that_can_not_be_made_is_no_reason_to_refuse(clock: SimpleNamespace) -> None:
+async def test_requests_are_served_if_the_counter_cannot_be_created(clock: SimpleNamespace) -> None:
     def connect() -> Any:
         raise RuntimeError("no cluster")
 

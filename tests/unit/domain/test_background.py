@@ -45,12 +45,12 @@ async def test_the_end_of_a_task_that_may_end_is_no_failure(tasks: BackgroundTas
     ("work", "may_end", "reason"),
     [(fails, False, r"ValueError\('no such key'\)"), (ends, False, "it ended")],
 )  # fmt: skip
-async def test_a_failure_is_logged_told_at_once_and_fails_the_check_with_its_reason(
+async def test_a_failure_is_logged_and_reported_at_once_and_fails_the_check_with_its_reason(
     tasks: BackgroundTasks, caplog: pytest.LogCaptureFixture, work, may_end: bool, reason: str  # type: ignore[no-untyped-def]
 ) -> None:  # fmt: skip
-    told = asyncio.get_running_loop().create_future()
-    tasks.start("watch", work(), may_end=may_end, on_failure=told.set_result)
-    await asyncio.wait_for(told, 5)
+    reported = asyncio.get_running_loop().create_future()
+    tasks.start("watch", work(), may_end=may_end, on_failure=reported.set_result)
+    await asyncio.wait_for(reported, 5)
     for _ in range(2):
         with pytest.raises(BackgroundTaskError, match=f"the background task 'watch' failed: {reason}"):
             tasks.check()

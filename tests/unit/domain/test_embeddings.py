@@ -110,9 +110,7 @@ codes = st.lists(st.sampled_from([None, None, "non_finite", "queue_full"]), max_
 
 
 @given(codes, st.data())
-def test_a_part_of_an_answer_says_of_each_text_what_the_whole_said(
-    codes: list[str | None], data: st.DataObject
-) -> None:
+def test_a_part_of_an_answer_has_the_values_of_the_whole(codes: list[str | None], data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(codes)))
     stop = data.draw(st.integers(start, len(codes)))
     answer = answer_of(codes)
@@ -120,7 +118,7 @@ def test_a_part_of_an_answer_says_of_each_text_what_the_whole_said(
 
 
 @given(st.lists(codes, min_size=1, max_size=5))
-def test_a_joined_answer_says_of_each_text_what_its_part_said(parts: list[list[str | None]]) -> None:
+def test_a_joined_answer_has_the_values_of_its_parts(parts: list[list[str | None]]) -> None:
     answers = [answer_of(part) for part in parts]
     assert by_text(EncodedBatch.join(answers)) == [text for answer in answers for text in by_text(answer)]
 
@@ -198,7 +196,7 @@ def plain(result: Encoded | ServiceError) -> dict[str, Any]:
     }
 
 
-def told(answer: EncodedBatch) -> list[dict[str, Any]]:
+def reported(answer: EncodedBatch) -> list[dict[str, Any]]:
     """Likewise, read from an answer."""
     assert answer.sparse_ids is not None
     assert answer.sparse_weights is not None
@@ -221,9 +219,9 @@ def told(answer: EncodedBatch) -> list[dict[str, Any]]:
 
 
 @given(results)
-def test_an_answer_says_of_each_text_what_its_result_said(results: list[Encoded | ServiceError]) -> None:
+def test_an_answer_has_the_values_of_its_results(results: list[Encoded | ServiceError]) -> None:
     answer = EncodedBatch.of_texts(results, ALL, DIMENSION)
-    assert told(answer) == [plain(result) for result in results]
+    assert reported(answer) == [plain(result) for result in results]
     assert answer.sparse_ids is not None
     assert answer.sparse_weights is not None
     assert answer.colbert is not None
@@ -239,18 +237,18 @@ def test_an_answer_with_all_representations_that_was_cut_joins_to_what_it_was(
     cut = data.draw(st.integers(0, len(results)))
     answer = EncodedBatch.of_texts(results, ALL, DIMENSION)
     parts = [answer.part(0, cut), answer.part(cut, len(results))]
-    assert [text for part in parts for text in told(part)] == told(answer)
-    assert told(EncodedBatch.join(parts)) == told(answer)
+    assert [text for part in parts for text in reported(part)] == reported(answer)
+    assert reported(EncodedBatch.join(parts)) == reported(answer)
 
 
 @given(st.lists(results, min_size=2, max_size=4))
-def test_joined_answers_say_of_each_text_what_its_result_said(parts: list[list[Encoded | ServiceError]]) -> None:
+def test_joined_answers_have_the_values_of_their_results(parts: list[list[Encoded | ServiceError]]) -> None:
     joined = EncodedBatch.join([EncodedBatch.of_texts(part, ALL, DIMENSION) for part in parts])
-    assert told(joined) == [plain(result) for part in parts for result in part]
+    assert reported(joined) == [plain(result) for part in parts for result in part]
 
 
 @pytest.mark.parametrize("want", [DENSE, DENSE | {Capability.SPARSE}, DENSE | {Capability.COLBERT}, ALL])
-def test_an_answer_has_no_rows_of_what_nobody_wants(want: frozenset[Capability]) -> None:
+def test_an_answer_has_no_rows_of_representations_that_were_not_requested(want: frozenset[Capability]) -> None:
     answers = [EncodedBatch.of_texts([text_of(seed, ALL) for seed in range(3)], want, DIMENSION) for _ in range(2)]
     for answer in (answers[0], answers[0].part(1, 2), EncodedBatch.join(answers)):
         assert (answer.sparse_ids is not None) == (Capability.SPARSE in want)
@@ -287,4 +285,4 @@ def test_a_text_that_fails_beside_others_of_a_fine_tune_of_another_dimension_spo
 def test_a_failure_becomes_the_error_that_it_was_and_names_a_text_at_fault(error: ServiceError) -> None:
     came = ItemFailure.of(4, error).error()
     assert (type(came), came.message, came.retry_after_s) == (type(error), error.message, error.retry_after_s)
-    assert came.item == (4 if isinstance(error, NonFiniteError) else None), "a full queue is no text's fault"
+    assert came.item == (4 if isinstance(error, NonFiniteError) else None), "a full queue is not caused by a text"

@@ -52,7 +52,7 @@ def test_an_unknown_code_is_an_internal_error() -> None:
     assert type(error_of("from_the_future", "no")) is InternalError
 
 
-def test_what_passes_by_waiting_says_how_long() -> None:
+def test_temporary_errors_have_a_retry_time() -> None:
     assert {cls.code for cls in ERRORS if cls.retry_after_s} == {"queue_full", "unavailable", "jobs_read_only"}
     assert error_of("queue_full", "full").retry_after_s == QueueFullError.retry_after_s
 

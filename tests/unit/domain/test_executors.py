@@ -1,4 +1,4 @@
-"""Lists take turns beside the event loop, and whoever looks for a fine-tune waits for none of them."""
+"""Slices of several lists alternate in threads, and reads of small files wait for none of them."""
 
 from __future__ import annotations
 
@@ -71,15 +71,15 @@ async def test_a_query_is_not_read_again_for_every_candidate(
 
 
 class Reader:
-    """Work that waits for its gate, and tells which lists it was done for, in order."""
+    """Work that waits for its gate and records the lists of its slices, in order."""
 
     def __init__(self) -> None:
-        self.turns: list[str] = []
+        self.slices: list[str] = []
         self.gate = threading.Event()
 
     def __call__(self, items: Sequence[str]) -> int:
         assert self.gate.wait(PATIENCE_S)
-        self.turns.append(items[0])
+        self.slices.append(items[0])
         return len(items)
 
 
@@ -92,11 +92,11 @@ async def test_a_text_waits_for_one_slice_of_each_list_and_not_for_the_lists() -
     await asyncio.sleep(0.01)
     reader.gate.set()
     assert await asyncio.wait_for(text, PATIENCE_S) == [1]
-    assert reader.turns.index("text") <= 2 * len(lists)
+    assert reader.slices.index("text") <= 2 * len(lists)
     assert await asyncio.gather(*under_way) == [[1] * 20] * len(lists)
 
 
-async def test_a_list_whose_client_has_left_takes_no_further_turn() -> None:
+async def test_an_abandoned_list_is_not_processed_further() -> None:
     reader = Reader()
     abandoned = asyncio.ensure_future(run_chunked(reader, ["list"] * 20, [module._SLICE] * 20))
     await asyncio.sleep(0.01)
@@ -105,15 +105,15 @@ async def test_a_list_whose_client_has_left_takes_no_further_turn() -> None:
     await asyncio.gather(abandoned, return_exceptions=True)
     await run_chunked(reader, ["text"], [1])
     await asyncio.sleep(0.01)
-    assert reader.turns.count("list") <= 1
+    assert reader.slices.count("list") <= 1
 
 
-async def test_looking_for_a_fine_tune_waits_for_no_list() -> None:
+async def test_reading_a_small_file_waits_for_no_list() -> None:
     reader = Reader()
     under_way = [asyncio.ensure_future(run_chunked(reader, ["list"], [1])) for _ in range(20)]
     await asyncio.sleep(0.01)
     assert await asyncio.wait_for(run_io("{} {there}".format, "who", there="is there"), PATIENCE_S) == "who is there"
-    assert reader.turns == []
+    assert reader.slices == []
     reader.gate.set()
     await asyncio.gather(*under_way)
 

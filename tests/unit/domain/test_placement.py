@@ -17,7 +17,7 @@ def fixed(replicas: int, cpus: float = 1, gpus: float = 0, name: str = "a", per_
     ("demand", "nodes", "most"),
     [
         (fixed(2), [CPU], None),
-        (fixed(2), [CPU, HEAD], None),  # a head that holds no replicas is no second node
+        (fixed(2), [CPU, HEAD], None),  # a head that holds no replicas is not a second node
         (fixed(2, gpus=1), [GPU, CPU], None),
         (fixed(1), [CPU, CPU], None),
         (fixed(2), [CPU, CPU], 1),

@@ -31,7 +31,7 @@ from serve_app.domain.profiles import (
         ("e5-instructor", E5),
         ("BAAI/bge-m3", BGE_M3),
         ("BGE-M3-law", BGE_M3),
-        ("bge-m3-distilled-from-e5", BGE_M3),  # the longer word says more
+        ("bge-m3-distilled-from-e5", BGE_M3),  # the longer word is more specific
         ("BAAI/bge-reranker-v2-m3", CROSS_ENCODER),
     ],
 )
@@ -42,7 +42,7 @@ def test_the_family_is_guessed_from_the_name(name: str, profile: Profile) -> Non
 @pytest.mark.parametrize(
     "name", ["bert-base-uncased", "bge-large-en", "law", "", "me5x", "code5", "Base512", "bge-m3x", "prereranker"]
 )
-def test_a_name_that_tells_no_family_is_refused_with_the_families_and_the_way_out(name: str) -> None:
+def test_a_name_without_a_family_is_refused_with_the_families_and_the_next_step(name: str) -> None:
     with pytest.raises(ModelLoadError) as caught:
         resolve_profile(name)
     for word in (repr(name), "e5", "bge-m3", "`family:`", "MODEL_FAMILY"):
@@ -50,7 +50,7 @@ def test_a_name_that_tells_no_family_is_refused_with_the_families_and_the_way_ou
 
 
 @pytest.mark.parametrize(("name", "family"), [("bge-m3", "e5"), ("my-e5", "bge-m3"), ("law", "e5")])
-def test_a_family_that_is_said_beats_the_name(name: str, family: str) -> None:
+def test_a_given_family_beats_the_name(name: str, family: str) -> None:
     assert resolve_profile(name, family).family == family
 
 
@@ -89,7 +89,7 @@ def test_the_wire_flag_becomes_a_role() -> None:
     assert TextRole.of(is_query=False) is TextRole.PASSAGE
 
 
-def test_families_are_what_their_model_cards_say() -> None:
+def test_families_match_their_model_cards() -> None:
     assert (E5.max_tokens, E5.pooling, E5.capabilities) == (512, Pooling.MEAN, {Capability.DENSE})
     all_of_a_text = {Capability.DENSE, Capability.SPARSE, Capability.COLBERT}
     assert (BGE_M3.max_tokens, BGE_M3.pooling, BGE_M3.capabilities) == (8192, Pooling.CLS, all_of_a_text)

@@ -8,7 +8,7 @@ from serve_app.domain.request_limits import MOST_TEXTS, Limits
 
 
 @pytest.mark.parametrize("name", ["max_items", "max_candidates"])
-def test_more_texts_than_the_schemas_take_can_not_be_configured(name: str) -> None:
+def test_more_texts_than_the_schemas_take_cannot_be_configured(name: str) -> None:
     assert getattr(Limits(**{name: MOST_TEXTS}), name) == MOST_TEXTS
     with pytest.raises(ValueError, match=f"{name}: 10001, at most 10000"):
         Limits(**{name: MOST_TEXTS + 1})

@@ -8,7 +8,7 @@ from serve_app.domain.errors import RateLimitError
 from serve_app.domain.usage import add_tokens, measured
 
 
-async def test_what_is_read_inside_is_counted_and_nothing_else() -> None:
+async def test_only_tokens_within_the_block_are_counted() -> None:
     await add_tokens(1)
     with measured() as usage:
         await add_tokens(2)

@@ -37,7 +37,7 @@ class FakeCaller(ReplicaCaller):
 
     def require_ready(self) -> None:
         if self.state is None:
-            raise UnavailableError("nobody is there")
+            raise UnavailableError("no replica answers")
 
 
 async def never(*_: object) -> None:

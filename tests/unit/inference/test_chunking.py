@@ -27,7 +27,7 @@ async def test_answers_come_in_the_order_of_the_parts_and_four_are_under_way() -
     assert most == 4
 
 
-async def test_without_room_for_the_first_part_the_rest_is_not_sent() -> None:
+async def test_if_the_first_part_is_refused_the_rest_is_not_sent() -> None:
     sent: list[int] = []
 
     async def send(part: slice) -> int:
@@ -38,7 +38,7 @@ async def test_without_room_for_the_first_part_the_rest_is_not_sent() -> None:
     with pytest.raises(QueueFullError):
         await asyncio.wait_for(gather_chunks(PARTS, send), 1)
     await asyncio.sleep(0.01)
-    assert len(sent) <= 5, "nobody asks on behalf of a refused request"
+    assert len(sent) <= 5, "no part of a refused request is sent"
 
 
 async def test_later_parts_wait_for_their_place() -> None:

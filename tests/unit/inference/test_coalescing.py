@@ -87,7 +87,7 @@ async def test_requests_of_one_call_get_their_own_rows() -> None:
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])
-async def test_a_text_that_kills_replicas_takes_no_other_request_along(at: int) -> None:
+async def test_a_text_that_kills_replicas_fails_no_other_request(at: int) -> None:
     replicas = Replicas()
     requests = [[1, 2], [3], [4]]
     requests.insert(at, [DEADLY])

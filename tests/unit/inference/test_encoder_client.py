@@ -38,7 +38,7 @@ def long_request(texts: int = 100, length: int = 500) -> TokenBatch:
     return TokenBatch.of_rows([np.full(length, i, np.int32) for i in range(texts)])
 
 
-async def test_chunks_come_back_in_the_order_of_the_texts_whatever_the_order_of_the_answers() -> None:
+async def test_chunks_come_back_in_the_order_of_the_texts() -> None:
     calls = []
 
     async def encode(batch: TokenBatch) -> EncodedBatch:

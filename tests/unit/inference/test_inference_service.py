@@ -104,9 +104,7 @@ async def test_tokens_put_back_as_ids_are_the_text_that_they_came_from(
     assert (ids.tokens, ids.vectors.tolist()) == (whole.tokens, whole.vectors.tolist())
 
 
-async def test_whoever_has_texts_tokenised_pays_for_them_whatever_becomes_of_them(
-    gateway_of: Gateways, e5_tiny: Path
-) -> None:
+async def test_tokenised_texts_are_charged_even_if_the_request_fails(gateway_of: Gateways, e5_tiny: Path) -> None:
     gateway = gateway_of(e5_tiny, "e5")
     with measured() as tokenised:
         tokens = await gateway.tokenize(["cats", "read a file"], None, None, special=True)
@@ -136,7 +134,7 @@ async def test_the_deadline_acts_while_a_request_waits_to_be_tokenised(
         await asyncio.wait_for(calls[method](), 10)
 
 
-async def test_the_deadline_acts_while_the_model_is_looked_up(
+async def test_the_deadline_acts_while_the_model_is_searched_for(
     gateway_of: Gateways, e5_tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = gateway_of(e5_tiny, "e5")
@@ -146,7 +144,7 @@ async def test_the_deadline_acts_while_the_model_is_looked_up(
         await asyncio.wait_for(gateway.embed(["cats"], None, options), 10)
 
 
-async def test_what_a_model_can_not_do_is_refused_without_texts_too(gateway_of: Gateways, e5_tiny: Path) -> None:
+async def test_a_missing_capability_is_refused_without_texts_too(gateway_of: Gateways, e5_tiny: Path) -> None:
     gateway = gateway_of(e5_tiny, "e5")
     assert (await gateway.find("tiny", "embed")).name == "tiny"
     with pytest.raises(CapabilityError):
@@ -175,7 +173,7 @@ async def test_texts_with_too_many_tokens_together_are_refused_before_the_call(
     assert encoder.rows == []
 
 
-async def test_a_prefix_that_is_there_already_is_kept_where_the_options_say_so(
+async def test_an_existing_prefix_is_kept_if_the_options_allow_it(
     gateway_of: Gateways, encoder: FakeEncoder, e5_tiny: Path
 ) -> None:
     gateway, options = gateway_of(e5_tiny, "e5"), replace(OPTIONS, keep_prefix=True)
@@ -247,7 +245,7 @@ async def test_sparse_vectors_have_no_special_tokens_and_ask_for_no_colbert(
     assert encoder.want == {Capability.DENSE, Capability.SPARSE}
 
 
-async def test_a_model_without_sparse_vectors_says_so(gateway_of: Gateways, e5_tiny: Path) -> None:
+async def test_a_model_without_sparse_vectors_refuses_them(gateway_of: Gateways, e5_tiny: Path) -> None:
     with pytest.raises(CapabilityError, match="sparse vectors"):
         await gateway_of(e5_tiny, "e5").encode_sparse(["a"], None, OPTIONS)
 
@@ -278,7 +276,7 @@ async def test_a_model_is_found_for_what_it_is_served_for(gateway_of: Gateways, 
     for name in (None, "tiny"):
         assert (await gateway.find(name, "embed")).name == "tiny"
     with pytest.raises(ModelNotFoundError):
-        await gateway.find("nobody", "embed")
+        await gateway.find("unknown", "embed")
     with pytest.raises(CapabilityError, match="'tiny' does not do reranking"):
         await gateway.find("tiny", "rerank")
     with pytest.raises(ModelNotFoundError):
@@ -290,8 +288,8 @@ async def test_an_alias_is_listed_as_a_model_and_leads_to_it(
 ) -> None:
     gateway = gateway_of(e5_tiny, "e5")
     gateway._models.aliases = {"text-embedding-3-small": "tiny", "rerank-v3.5": "another"}
-    told = [(state.name, state.alias_of, state.serves) for state in await gateway.models()]
-    assert told == [("tiny", None, ("embed",)), ("text-embedding-3-small", "tiny", ("embed",))]
+    reported = [(state.name, state.alias_of, state.serves) for state in await gateway.models()]
+    assert reported == [("tiny", None, ("embed",)), ("text-embedding-3-small", "tiny", ("embed",))]
     assert (await gateway.find("openai/text-embedding-3-small", "embed")).name == "tiny"
     with pytest.raises(ConflictError, match="an alias, in the configuration, of 'tiny'"):
         await gateway.delete_model("text-embedding-3-small")

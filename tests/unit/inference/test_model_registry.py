@@ -28,7 +28,7 @@ PATIENCE_S = 10.0
 
 
 class Clock:
-    """Stands still until it is told to go on."""
+    """A clock that is moved by hand."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -62,7 +62,7 @@ def served(name: str, folder: Path) -> ServedModel[FakeCaller]:
 
 
 def whole(folder: Path, like: Path, *, base: str, job_id: str = "job-1", family: str = "e5") -> Path:
-    """A whole fine-tune without its weights: nobody here reads them."""
+    """A whole fine-tune without its weights, which these tests do not read."""
     shutil.copytree(like, folder, ignore=shutil.ignore_patterns("*.safetensors", "*.pt"))
     return write_manifest(folder, base=base, kind="full", job_id=job_id, family=family)
 
@@ -79,7 +79,7 @@ async def pick(
 # ------------------------------------------------------------------ configured models
 
 
-async def test_the_default_is_the_first_that_can(models: ModelRegistry[FakeCaller]) -> None:
+async def test_the_default_is_the_first_capable_model(models: ModelRegistry[FakeCaller]) -> None:
     assert (await pick(models, None, DENSE)).source.name == "e5-first"
     assert (await pick(models, None, HYBRID)).source.name == "bge-m3"
 
@@ -118,7 +118,7 @@ async def test_other_prefixes_are_part_of_the_name(models: ModelRegistry[FakeCal
 
 
 @pytest.mark.parametrize("name", ["openai/" * 3 + "e5-first", "openai/" * 20_000 + "x", "x" * 257], ids=len)
-async def test_a_name_is_bounded_work_whatever_its_length(
+async def test_a_long_name_is_bounded_work(
     models: ModelRegistry[FakeCaller], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     looked_up: list[str] = []
@@ -140,7 +140,7 @@ def test_an_alias_that_is_the_name_of_a_fine_tune_is_refused_at_start(models_dir
         require_free_aliases({"mine": "e5-first"}, models_dir)
 
 
-async def test_where_no_model_can_the_default_is_refused(models: ModelRegistry[FakeCaller]) -> None:
+async def test_without_a_capable_model_the_default_is_refused(models: ModelRegistry[FakeCaller]) -> None:
     with pytest.raises(CapabilityError, match="none of the served models does what is wanted"):
         await pick(models, None, frozenset({Capability.PAIR_SCORE}))
 
@@ -151,7 +151,7 @@ async def test_an_unknown_name_is_refused_with_the_names_that_are_served(models:
     assert caught.value.status == 404
 
 
-async def test_a_model_that_can_not_is_refused_with_those_that_can(models: ModelRegistry[FakeCaller]) -> None:
+async def test_an_incapable_model_is_refused_with_the_capable_ones(models: ModelRegistry[FakeCaller]) -> None:
     with pytest.raises(CapabilityError, match=r"'e5-first' does not do what is wanted; these models do: bge-m3$"):
         await pick(models, "e5-first", HYBRID)
     with pytest.raises(CapabilityError, match=r"these models do: none$") as caught:
@@ -220,9 +220,7 @@ async def test_an_adapter_that_was_trained_with_other_prompts_than_its_base_has_
     assert "records the family 'e5-instruct', but its base 'e5-first' is served as 'e5'" in caplog.text
 
 
-async def test_replicas_are_told_the_fine_tune_with_the_texts(
-    models: ModelRegistry[FakeCaller], models_dir: Path
-) -> None:
+async def test_the_fine_tune_is_sent_with_the_texts(models: ModelRegistry[FakeCaller], models_dir: Path) -> None:
     write_manifest(models_dir / "laws", base="e5-first", job_id="job-7")
     tuned, base = await pick(models, "laws"), await pick(models, "e5-first")
     texts = ["how do I read a file?"]
@@ -231,7 +229,7 @@ async def test_replicas_are_told_the_fine_tune_with_the_texts(
     assert [batch.variant for batch in batches] == [ModelVersion("laws", "job-7"), None]
 
 
-async def test_what_a_manifest_says_is_shown(models: ModelRegistry[FakeCaller], models_dir: Path) -> None:
+async def test_the_state_shows_the_manifest(models: ModelRegistry[FakeCaller], models_dir: Path) -> None:
     write_manifest(models_dir / "laws", base="e5-first", kind="qlora")
     state = (await pick(models, "laws")).state()
     assert (state.name, state.base, state.kind) == ("laws", "e5-first", "qlora")
@@ -394,7 +392,7 @@ def test_a_deployment_without_fine_tunes_needs_no_directory(models: ModelRegistr
     assert [s.source.name for s in ModelRegistry(models.configured, tmp_path / "nowhere").all()] == [*models.configured]
 
 
-async def test_what_is_configured_keeps_its_own_source(models: ModelRegistry[FakeCaller], models_dir: Path) -> None:
+async def test_a_configured_model_keeps_its_own_source(models: ModelRegistry[FakeCaller], models_dir: Path) -> None:
     write_manifest(models_dir / "laws", base="e5-first")
     found = await pick(models, "laws")
     assert found.source == replace(models.configured["e5-first"].source, name="laws")
@@ -412,7 +410,7 @@ def test_the_list_reads_the_vocabulary_of_a_fine_tune_once(
     assert names(models) == ["e5-first", "e5-second", "bge-m3"]
 
 
-async def test_what_the_list_remembers_is_looked_for_before_it_is_used(
+async def test_a_listed_fine_tune_is_searched_for_before_it_is_used(
     models: ModelRegistry[FakeCaller], models_dir: Path, clock: Clock
 ) -> None:
     clock.now = 0.0

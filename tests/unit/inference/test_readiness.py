@@ -1,4 +1,4 @@
-"""What /readyz says of every model, with deployments that are not there."""
+"""Readiness of every model, with fake deployments."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Caller(ReplicaCaller):
                  now: ReplicaState | None = WORKS, answered: bool = True, failed: bool = False) -> None:  # fmt: skip
         async def ask() -> ReplicaState:
             if now is None:
-                raise RuntimeError("nobody is there")
+                raise RuntimeError("no replica answers")
             return now
 
         super().__init__(FakeDeployment(state=ask))
@@ -90,7 +90,7 @@ STATES: list[tuple[Caller, str, str | None]] = [
 
 
 @pytest.mark.parametrize(("caller", "state", "reason"), STATES)
-async def test_the_state_of_a_model_is_told_and_fails_the_service_only_where_it_should(
+async def test_each_models_state_is_reported_and_only_some_fail_the_service(
     ask: Ask, caller: Caller, state: str, reason: str | None
 ) -> None:
     alone, second = await ask(caller), await ask(Caller(), caller)

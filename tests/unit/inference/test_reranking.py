@@ -47,7 +47,7 @@ LONG = "a sentence that is longer than the limit " * 5
 
 
 def scores_of(request: RankRequest) -> list[float]:
-    """Whatever they are, they tell the candidates apart."""
+    """Distinct scores for the candidates."""
     return [float((row * np.arange(len(row))).sum() % 997) for row in request.candidates.rows()]
 
 
@@ -135,7 +135,7 @@ async def test_a_repeated_candidate_is_scored_once_and_its_score_given_back_in_e
     assert len(request.candidates.lengths) == len(DISTINCT)
     by_text = dict(zip(DISTINCT, scores_of(request), strict=True))
     np.testing.assert_allclose(ranked.scores, [by_text[text] for text in CANDIDATES], rtol=1e-6)
-    assert len(set(by_text.values())) == len(DISTINCT), "or the order says nothing"
+    assert len(set(by_text.values())) == len(DISTINCT), "or the order is not tested"
 
 
 @both
@@ -287,7 +287,7 @@ async def test_nothing_is_sent_while_no_replica_answers(ingress: Ingress, name: 
     assert ingress.requests(name) == []
 
 
-async def test_a_name_that_is_no_reranker_says_so(ingress: Ingress) -> None:
+async def test_a_model_that_is_not_a_reranker_is_refused(ingress: Ingress) -> None:
     with pytest.raises(ModelNotFoundError, match=r"'nothing'.* bge-m3, cross, e5-small"):
         await ingress.rerank(options=model("nothing"))
     with pytest.raises(CapabilityError, match="'e5-small' does not do reranking; these models do: bge-m3, cross"):
@@ -328,7 +328,7 @@ async def test_nothing_was_cut_where_everything_fits(ingress: Ingress, name: str
 
 
 @pytest.mark.parametrize(
-    ("name", "query", "candidates", "item", "says"),
+    ("name", "query", "candidates", "item", "message"),
     [
         (COLBERT, ASKED, ["a", "a", LONG, LONG], 2, f"tokens, the model's limit is {LIMIT}"),
         (COLBERT, LONG, ["a", LONG], QUERY, f"tokens, the model's limit is {LIMIT}"),
@@ -337,9 +337,9 @@ async def test_nothing_was_cut_where_everything_fits(ingress: Ingress, name: str
     ],
 )
 async def test_where_nothing_may_be_cut_the_text_at_fault_is_named(
-    ingress: Ingress, name: str, query: str, candidates: list[str], item: int, says: str
+    ingress: Ingress, name: str, query: str, candidates: list[str], item: int, message: str
 ) -> None:
-    with pytest.raises(InvalidInputError, match=says) as caught:
+    with pytest.raises(InvalidInputError, match=message) as caught:
         await ingress.rerank(candidates, query, options=model(name, truncate=False))
     assert caught.value.item == item
     assert ingress.requests(name) == []

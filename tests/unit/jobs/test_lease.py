@@ -119,20 +119,20 @@ def test_of_two_successors_at_once_one_gets_the_lease(
     while b.lease._observer._unchanged_s < LEASE_TIMEOUT_S - 1:
         b.poll()
         c.poll()
-    is_over = c.lease._is_over
+    is_expired = c.lease._is_expired
 
     def overtaken(lease: LeaseState) -> bool:
         """Between the decision to take the lease and the taking, the other successor gets it."""
-        return is_over(lease) and wait_out(b) > 0
+        return is_expired(lease) and wait_out(b) > 0
 
-    monkeypatch.setattr(c.lease, "_is_over", overtaken)
+    monkeypatch.setattr(c.lease, "_is_expired", overtaken)
     for _ in range(5):
         assert c.poll() is None
     assert (b.poll(), c.lease.holder_name) == (2, "service b")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"cluster": "a"}', b"\xff"])
-def test_a_lease_whose_holder_died_while_it_wrote_is_taken_after_the_silence(
+def test_a_lease_whose_holder_died_while_it_wrote_is_taken_after_the_timeout(
     root: Path, b: Tracker, content: bytes
 ) -> None:
     (root / LEASE_FOLDER).mkdir(parents=True)

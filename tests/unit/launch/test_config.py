@@ -22,7 +22,7 @@ def test_a_config_that_ships_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("{", "is not valid YAML"),
         ("\xff", "is not valid YAML"),
@@ -37,13 +37,13 @@ def test_a_config_that_ships_is_read() -> None:
     ],
 )
 def test_a_mistake_is_named_with_its_place_and_nothing_is_started(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:
     config = tmp_path / "config.yaml"
     config.write_bytes(text.encode("latin-1"))
     assert main([str(config)]) == 1
     out, err = capsys.readouterr()
-    assert says in err
+    assert message in err
     assert all(line.startswith(str(config)) for line in err.splitlines())
     assert out == ""
 
@@ -61,16 +61,16 @@ def test_an_address_that_is_none_is_refused(options: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "says"),
+    ("arguments", "status", "message"),
     [(["--help"], 0, "usage: python -m serve_app"), ([], 2, "CONFIG"), (["absent.yaml"], 1, "no file absent.yaml")],
 )
 def test_help_and_a_missing_file_are_answered_before_anything_is_imported(
-    arguments: list[str], status: int, says: str
+    arguments: list[str], status: int, message: str
 ) -> None:
     program = [sys.executable, "-X", "importtime", "-m", "serve_app", *arguments]
     ended = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ended.returncode == status
-    assert says in ended.stdout + ended.stderr
+    assert message in ended.stdout + ended.stderr
     imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if line.startswith("import time")}
     assert "serve_app.launch.command" in imported
     assert not imported & {"ray", "torch", "pydantic", "yaml"}

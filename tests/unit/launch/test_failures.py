@@ -11,19 +11,19 @@ from serve_app.launch.failures import explain, startup_timeout
 SESSIONS = Path("/tmp/ray")
 
 
-def test_one_reason_of_several_replicas_is_told_once_and_as_the_models() -> None:
+def test_an_equal_reason_of_several_replicas_is_reported_once_as_the_models() -> None:
     reported = {"the ingress": "no model 'x'", "the encoder of 'x'": "no model 'x'"}
     assert explain(reported, ["ignored"]) == "the encoder of 'x' cannot start: no model 'x'"
 
 
-def test_different_reasons_are_all_told() -> None:
+def test_different_reasons_are_all_reported() -> None:
     reported = {"the ingress": "no keys", "the encoder of 'x'": "no model 'x'"}
     assert explain(reported, []).splitlines() == [
         "the encoder of 'x' cannot start: no model 'x'", "the ingress cannot start: no keys",
     ]  # fmt: skip
 
 
-def test_what_no_replica_could_report_is_the_last_line_of_serves_message() -> None:
+def test_a_failure_without_a_report_is_the_last_line_of_serves_message() -> None:
     messages = [
         "Encoder: failed 2 times\nTraceback\n  x\nThe actor died: out of memory.\n",
         "",
@@ -41,7 +41,7 @@ def test_what_no_replica_could_report_is_the_last_line_of_serves_message() -> No
         TimeoutError(),
     ],
 )
-def test_a_machine_that_is_too_slow_for_ray_is_told_what_to_do_in_one_line(error: Exception) -> None:
+def test_a_slow_start_of_ray_is_explained_in_one_line(error: Exception) -> None:
     text = startup_timeout(error, SESSIONS)
     assert "did not start in time" in text
     assert "start again" in text

@@ -39,7 +39,7 @@ def config(**http: Any) -> dict[str, Any]:
     return {"http_options": {"port": free_port(), **http}, "applications": []}
 
 
-def test_a_machine_that_is_too_slow_for_ray_gets_one_sentence_and_no_traceback(
+def test_a_slow_start_of_ray_gives_one_sentence_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], signals: StopSignals
 ) -> None:
     def init(**_: object) -> None:
@@ -85,23 +85,23 @@ def test_serve_listens_at_the_address_that_was_checked(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("http", "says"),
+    ("http", "message"),
     [
         ({"host": "203.0.113.7"}, "cannot listen on 203.0.113.7"),
         ({"host": "no.such.host.invalid"}, "cannot listen on no.such.host.invalid"),
         ({"port": 70_000}, "http_options.port must be from 1 to 65535"),
     ],
 )
-def test_an_address_that_nobody_can_listen_on_is_not_called_taken(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], signals: StopSignals, http: Any, says: str
+def test_an_unusable_address_is_not_reported_as_taken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], signals: StopSignals, http: Any, message: str
 ) -> None:
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
     assert run(config(**http), signals, agent_port=1) == 1
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def statuses(*following: ApplicationStatus, message: str = "") -> Callable[[], Any]:
-    """``serve.status`` that says one after the other; the last one stays."""
+    """``serve.status`` that returns one after the other; the last one stays."""
     deployment = SimpleNamespace(status="DEPLOY_FAILED", message=f"tried twice\n{message}")
     said: Iterator[ApplicationStatus] = iter(following)
     now = [following[0]]

@@ -28,7 +28,7 @@ def test_two_services_have_no_file_and_no_port_of_the_same_name_in_common(tmp_pa
     assert len(set(numbers)) == len(numbers)
 
 
-def test_what_an_operator_has_set_stays() -> None:
+def test_the_operators_variables_stay() -> None:
     places = {"RAY_SERVE_HAPROXY_STATS_PORT": "1234", "RAY_SERVE_HAPROXY_METRICS_PORT": "1235"}
     assert without_overrides(places, {"RAY_SERVE_HAPROXY_STATS_PORT": "8404"}) == {
         "RAY_SERVE_HAPROXY_METRICS_PORT": "1235"
@@ -68,7 +68,7 @@ def test_a_block_with_a_port_in_use_is_passed_over(monkeypatch: pytest.MonkeyPat
     assert block.first == 20_480
 
 
-def test_a_block_gives_each_port_out_once_and_then_says_that_it_is_used_up() -> None:
+def test_a_block_gives_each_port_out_once_and_is_then_used_up() -> None:
     block = PortBlock(20_224, None)
     assert [block.take(200), block.take(), block.take(55)] == [20_224, 20_424, 20_425]
     with pytest.raises(OSError, match="used up"):

@@ -29,7 +29,7 @@ def test_the_first_signal_stops_and_the_second_does_not_interrupt_the_stop(signa
     assert signals.received
 
 
-def test_what_must_not_be_interrupted_comes_to_its_end_first(signals: StopSignals) -> None:
+def test_a_deferred_block_ends_before_the_signal_acts(signals: StopSignals) -> None:
     reached = []
     with pytest.raises(StopRequest), signals.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -37,7 +37,7 @@ def test_what_must_not_be_interrupted_comes_to_its_end_first(signals: StopSignal
     assert reached == ["the end"]
 
 
-def test_a_signal_that_a_library_swallowed_is_heeded_at_the_next_step(signals: StopSignals) -> None:
+def test_a_signal_that_a_library_swallowed_acts_at_the_next_step(signals: StopSignals) -> None:
     try:
         os.kill(os.getpid(), signal.SIGTERM)
     except BaseException:

@@ -62,7 +62,7 @@ def test_after_a_kill_no_process_and_no_folder_is_left_even_of_those_that_ignore
     wait_until_gone(f"TEST_MARK={mark}", folder)
 
 
-def test_a_child_without_the_mark_is_remembered_after_its_marked_parent_has_gone() -> None:
+def test_a_child_without_the_mark_is_remembered_after_its_marked_parent_has_ended() -> None:
     mark = f"TEST_MARK={secrets.token_hex(8)}"
     name, _, value = mark.partition("=")
     program = f"unset {name}; exec 3<&0; env -u {name} sleep 600 & echo $!; read line <&3"

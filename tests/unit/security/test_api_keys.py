@@ -69,7 +69,7 @@ def test_a_short_key_is_noticed(secret: str, is_short: bool) -> None:
         (f"search:{HASH}:use:0", "line 2: a limit of 'search' is below 1"),
     ],
 )
-def test_a_bad_line_is_named_and_not_quoted(line: str, message: str) -> None:
+def test_a_malformed_line_is_named_and_not_quoted(line: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         keys_of_file(f"\n{line}\n")
     assert message in str(caught.value)
@@ -86,7 +86,7 @@ def test_a_file_without_keys_is_an_error(text: str) -> None:
 @pytest.mark.parametrize(
     "text", [",", SECRET, f":{SECRET}", f"{SECRET}:search", f"{SECRET}:", f"me:{SECRET}:root", f"m e:{SECRET}"]
 )
-def test_a_bad_variable_is_refused_without_being_quoted(text: str) -> None:
+def test_a_malformed_variable_is_refused_and_not_quoted(text: str) -> None:
     with pytest.raises(ValueError) as caught:
         keys_of_variable(text)
     assert SECRET not in str(caught.value)

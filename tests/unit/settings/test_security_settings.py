@@ -11,7 +11,7 @@ from serve_app.security.api_keys import ApiKey, Scope, sha256_of
 from serve_app.settings.security_settings import FILE_VARIABLE, KEYS_VARIABLE, SecuritySettings
 from serve_app.settings.service_settings import Settings
 
-SECRET = "rk_a-long-secret-that-nobody-guesses"
+SECRET = "rk_a-long-secret-that-is-not-guessed"
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("args", [{}, {"security": {}}])
-def test_without_anything_said_no_key_is_needed_and_no_page_may_call(args: dict[str, Any]) -> None:
+def test_by_default_no_key_is_required_and_no_page_may_call(args: dict[str, Any]) -> None:
     security = Settings(**args).security
     assert not security.wants_keys
     assert security.cors_origins == ()
@@ -56,7 +56,7 @@ def test_nothing_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     "text",
     [SECRET, f"{SECRET}:", f"me:{SECRET}:root", f"me:{SECRET},me:x{SECRET}", f"me:{SECRET},you:{SECRET}", ",", " "],
 )
-def test_a_bad_variable_refuses_to_start_and_is_not_quoted(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_malformed_variable_prevents_the_start_and_is_not_quoted(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv(KEYS_VARIABLE, text)
     with pytest.raises(ValidationError) as caught:
         Settings()
@@ -64,7 +64,7 @@ def test_a_bad_variable_refuses_to_start_and_is_not_quoted(monkeypatch: pytest.M
     assert SECRET not in str(caught.value)
 
 
-def test_the_environment_says_which_file_and_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environments_file_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SecuritySettings(api_keys_file=Path("keys")).api_keys_file == Path("keys").absolute()
     monkeypatch.setenv(FILE_VARIABLE, "/env/keys")
     for security in (Settings().security, Settings(security={"api_keys_file": "/yaml/keys"}).security):
@@ -75,7 +75,7 @@ def test_the_environment_says_which_file_and_wins(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("variable", [KEYS_VARIABLE, FILE_VARIABLE])
 @pytest.mark.parametrize("value", ["", " "])
 @pytest.mark.parametrize("args", [{}, {"security": {"api_keys_file": "/yaml/keys"}}])
-def test_a_variable_that_is_set_but_empty_refuses_to_start_instead_of_turning_keys_off(
+def test_an_empty_variable_prevents_the_start_instead_of_disabling_keys(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, args: dict[str, Any]
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -83,7 +83,7 @@ def test_a_variable_that_is_set_but_empty_refuses_to_start_instead_of_turning_ke
         Settings(**args)
 
 
-def test_keys_can_not_stand_in_the_config() -> None:
+def test_the_config_cannot_contain_keys() -> None:
     with pytest.raises(ValidationError):
         Settings(security={"api_keys": [f"search:{SECRET}"]})
 

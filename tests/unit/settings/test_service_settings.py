@@ -33,7 +33,7 @@ WORDS = {
 }
 
 
-def test_without_anything_said_the_defaults_hold() -> None:
+def test_the_defaults_hold() -> None:
     settings = Settings()
     assert [model.name for model in settings.models] == ["intfloat/multilingual-e5-large"]
     assert settings.models_dir == Path("models").absolute()
@@ -135,7 +135,7 @@ def test_a_typo_is_refused_wherever_it_stands(values: dict[str, Any], where: str
     ],
 )
 @pytest.mark.parametrize("environment", [{}, {"MODEL_NAME": "env-e5", "JOBS_DIR": "/srv/env"}])
-def test_a_value_that_makes_no_sense_is_refused(
+def test_an_invalid_value_is_refused(
     values: dict[str, Any], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable, value in environment.items():
@@ -144,7 +144,7 @@ def test_a_value_that_makes_no_sense_is_refused(
         Settings(**values)
 
 
-def test_one_mistake_is_one_complaint() -> None:
+def test_one_mistake_is_one_error() -> None:
     for values in ({"models": []}, {"models": [{"name": "my-e5", "dtype": "int8"}]}, {"models": [{"nam": "my-e5"}]}):
         with pytest.raises(ValidationError) as caught:
             Settings(**values)  # type: ignore[arg-type]
@@ -191,7 +191,7 @@ def test_an_alias_that_is_taken_or_no_name_is_refused_by_name(
         Settings(models=models, rerankers=rerankers)  # type: ignore[arg-type]
 
 
-def test_settings_can_not_be_changed_afterwards() -> None:
+def test_settings_are_immutable() -> None:
     settings = Settings()
     with pytest.raises(ValidationError):
         settings.models_dir = Path("/elsewhere")  # type: ignore[misc]
@@ -201,9 +201,9 @@ def test_settings_can_not_be_changed_afterwards() -> None:
 
 def test_the_models_folder_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("HOME", "/home/user")
     assert Settings(models_dir=Path("here")).models_dir == tmp_path / "here"
-    assert Settings(models_dir=Path("~/models")).models_dir == Path("/home/somebody/models")
+    assert Settings(models_dir=Path("~/models")).models_dir == Path("/home/user/models")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_bounds_that_are_not_given_follow_from_the_device(
     ("batching", "device", "slowest"),
     [({}, "cpu", 2), ({}, "cuda:1", 100), ({"min_tokens_per_s": 7}, "cpu", 7), ({"min_tokens_per_s": 7}, "cuda", 7)],
 )
-def test_how_slow_a_forward_may_be_follows_from_the_device(
+def test_the_slowest_speed_of_a_forward_follows_from_the_device(
     batching: dict[str, Any], device: str, slowest: float
 ) -> None:
     assert BatchingSettings(**batching).min_speed_for_device(device) == slowest
@@ -263,6 +263,6 @@ def test_settings_are_the_same_after_the_way_through_plain_values() -> None:
         {"batching": {"max_backlog_tokens": 0}},
     ],
 )
-def test_numbers_that_mean_nothing_are_refused(model: dict[str, Any]) -> None:
+def test_meaningless_numbers_are_refused(model: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Settings.model_validate({"models": [{"name": "e5-a", **model}]})

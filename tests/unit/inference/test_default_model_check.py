@@ -1,4 +1,4 @@
-"""Is the service ready? A forward says so; where it comes too late, a replica says whether it is busy or broken."""
+"""The check of the default model: a forward succeeds, or a replica reports whether it is busy or broken."""
 
 from __future__ import annotations
 
@@ -88,14 +88,16 @@ async def test_busy_is_not_broken_and_all_is_known_within_the_time(e5_tiny: Path
 
 
 @pytest.mark.parametrize("outcome", [DeadlineError("late"), QueueFullError("full")])
-@pytest.mark.parametrize(("state", "says"), [(hangs, "a forward hangs"), (dead, "no replica"), (silent, "no replica")])
+@pytest.mark.parametrize(
+    ("state", "message"), [(hangs, "a forward hangs"), (dead, "no replica"), (silent, "no replica")]
+)
 async def test_a_replica_that_hangs_or_is_dead_is_broken(
-    e5_tiny: Path, outcome: ServiceError, state: Callable[[], Awaitable[ReplicaState]], says: str
+    e5_tiny: Path, outcome: ServiceError, state: Callable[[], Awaitable[ReplicaState]], message: str
 ) -> None:
-    with pytest.raises(UnavailableError, match=says):
+    with pytest.raises(UnavailableError, match=message):
         await asyncio.wait_for(check(e5_tiny, outcome, state), CHECK_S)
 
 
-async def test_a_model_that_does_not_compute_is_broken_whatever_its_replica_says(e5_tiny: Path) -> None:
+async def test_a_model_that_does_not_compute_is_broken_even_if_its_replica_answers(e5_tiny: Path) -> None:
     with pytest.raises(NonFiniteError):
         await check(e5_tiny, NonFiniteError("broken weights"), busy)
