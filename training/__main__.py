@@ -15,7 +15,6 @@ from pathlib import Path
 
 from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.training_spec import CLUSTER_VARIABLE, TrainingSpec
-from serve_app.models.openmp import wait_passively
 from training.ownership import Claim, Ownership
 from training.publication import cleanup, published_by
 from training.reporting import Reporter
@@ -94,7 +93,6 @@ def _start_ray() -> None:
     the API does not know it. By default it finds any API on the machine, which may belong to another cluster, so its
     address is set here. Without a cluster there is no API: port 9 does not answer, and the actor does nothing.
     """
-    wait_passively()
     import ray
 
     address = os.environ.get(CLUSTER_VARIABLE) or os.environ.get("RAY_ADDRESS")

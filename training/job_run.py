@@ -5,14 +5,11 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
-from serve_app.jobs.training_spec import TrainingSpec
-from serve_app.models.openmp import threads_for, wait_passively
-
-wait_passively()
-
 import torch
 from torch import distributed
 
+from serve_app.jobs.training_spec import TrainingSpec
+from serve_app.models.openmp import threads_for
 from training.export import stage
 from training.job import load_job
 from training.loss_curve import draw_loss

@@ -5,20 +5,16 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from torch.nn import functional
 
 from serve_app.domain.embeddings import Encoded, Float32
 from serve_app.domain.profiles import TextRole
 from serve_app.models.model_source import ModelSource
-from serve_app.models.openmp import wait_passively
 from training.losses.objective import Heads
 from training.trainer.trainable_model import Compute
 from training.training_errors import TrainingError
-
-wait_passively()
-
-import torch
-from sentence_transformers import SentenceTransformer
-from torch.nn import functional
 
 logger = logging.getLogger(__name__)
 

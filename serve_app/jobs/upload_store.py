@@ -85,7 +85,7 @@ class UploadStore:
         """A file's record.
 
         Raises:
-            UploadNotFoundError: There is none with this id.
+            UploadNotFoundError: No file has this id.
             StorageError: It cannot be read.
         """
         with storage_errors():
@@ -122,7 +122,7 @@ class UploadStore:
         """A file's data; an open file can be read to its end even after it is deleted.
 
         Raises:
-            UploadNotFoundError: There is none with this id.
+            UploadNotFoundError: No file has this id.
             StorageError: It cannot be read.
         """
         with storage_errors():
@@ -135,7 +135,7 @@ class UploadStore:
         """Removes a file. Jobs that were made from it have their own copy.
 
         Raises:
-            UploadNotFoundError: There is none with this id.
+            UploadNotFoundError: No file has this id.
             StorageError: The disk is not writable.
         """
         gone = self._root / f"{_UNFINISHED}gone-{new_upload_id()}"

@@ -10,12 +10,9 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from serve_app.domain.errors import ModelLoadError
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 import torch
+
+from serve_app.domain.errors import ModelLoadError
 
 
 class Adapters:

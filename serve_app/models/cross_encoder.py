@@ -11,16 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import ModelLoadError, NonFiniteError, ServiceError
 from serve_app.models.backbone.layout import choose_backbone
 from serve_app.models.batching.isolation import run_isolated
-from serve_app.models.openmp import wait_passively
 from serve_app.models.weights import load_weights
-
-wait_passively()
-
-import torch
 
 _READS_PAIRS = ("xlm-roberta", "roberta")  # BERT's kind also needs token types, and would silently score wrongly
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from serve_app.domain.embeddings import DENSE, Encoded, Float32, Int32
@@ -14,12 +15,7 @@ from serve_app.domain.profiles import Capability, Pooling
 from serve_app.domain.ragged import Ragged
 from serve_app.models.batching.isolation import run_isolated
 from serve_app.models.heads import TokenHeads, max_weight_per_token, pooled
-from serve_app.models.openmp import wait_passively
 from serve_app.models.transformer import Transformer
-
-wait_passively()
-
-import torch
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,19 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from serve_app.domain.embeddings import Float32, Int32
 from serve_app.domain.profiles import Pooling
 from serve_app.domain.ragged import Ragged
 from serve_app.models.backbone.encoder_output import EncoderOutput
 from serve_app.models.head_files import read_heads
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
-import torch
-from torch.nn import functional
 
 
 def pooled(output: EncoderOutput, pooling: Pooling, *, normalize: bool = True) -> torch.Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from serve_app.domain.embeddings import Int32
@@ -19,12 +20,7 @@ from serve_app.domain.errors import NonFiniteError, ServiceError
 from serve_app.domain.rank_request import TokenMatches
 from serve_app.models.backbone.encoder_output import lengths_of
 from serve_app.models.batching.isolation import run_isolated
-from serve_app.models.openmp import wait_passively
 from serve_app.models.scoring import best_matches, max_sim
-
-wait_passively()
-
-import torch
 
 
 class TokenEncoder(Protocol):

@@ -9,14 +9,10 @@ token's vector.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from serve_app.domain.ragged import chunk_slices
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
-import torch
 
 MAX_SIMILARITIES = 1 << 24  # 64 MiB in float32: a GPU is busy with less, and two 8,192-token texts have four times that
 

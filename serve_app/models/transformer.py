@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from serve_app.domain.embeddings import Int32
 from serve_app.domain.errors import ModelLoadError
 from serve_app.models.adapters import Adapters
 from serve_app.models.backbone.encoder_output import EncoderOutput
 from serve_app.models.backbone.layout import choose_backbone
-from serve_app.models.openmp import wait_passively
 from serve_app.models.weights import load_weights
-
-wait_passively()
-
-import torch
 
 if TYPE_CHECKING:
     from serve_app.models.model_source import ModelSource

@@ -6,12 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from serve_app.domain.errors import ModelLoadError
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 import torch
+
+from serve_app.domain.errors import ModelLoadError
 
 
 def load_weights(auto_class: Any, folder: Path, dtype: torch.dtype, **options: object) -> torch.nn.Module:

@@ -8,11 +8,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from transformers import TrainerCallback, TrainerState
 

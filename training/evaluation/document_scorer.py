@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from serve_app.domain.embeddings import Encoded, Float32
 from serve_app.domain.profiles import Capability
-from serve_app.models.openmp import wait_passively
 from serve_app.models.scoring import MAX_SIMILARITIES
-
-wait_passively()
-
-import torch
 
 
 class DocumentScorer:

@@ -6,16 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from serve_app.jobs.training_spec import TrainingSpec
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.gradcache import CachedLossMixin, RandContext, _create_minibatch
 from torch import Tensor, nn
 
+from serve_app.jobs.training_spec import TrainingSpec
 from training.losses.m3_heads import M3Heads, M3Vectors, represent, special_ids_of
 from training.losses.m3_scores import chance_loss, head_logits, unified_loss
 from training.losses.m3_workers import average_gradients, gather_passages

@@ -7,14 +7,10 @@ mini-batches, the loss over all of them, and the mini-batches' gradients in a se
 
 from __future__ import annotations
 
-from serve_app.jobs.training_spec import TrainingSpec
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
+from serve_app.jobs.training_spec import TrainingSpec
 from training.losses.objective import Objective
 
 

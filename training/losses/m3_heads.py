@@ -12,18 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from serve_app.domain.embeddings import Encoded
-from serve_app.models.head_files import read_heads, write_heads
-from serve_app.models.heads import max_weight_per_token
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn import functional
+
+from serve_app.domain.embeddings import Encoded
+from serve_app.models.head_files import read_heads, write_heads
+from serve_app.models.heads import max_weight_per_token
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 import torch
 from torch import Tensor
 from torch.nn import functional

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 import torch
 from sentence_transformers.util import all_gather_padded, all_gather_with_grad
 from torch import distributed, nn

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from serve_app.domain.embeddings import Encoded
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
+
+from serve_app.domain.embeddings import Encoded
 
 
 class Heads(Protocol):

@@ -10,10 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 import torch
 from sentence_transformers import SentenceTransformerTrainer
 from torch import distributed, nn

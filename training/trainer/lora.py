@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from serve_app.jobs.training_spec import NARROWEST_IN_FOUR_BITS, LoraSettings
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
+from serve_app.jobs.training_spec import NARROWEST_IN_FOUR_BITS, LoraSettings
 from serve_app.models.model_source import ModelSource
 from training.training_errors import TrainingError
 

@@ -6,10 +6,6 @@ import math
 import time
 from collections.abc import Callable
 
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 import torch
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments

@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serve_app.jobs.training_spec import TrainingSpec
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import AutoModel, PreTrainedModel
 
+from serve_app.jobs.training_spec import TrainingSpec
 from serve_app.models.model_source import ModelSource
 from serve_app.models.sentence_settings import lowers_case
 from serve_app.models.transformer import choose_device, choose_dtype

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
 

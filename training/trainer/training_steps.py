@@ -5,10 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from transformers import set_seed

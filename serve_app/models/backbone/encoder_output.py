@@ -7,14 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from serve_app.domain.embeddings import Int32
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
-import torch
 
 
 @dataclass(frozen=True, eq=False)

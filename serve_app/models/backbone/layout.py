@@ -6,15 +6,11 @@ import logging
 from typing import Any
 
 import numpy as np
+import torch
+from torch.nn.functional import cosine_similarity
 
 from serve_app.models.backbone.packed import PackedBackbone, can_pack
 from serve_app.models.backbone.padded import PaddedBackbone
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
-import torch
-from torch.nn.functional import cosine_similarity
 
 logger = logging.getLogger(__name__)
 

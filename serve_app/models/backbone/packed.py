@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from serve_app.domain.embeddings import Int32
 from serve_app.models.backbone.encoder_output import EncoderOutput, lengths_of
 from serve_app.models.backbone.packed_attention import PACKED, register_packed_attention
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
-import torch
 
 
 def can_pack(model: Any) -> bool:

@@ -11,10 +11,6 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 

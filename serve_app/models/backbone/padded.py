@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from serve_app.domain.embeddings import Int32
 from serve_app.models.backbone.encoder_output import EncoderOutput, lengths_of
-from serve_app.models.openmp import wait_passively
-
-wait_passively()
-
-import torch
 
 _ANY_ID = 1  # under the mask no id matters; 1 is what XLM-RoBERTa derives positions from
 
