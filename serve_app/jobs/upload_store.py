@@ -23,7 +23,7 @@ from serve_app.jobs.upload_record import Upload, is_upload_id, new_upload_id
 logger = logging.getLogger(__name__)
 
 FOLDER = ".files"  # of the jobs folder; a name with a dot is no job's
-_UNFINISHED = ".unfinished-"  # folders that appear or disappear; not read
+_UNFINISHED = ".unfinished-"  # folders that appear or disappear; no reader opens them
 _ABANDONED_S = 24 * 3600  # no upload takes that long: its process died
 _DATA, _CARD = "data", "upload.json"
 
@@ -60,7 +60,7 @@ class UploadStore:
             filename: What the client calls it.
 
         Raises:
-            PayloadTooLargeError: There is no room beside the files that are here.
+            PayloadTooLargeError: The number or the size of all files would exceed its limit.
             StorageError: The disk is full or not writable; nothing is left of the attempt.
         """
         self._check_limits(source)
@@ -82,7 +82,7 @@ class UploadStore:
         return upload
 
     def get(self, file_id: str) -> Upload:
-        """The record of a file.
+        """A file's record.
 
         Raises:
             UploadNotFoundError: No file has this id.
@@ -119,7 +119,7 @@ class UploadStore:
         return files[start : start + limit]
 
     def open(self, file_id: str) -> BinaryIO:
-        """A file's data; a reader that has it open reads it to its end, even if it is deleted.
+        """A file's data; an open file can be read to its end even after it is deleted.
 
         Raises:
             UploadNotFoundError: No file has this id.
