@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from serve_app.api.service_results import ModelState
+from serve_app.api.model_states import ModelState
 from serve_app.domain.errors import ModelNotFoundError
 from serve_app.domain.model_names import shown, spellings
 

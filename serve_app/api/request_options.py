@@ -32,10 +32,7 @@ def options_of(request: EncodingOptions, header: str | None, limits: Limits) -> 
         InvalidInputError: The timeout header is not a positive number.
     """
     return CallOptions(
-        request.model,
-        request.truncate,
-        timeout_s(header, limits),
-        stated_timeout_s=stated_timeout_s(header, limits),
+        request.model, request.truncate, timeout_s(header, limits), stated_timeout_s=stated_timeout_s(header, limits)
     )
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from serve_app.api.model_states import Capacity, ModelState, Readiness
 from serve_app.api.service_results import (
     CallOptions,
-    Capacity,
     Embedded,
     Explained,
     HybridEmbedded,
-    ModelState,
     Ranked,
-    Readiness,
     SparseEmbedded,
     TokenEmbedded,
     Use,

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from serve_app.api.application import create_app
 from serve_app.api.middleware.api_key_auth import Access
 from serve_app.api.middleware.drain import DrainState
-from serve_app.api.service_results import Capacity
+from serve_app.api.model_states import Capacity
 from serve_app.deployments.banner import announce
 from serve_app.deployments.encoder import Encoder
 from serve_app.deployments.graceful_stop import drain_on_stop

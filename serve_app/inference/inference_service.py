@@ -10,17 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from serve_app.api.service_results import (
-    CallOptions,
-    Capacity,
-    Embedded,
-    HybridEmbedded,
-    ModelState,
-    Readiness,
-    SparseEmbedded,
-    TokenEmbedded,
-    Use,
-)
+from serve_app.api.model_states import Capacity, ModelState, Readiness
+from serve_app.api.service_results import CallOptions, Embedded, HybridEmbedded, SparseEmbedded, TokenEmbedded, Use
 from serve_app.domain.embeddings import DENSE, EncodedBatch, Float32
 from serve_app.domain.errors import ConflictError, DeadlineError, InvalidInputError, QueueFullError
 from serve_app.domain.executors import LIST_THREADS, run_io

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from serve_app.api.service_results import ModelReadiness, ReadyState
+from serve_app.api.model_states import ModelReadiness, ReadyState
 from serve_app.domain.errors import DeadlineError, QueueFullError, ServiceError, UnavailableError
 from serve_app.inference.replica_caller import ReplicaCaller
 from serve_app.inference.served_model import ServedModel

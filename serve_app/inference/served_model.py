@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Generic, TypeVar
 
-from serve_app.api.service_results import CallOptions, ModelState
+from serve_app.api.model_states import ModelState
+from serve_app.api.service_results import CallOptions
 from serve_app.domain.embeddings import ModelVersion, TokenBatch
 from serve_app.domain.executors import run_chunked
 from serve_app.domain.profiles import Capability, TextRole

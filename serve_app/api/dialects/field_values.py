@@ -49,8 +49,7 @@ Truncate = Annotated[
     BeforeValidator(
         _truncate,
         json_schema_input_type=Annotated[
-            Any,
-            WithJsonSchema({"anyOf": [{"type": "boolean"}, _any_case(("none", "start", "end", "true", "false"))]}),
+            Any, WithJsonSchema({"anyOf": [{"type": "boolean"}, _any_case(("none", "start", "end", "true", "false"))]})
         ],
     ),
 ]

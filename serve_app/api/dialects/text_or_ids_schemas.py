@@ -61,9 +61,7 @@ TextInputs = Annotated[
     Annotated[ForeignText, union_tag("<text>")]
     | Annotated[list[ForeignText], Field(max_length=MOST_TEXTS), union_tag("<texts>")],
     Discriminator(
-        _text_form,
-        custom_error_type="input_type",
-        custom_error_message="Input should be a string or a list of strings",
+        _text_form, custom_error_type="input_type", custom_error_message="Input should be a string or a list of strings"
     ),
     BeforeValidator(texts_of, json_schema_input_type=Annotated[Any, WithJsonSchema(TEXT_INPUTS_SCHEMA)]),
 ]

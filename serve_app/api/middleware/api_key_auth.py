@@ -15,11 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api import error_responses
 from serve_app.api.middleware.token_quota import Limiter, TokenBudget, admit
-from serve_app.domain.errors import (
-    ForbiddenError,
-    ServiceError,
-    UnauthenticatedError,
-)
+from serve_app.domain.errors import ForbiddenError, ServiceError, UnauthenticatedError
 from serve_app.domain.usage import measured
 from serve_app.security import api_keys
 from serve_app.security.api_keys import ApiKey, KeyRing

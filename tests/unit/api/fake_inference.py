@@ -8,16 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from serve_app.api.model_states import Capacity, ModelReadiness, ModelState, Readiness
 from serve_app.api.service_results import (
     CallOptions,
-    Capacity,
     Embedded,
     Explained,
     HybridEmbedded,
-    ModelReadiness,
-    ModelState,
     Ranked,
-    Readiness,
     SparseEmbedded,
     TokenEmbedded,
     Use,

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from serve_app.api.dialects.native import health_routes
-from serve_app.api.service_results import ModelReadiness
+from serve_app.api.model_states import ModelReadiness
 from serve_app.domain.errors import DeadlineError, NonFiniteError, ServiceError, UnavailableError
 from tests.unit.api.conftest import SharedApplication
 from tests.unit.api.fake_inference import FakeInference

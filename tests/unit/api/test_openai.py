@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from serve_app.api.encoding import json_stream
-from serve_app.api.service_results import ModelState
+from serve_app.api.model_states import ModelState
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.profiles import TextRole

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serve_app.api.service_results import Readiness
+from serve_app.api.model_states import Readiness
 from serve_app.domain.embeddings import EncodedBatch, TokenBatch
 from serve_app.domain.errors import DeadlineError, NonFiniteError, QueueFullError, ServiceError, UnavailableError
 from serve_app.domain.request_limits import Limits

@@ -28,10 +28,7 @@ router = APIRouter(tags=["reranking"], route_class=TolerantRoute)
 
 
 @router.post(
-    "/v2/rerank",
-    response_model=RerankDocumentsReply,
-    responses=OPENAI_ERRORS,
-    summary="Rerank documents (Cohere v2)",
+    "/v2/rerank", response_model=RerankDocumentsReply, responses=OPENAI_ERRORS, summary="Rerank documents (Cohere v2)"
 )
 async def rerank_v2(
     services: ServicesDep, request: RerankDocumentsRequest, wanted_timeout: TimeoutHeader = None

@@ -9,11 +9,7 @@ from dataclasses import replace
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from serve_app.api.dialects.cohere.embed_schemas import (
-    CohereEmbedReply,
-    CohereEmbedRequest,
-    CohereV1EmbedReply,
-)
+from serve_app.api.dialects.cohere.embed_schemas import CohereEmbedReply, CohereEmbedRequest, CohereV1EmbedReply
 from serve_app.api.dialects.input_types import role_of
 from serve_app.api.dialects.openai.openai_errors import OPENAI_ERRORS
 from serve_app.api.dialects.tolerant_request import TolerantRoute

@@ -52,8 +52,7 @@ class CohereEmbedRequest(TolerantEmbeddingOptions):
         validation_alias=names("texts", "inputs"), description="Texts; `inputs` may also be objects with text parts."
     )
     embedding_types: Annotated[list[EmbeddingType], Field(min_length=1)] | None = Field(
-        None,
-        description=_TYPES + " If absent, v2 gives floats by type, v1 a plain list of vectors.",
+        None, description=_TYPES + " If absent, v2 gives floats by type, v1 a plain list of vectors."
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from serve_app.api.dialects.documented_errors import documented
 from serve_app.api.dialects.native.fine_tune_schemas import (
     FineTuneLoraReply,
     FineTuneLoraRequest,
@@ -25,18 +26,18 @@ from serve_app.domain.request_limits import FineTuneLimits
 from serve_app.jobs.job_record import JobRecord
 from serve_app.jobs.training_pairs import Ignored
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": text}
-    for status, text in {
+_ERRORS = documented(
+    ErrorBody,
+    {
         404: "No served model has the name `base_model`.",
         409: "`model_name` is taken, by a model or by a job that has not ended.",
         413: "The body is larger than the limit.",
         422: "The body breaks the schema or a limit, or has no usable training pairs.",
         429: "Too many fine-tunes wait; see `Retry-After`.",
         503: "The job folders cannot be written, or the job tracker does not answer.",
-    }.items()
-}
-_LORA_ERRORS = _ERRORS | {400: {"model": ErrorBody, "description": "Q-LoRA cannot run here, or not on this model."}}
+    },
+)
+_LORA_ERRORS = _ERRORS | documented(ErrorBody, {400: "Q-LoRA cannot run here, or not on this model."})
 
 
 router = APIRouter(tags=["fine-tuning"], route_class=StrictRoute)
@@ -64,7 +65,7 @@ async def fine_tune_lora(services: ServicesDep, request: FineTuneLoraRequest) ->
 @router.get(
     "/train-status/{job_id}",
     response_model=Job,
-    responses={404: {"model": ErrorBody, "description": "Job not found"}},
+    responses=documented(ErrorBody, {404: "Job not found"}),
     summary="Job status",
 )
 async def train_status(services: ServicesDep, job_id: str) -> Response:

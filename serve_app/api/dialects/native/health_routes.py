@@ -21,8 +21,8 @@ from serve_app.api.dialects.documented_errors import documented
 from serve_app.api.dialects.native.health_schemas import Alive, Health, NotReady, Ready
 from serve_app.api.dialects.native.native_errors import ErrorBody
 from serve_app.api.encoding.json_stream import json_reply
+from serve_app.api.model_states import Readiness
 from serve_app.api.service import ServiceProtocol
-from serve_app.api.service_results import Readiness
 from serve_app.api.services import ServicesDep
 from serve_app.domain.errors import ServiceError, UnavailableError
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from serve_app.api.dialects.documented_errors import documented
 from serve_app.api.dialects.native.fine_tune_schemas import Job, JobDeleted, JobEvents, JobList
 from serve_app.api.dialects.native.native_errors import ErrorBody
 from serve_app.api.encoding.json_stream import dumps, json_reply
@@ -23,13 +24,9 @@ from serve_app.jobs.job_record import JobRecord
 _STREAM = "text/event-stream"
 _POLL_S = 1.0  # between two polls
 _ID_DIGITS = 16  # of 2^53; Python refuses to parse 4,301 digits
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "Job not found"}}
-_ENDED: dict[int | str, dict[str, Any]] = {
-    409: {"model": ErrorBody, "description": "The job's state does not allow it."}
-}
-_INVALID: dict[int | str, dict[str, Any]] = {
-    422: {"model": ErrorBody, "description": "A parameter is out of its bounds."}
-}
+_NOT_FOUND = documented(ErrorBody, {404: "Job not found"})
+_ENDED = documented(ErrorBody, {409: "The job's state does not allow it."})
+_INVALID = documented(ErrorBody, {422: "A parameter is out of its bounds."})
 _HIDDEN = frozenset(
     {
         "id", "submission_id", "failed_attempts", "interruptions", "checkpoint", "checkpoint_at", "published",

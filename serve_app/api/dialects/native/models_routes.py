@@ -8,31 +8,32 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from serve_app.api.dialects.documented_errors import documented
 from serve_app.api.dialects.native.models_schemas import Model, Models
 from serve_app.api.dialects.native.native_errors import ErrorBody
 from serve_app.api.dialects.openai.openai_models_routes import openai_model
 from serve_app.api.encoding.json_stream import json_reply
 from serve_app.api.model_deletion import IN_USE, delete_model
 from serve_app.api.model_lookup import state_of
-from serve_app.api.service_results import ModelState
+from serve_app.api.model_states import ModelState
 from serve_app.api.services import ServicesDep
 
 router = APIRouter(tags=["models"])
 
 
 @router.get("/models", response_model=Models, summary="List models")
-async def list_models(services: ServicesDep) -> Response:
+async def models(services: ServicesDep) -> Response:
     """The default model first; `data` has the same models in the form of infinity's clients."""
     states = await services.inference.models()
-    models, data = [asdict(state) for state in states], [_listed(state) for state in states]
-    return json_reply({"object": "list", "models": models, "data": data})
+    data = [_listed(state) for state in states]
+    return json_reply({"object": "list", "models": [asdict(state) for state in states], "data": data})
 
 
 # a name may hold a slash, as names on the model hub do
 @router.get(
     "/models/{name:path}",
     response_model=Model,
-    responses={404: {"model": ErrorBody, "description": "No served model has this name."}},
+    responses=documented(ErrorBody, {404: "No served model has this name."}),
     summary="Get a model",
 )
 async def model(services: ServicesDep, name: str) -> Response:
@@ -43,10 +44,7 @@ async def model(services: ServicesDep, name: str) -> Response:
 @router.delete(
     "/models/{name:path}",
     status_code=204,
-    responses={
-        404: {"model": ErrorBody, "description": "No fine-tune has this name."},
-        409: {"model": ErrorBody, "description": IN_USE},
-    },
+    responses=documented(ErrorBody, {404: "No fine-tune has this name.", 409: IN_USE}),
     summary="Delete a fine-tune",
 )
 async def delete(services: ServicesDep, name: str) -> Response:

@@ -10,10 +10,7 @@ from fastapi import APIRouter, Header
 from fastapi.responses import Response
 
 from serve_app.api.dialects.input_types import InputTypeField, role_of
-from serve_app.api.dialects.openai.embeddings_schemas import (
-    EmbeddingsReply,
-    EmbeddingsRequest,
-)
+from serve_app.api.dialects.openai.embeddings_schemas import EmbeddingsReply, EmbeddingsRequest
 from serve_app.api.dialects.openai.openai_errors import OPENAI_ERRORS
 from serve_app.api.dialects.text_or_ids import are_ids, embed_inputs
 from serve_app.api.dialects.tolerant_request import TolerantRoute
@@ -40,12 +37,7 @@ router = APIRouter(tags=["OpenAI"], route_class=TolerantRoute)
     responses=OPENAI_ERRORS | BINARY,
     summary="Embed texts (alias of /v1/embeddings)",
 )
-@router.post(
-    "/v1/embeddings",
-    response_model=EmbeddingsReply,
-    responses=OPENAI_ERRORS | BINARY,
-    summary="Embed texts",
-)
+@router.post("/v1/embeddings", response_model=EmbeddingsReply, responses=OPENAI_ERRORS | BINARY, summary="Embed texts")
 async def embeddings(
     services: ServicesDep,
     request: EmbeddingsRequest,

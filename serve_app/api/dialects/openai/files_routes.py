@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, Query
 from fastapi import Request as HttpRequest
 from fastapi.responses import Response, StreamingResponse
 
-from serve_app.api.dialects.documented_errors import Responses
+from serve_app.api.dialects.documented_errors import Responses, documented
 from serve_app.api.dialects.openai.files_schemas import OpenAIFile, OpenAIFileDeleted, OpenAIFiles, UploadForm
 from serve_app.api.dialects.openai.openai_errors import OpenAIErrorBody
 from serve_app.api.encoding.json_stream import json_reply
@@ -23,17 +23,12 @@ _MAX_PAGE = 10_000  # of a page, and OpenAI's default
 _MAX_NAME = 255
 _CHUNK_BYTES = 256 * 1024
 _BYTES = "application/octet-stream"
-_ERRORS: Responses = {
-    status: {"model": OpenAIErrorBody, "description": text}
-    for status, text in {
-        400: "The form or a parameter breaks the schema or a limit.",
-        503: "The folder of the files cannot be used.",
-    }.items()
-}
-_NOT_FOUND: Responses = {404: {"model": OpenAIErrorBody, "description": "No file has this id."}}
-_TOO_LARGE: Responses = {
-    413: {"model": OpenAIErrorBody, "description": "The body, or all files together, are larger than the limit."}
-}
+_ERRORS = documented(
+    OpenAIErrorBody,
+    {400: "The form or a parameter breaks the schema or a limit.", 503: "The folder of the files cannot be used."},
+)
+_NOT_FOUND = documented(OpenAIErrorBody, {404: "No file has this id."})
+_TOO_LARGE = documented(OpenAIErrorBody, {413: "The body, or all files together, are larger than the limit."})
 _CONTENT: Responses = {200: {"content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
@@ -98,7 +93,7 @@ async def delete(services: ServicesDep, file_id: str) -> Response:
 
 
 async def _require_once(http: HttpRequest) -> None:
-    """Refuses two form fields with one name, of which the last would win silently."""
+    """Refuses two form fields with one name, because the last would win in silence."""
     names = [name for name, _ in (await http.form()).multi_items()]  # read before, so nothing is read again
     if len(names) > len(set(names)):
         raise InvalidInputError("body: the form names a field twice; send one file at a time")

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi import Request as HttpRequest
 from fastapi.responses import Response
 
-from serve_app.api.dialects.documented_errors import Responses
+from serve_app.api.dialects.documented_errors import documented
 from serve_app.api.dialects.openai.fine_tune_mapping import parse_openai_fine_tune, translate_field_names
 from serve_app.api.dialects.openai.fine_tuning_jobs_schemas import FineTuningJobRequest
 from serve_app.api.dialects.openai.job_replies import openai_checkpoints, openai_event, openai_job
@@ -32,23 +32,25 @@ from serve_app.jobs.job_record import JobRecord
 _JOBS = "/v1/fine_tuning/jobs"
 
 
-def _error(description: str) -> dict[str, Any]:
-    return {"model": OpenAIErrorBody, "description": description}
-
-
-_ERRORS: Responses = {
-    400: _error("The body or a parameter breaks the schema or a limit; the files have no usable training pairs."),
-    503: _error("The job folders cannot be written, or the job tracker does not answer."),
-}
-_NOT_FOUND: Responses = {404: _error("No job has this id.")}
-_CREATE: Responses = {
-    400: _error("The body breaks the schema or a limit, there are no training pairs, or Q-LoRA cannot run here."),
-    404: _error("No served model or no uploaded file has this name."),
-    409: _error("The result's name is taken, by a model or by a job that has not ended."),
-    413: _error("The body is larger than the limit."),
-    429: _error("Too many fine-tunes wait; see `Retry-After`."),
-}
-_ENDED: Responses = {409: _error("The job has ended.")}
+_ERRORS = documented(
+    OpenAIErrorBody,
+    {
+        400: "The body or a parameter breaks the schema or a limit; the files have no usable training pairs.",
+        503: "The job folders cannot be written, or the job tracker does not answer.",
+    },
+)
+_NOT_FOUND = documented(OpenAIErrorBody, {404: "No job has this id."})
+_CREATE = documented(
+    OpenAIErrorBody,
+    {
+        400: "The body breaks the schema or a limit, there are no training pairs, or Q-LoRA cannot run here.",
+        404: "No served model or no uploaded file has this name.",
+        409: "The result's name is taken, by a model or by a job that has not ended.",
+        413: "The body is larger than the limit.",
+        429: "Too many fine-tunes wait; see `Retry-After`.",
+    },
+)
+_ENDED = documented(OpenAIErrorBody, {409: "The job has ended."})
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
@@ -118,8 +120,7 @@ async def events(
     job_id: str,
     limit: Limit = 20,
     after: Annotated[
-        str | None,
-        Query(pattern=EVENT_ID, description="Id of the last event of the page before."),
+        str | None, Query(pattern=EVENT_ID, description="Id of the last event of the page before.")
     ] = None,
 ) -> Response:
     """One page of the job's events, newest first."""

@@ -118,8 +118,4 @@ def _adapters(record: JobRecord, spec: TrainingSpec | None) -> dict[str, Any]:
     if record.kind is TrainingKind.FULL:
         return {}
     shape = spec.lora if spec else None
-    return {
-        "r": shape and shape.r,
-        "lora_alpha": shape and shape.alpha,
-        "lora_dropout": shape and shape.dropout,
-    }
+    return {"r": shape and shape.r, "lora_alpha": shape and shape.alpha, "lora_dropout": shape and shape.dropout}

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from serve_app.api.dialects.dialect import Dialect
-from serve_app.api.dialects.openai import (
-    embeddings_routes,
-    files_routes,
-    fine_tuning_jobs_routes,
-    openai_models_routes,
-)
+from serve_app.api.dialects.openai import embeddings_routes, files_routes, fine_tuning_jobs_routes, openai_models_routes
 from serve_app.api.dialects.openai.openai_errors import OpenAIErrorBody, openai_error_body
 
 OPENAI = Dialect(

@@ -14,7 +14,7 @@ from serve_app.api.dialects.tolerant_request import TolerantRoute
 from serve_app.api.encoding.json_stream import json_reply
 from serve_app.api.model_deletion import IN_USE, delete_model
 from serve_app.api.model_lookup import state_of
-from serve_app.api.service_results import ModelState
+from serve_app.api.model_states import ModelState
 from serve_app.api.services import ServicesDep
 
 _OWNER = "retrieval-model-server"
@@ -29,10 +29,7 @@ async def models(services: ServicesDep) -> Response:
 
 
 @router.get(
-    "/v1/models/{id:path}",
-    response_model=OpenAIModel,
-    responses={404: OPENAI_ERRORS[404]},
-    summary="Get a model",
+    "/v1/models/{id:path}", response_model=OpenAIModel, responses={404: OPENAI_ERRORS[404]}, summary="Get a model"
 )
 async def model(services: ServicesDep, id: str) -> Response:
     """State and capabilities of one model."""
