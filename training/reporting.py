@@ -38,7 +38,7 @@ class Reporter:
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is written."""
+        """True if this reporter writes."""
         return self._path is not None
 
     def started(self, *, total_steps: int, train_pairs: int, eval_pairs: int, device: str, dtype: str, world_size: int,
@@ -59,7 +59,7 @@ class Reporter:
         )  # fmt: skip
 
     def checkpoint(self, step: int) -> None:
-        """A job that dies from now on goes on behind this step."""
+        """A checkpoint is complete: a later attempt resumes behind this step."""
         self._write(UpdateType.CHECKPOINT, step=step)
 
     def metrics(self, when: str, values: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""What the fine-tuning routes may ask of the rest of the service: the seam at which tests put a fake."""
+"""Jobs and uploads as the fine-tuning routes call them; tests replace them by fakes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from serve_app.jobs.upload_record import Upload
 
 @dataclass(frozen=True)
 class ParsedFineTune:
-    """A fine-tune as a client wants it; what is None is decided by the service's settings.
+    """A validated request for a fine-tune; the service's settings decide what is None.
 
     Attributes:
-        model_name: Name of the result, proven to be one.
+        model_name: Name of the result; validated.
         kind: Full, LoRA or Q-LoRA.
-        examples: At least two, with something to tell them apart.
+        examples: At least two, with a negative for each.
         ignored: Lines of the client's data that were left out.
         held_out: Examples to measure on; without any, ``eval_fraction`` of the others is held out.
         base_model: A served name.
@@ -32,8 +32,8 @@ class ParsedFineTune:
         max_seq_length: Tokens.
         eval_fraction: 0 to 0.5.
         seed: Of the split, the order and the adapters.
-        origin: What a client of OpenAI's routes said, for its replies.
-        has_generated_name: The client said no name, so any will do.
+        origin: Metadata from a client of OpenAI's routes, for its replies.
+        has_generated_name: The client gave no name.
     """
 
     model_name: str
@@ -64,7 +64,7 @@ class Uploads(Protocol):
         ...
 
     def get(self, file_id: str) -> Upload:
-        """What is known of a file."""
+        """A file's record."""
         ...
 
     def page(self, *, limit: int, after: str | None, newest_first: bool) -> Sequence[Upload]:
@@ -76,7 +76,7 @@ class Uploads(Protocol):
         ...
 
     def delete(self, file_id: str) -> None:
-        """Removes a file; whoever has it open reads it to its end."""
+        """Removes a file; an open one can still be read to its end."""
         ...
 
 
@@ -102,7 +102,7 @@ class JobsProtocol(Protocol):
             CapabilityError: It cannot be fine-tuned by Q-LoRA.
             ConflictError: The result's name is taken.
             JobsReadOnlyError: Another service manages the jobs.
-            QueueFullError: Too many jobs wait.
+            QueueFullError: Too many jobs have not ended.
             StorageError: It cannot be written.
         """
         ...
@@ -112,7 +112,7 @@ class JobsProtocol(Protocol):
         ...
 
     async def specs(self, job_ids: Sequence[str]) -> Mapping[str, TrainingSpec]:
-        """What jobs were asked to do, by id; without those that are gone or whose spec cannot be read."""
+        """Specs by job id, without those of jobs that are gone and those that cannot be read."""
         ...
 
     async def page(self, *, limit: int, after: str | None) -> Sequence[JobRecord]:
@@ -142,11 +142,11 @@ class JobsProtocol(Protocol):
         ...
 
     async def events(self, job_id: str, *, after: int) -> Sequence[JobEvent]:
-        """The job's diary behind the entry ``after``."""
+        """The job's events behind the one with the id ``after``."""
         ...
 
     async def logs(self, job_id: str) -> str:
-        """What its processes have printed."""
+        """The output of its processes."""
         ...
 
     async def loss_curve(self, job_id: str) -> str | None:

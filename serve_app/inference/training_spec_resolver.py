@@ -1,4 +1,4 @@
-"""From an request to a job: the base found, every default resolved, the data as files."""
+"""From a request to a job: finds the base, resolves every default, and encodes the data."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class BaseModels:
         self._models_dir = models_dir
 
     def find(self, name: str | None) -> ModelSource:
-        """The model with its weights; one of the hub is downloaded. Nobody but the operator can name a hub model.
+        """The model with its weights; one of the hub is downloaded. Only the operator can name a hub model.
 
         Raises:
             ModelNotFoundError: There is no such model here.
@@ -111,16 +111,16 @@ def check_feasible(request: ParsedFineTune, base: ModelSource) -> None:
 def resolve_spec(
     request: ParsedFineTune, base: ModelSource, settings: TrainingSettings, models_dir: Path, *, gpus: float
 ) -> TrainingSpec:
-    """An request with every default resolved.
+    """The spec of a request, with every default resolved.
 
     Args:
-        request: What the client wants.
+        request: The client's request.
         base: The model that is tuned.
-        settings: What is used where the client said nothing.
-        models_dir: Where the result will be.
+        settings: Values for what the client left out.
+        models_dir: Folder of the result.
         gpus: GPUs of the cluster, for ``auto``.
     """
-    auto = min(1.0 if settings.num_workers > 1 else settings.gpu_share, gpus)  # two on one GPU cannot talk
+    auto = min(1.0 if settings.num_workers > 1 else settings.gpu_share, gpus)  # two on one GPU cannot communicate
     per_worker = auto if settings.gpus_per_worker == "auto" else settings.gpus_per_worker
     return TrainingSpec(
         job_id=str(uuid.uuid4()),

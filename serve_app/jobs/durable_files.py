@@ -1,4 +1,4 @@
-"""Writing so that nobody reads half of anything, and errors that say what is wrong with the disk."""
+"""Durable files: writes that readers see whole or not at all, and errors that name the problem of the disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _START_OF_A_LINE = b'{"'  # of JSON lines
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turns an ``OSError`` into a ``StorageError`` that an operator understands."""
+    """Turns an ``OSError`` into a ``StorageError`` with a message for the operator."""
     try:
         yield
     except OSError as error:
@@ -41,7 +41,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Replaces a file: a reader sees the old or the new content, and so does everybody after a crash."""
+    """Replaces a file: a reader sees the old or the new content, also after a crash."""
     replace_file(path, data)
 
 
@@ -58,7 +58,7 @@ def read_json_lines(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]
     """Reads whole lines of a file that another process may be appending to.
 
     A line without its end is left for the next call. A writer that was killed leaves half a line, and what the next
-    writer appends joins it: then the whole one at the end is read. Anything else that is no JSON object is skipped.
+    writer appends joins it: then the whole one at the end is read. Anything else that is not a JSON object is skipped.
 
     Args:
         path: May be missing: no lines.

@@ -1,7 +1,7 @@
-"""The index of ended jobs: what a start and a list need of them, in one file, so that their folders are not opened.
+"""The index of ended jobs: one file with the fields that a start and a list need, so that no folder is opened.
 
 Ended jobs never change, and there may be thousands of them. The folders stay the truth: an entry without a folder does
-not count, a folder without an entry is read, and a line that cannot be read is no entry.
+not count, a folder without an entry is read, and a line that cannot be read is skipped.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class JobFolder:
 
     @property
     def worker_failure_file(self) -> Path:
-        """Why one of several workers sees no sense in another attempt."""
+        """The reason why one of several workers failed for good."""
         return self.path / "gave_up.txt"
 
     @property

@@ -46,7 +46,7 @@ class StoredJob(NamedTuple):
 
 
 def read_job(folder: JobFolder) -> StoredJob | None:
-    """A job; None if there is none, as when it is deleted at this moment.
+    """A job; None if it does not exist, as when it is being deleted.
 
     The record of a folder that cannot be read has failed, and its error names the reason.
     """

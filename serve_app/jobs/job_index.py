@@ -58,7 +58,7 @@ class JobIndex:
             self._live[job.record.id] = job
 
     def __contains__(self, job_id: object) -> bool:
-        """Whether there is a job with this id."""
+        """True for the id of a job."""
         return job_id in self._live or job_id in self._ended
 
     def get(self, job_id: str) -> JobRecord:

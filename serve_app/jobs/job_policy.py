@@ -9,7 +9,7 @@ from serve_app.jobs.retry_policy import RetryPolicy
 
 @dataclass(frozen=True)
 class JobPolicy:
-    """How the tracker treats jobs.
+    """Limits and timeouts of the tracker.
 
     Attributes:
         max_concurrent_jobs: Jobs that have a Ray Job at once; the others are queued.

@@ -1,6 +1,6 @@
-"""The record of a fine-tuning job: what ``job.json`` of its folder holds and what clients are told.
+"""The record of a fine-tuning job: the content of ``job.json``, and the source of replies about the job.
 
-Records change in one way only, by ``domain.job_law.advance``.
+A record changes by ``job_states.advance`` only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from serve_app.jobs.training_spec import TrainingKind, TrainingSpec
 
 
 class JobStatus(StrEnum):
-    """Where a job is; the words are part of the wire contract."""
+    """Status of a job; the values are part of the wire contract."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -26,7 +26,7 @@ class JobStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job has ended; then its record never changes again."""
+        """True if the job has ended; then its record never changes again."""
         return self in {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
 
 
@@ -46,15 +46,15 @@ class JobRecord:
         created_at: Unix time in seconds, as all times here.
         accepted: Examples it trains and is measured on.
         ignored: Lines of the client's data that were left out.
-        status: Where it is.
+        status: Its status.
         progress: Percent, 0 to 100; never falls, not even when training resumes at an earlier step.
-        message: What is going on, or how it ended, in a sentence for people.
-        error: Why it failed.
-        pending_reason: What a pending job waits for.
-        stopping: Why the tracker has had its Ray Job stopped, while that has not ended yet.
-        submission_id: Id of the Ray Job that works on it now; None while none does.
+        message: A sentence for people about its present state, or how it ended.
+        error: The reason of a failure.
+        pending_reason: The resource or event that a pending job waits for.
+        stopping: The reason why the tracker stops its Ray Job, until that has ended.
+        submission_id: Id of its present Ray Job; None if it has none.
         attempts: Ray Jobs started so far, this one included.
-        failed_attempts: Attempts in a row that were lost without reaching a new checkpoint; see ``domain.job_losses``.
+        failed_attempts: Attempts in a row that were lost without reaching a new checkpoint; see ``retry_policy``.
         interruptions: The same for those that were under way when the whole cluster was restarted.
         checkpoint: Last step that can be resumed from.
         checkpoint_at: When it was there.
@@ -70,12 +70,12 @@ class JobRecord:
         device: ``cpu`` or ``cuda``.
         metrics_before: Retrieval quality of the base on the held-out examples, by name of the measure.
         metrics_after: The same of the result.
-        warning: What a user of the result must know, though the job has not failed.
-        published: Whether the result is there, under ``model_name``.
+        warning: Warning for users of the result of a job that has not failed.
+        published: True once the result is served as ``model_name``.
         started_at: When training first started.
         ended_at: When the status became terminal.
-        last_heartbeat_at: When the training last said something, by its own clock, or when it could begin to.
-        read_bytes: How far ``training.jsonl`` is folded into this record.
+        last_heartbeat_at: Time of the training's latest update, by its own clock, or of its start.
+        read_bytes: Bytes of ``training.jsonl`` that are folded into this record.
         events: Number of entries in ``events.jsonl``.
     """
 
@@ -140,7 +140,7 @@ class JobRecord:
         """Reads ``job.json``; fields of a newer version are left aside.
 
         Raises:
-            ValueError: It is no JSON, lacks a field or holds a value of the wrong type.
+            ValueError: It is not JSON, lacks a field or holds a value of the wrong type.
         """
         values = json.loads(text)
         if not isinstance(values, dict):

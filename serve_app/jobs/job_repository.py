@@ -105,7 +105,7 @@ class JobRepository(JobIndex):
         return record
 
     def is_published(self, job_id: str) -> bool:
-        """Whether the job's own result exists; its training may have died before it could report that."""
+        """True if the job's own result exists; its training may have died before it could report that."""
         try:
             manifest = json.loads((self.spec(job_id).result_dir / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -159,7 +159,7 @@ class JobRepository(JobIndex):
                 events.append(event)
                 record = replace(record, events=event.id)
             if record.status.is_terminal:
-                break  # whatever follows in the file does not count
+                break  # later lines in the file do not count
         self.store.append_events(record.id, events)
         self.store.write_record(record)
         spec = self._stored(record.id).spec

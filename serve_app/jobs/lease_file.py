@@ -100,7 +100,7 @@ def lease_path(folder: Path, number: int) -> Path:
 
 
 def highest_number(folder: Path) -> int:
-    """The highest number of a lease; 0 if there is none.
+    """The highest number of a lease; 0 without leases.
 
     Raises:
         OSError: The folder cannot be read.

@@ -1,4 +1,4 @@
-"""How long another tracker's lease has not been renewed, measured on this tracker's monotonic clock."""
+"""Observation of another tracker's lease: the time since its renewal, by this tracker's monotonic clock."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _REFRESH_S = 1.0  # a service that only reads shows jobs at most this much out o
 
 
 class ManagedJobs(NamedTuple):
-    """What exists while this service holds the lease."""
+    """Repository and reconciler, which exist while this service holds the lease."""
 
     repository: JobRepository
     reconciler: JobReconciler

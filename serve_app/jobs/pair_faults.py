@@ -1,4 +1,4 @@
-"""Why a line or an example is no training pair, in words that say what to send instead."""
+"""Reasons why a line or an example is not a training pair, with what to send instead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOT_ONE_TAB = "not exactly one tab between query and passage"
 HEADER = "a header line, not a pair"
 EMPTY_SIDE = "query or passage is empty or blank"
 TOO_LONG = "longer than the limit"
-BROKEN_TEXT = "holds half of a surrogate pair, which is no Unicode text"
+BROKEN_TEXT = "holds half of a surrogate pair, which is not Unicode text"
 NUL = "holds a NUL character, as UTF-16 text has that is read as UTF-8"
 NO_POSITIVE = "no passage that answers the query"
 CONTRADICTION = "a passage is both an answer and a negative"
@@ -31,27 +31,27 @@ _SHOWN_CHARS = 40
 
 
 def not_a_pair(line: str, sides: Sequence[str]) -> str:
-    """Why a line of other than two columns is no pair, and what it may be meant as."""
+    """The reason for a line that does not have two columns, with a guess at what it is."""
     if len(sides) > 2:
         columns = f"{NOT_ONE_TAB}; it has {len(sides)} columns"
         return f"{columns}; negatives are sent as JSON, as `examples` or JSON lines with query, pos and neg"
     if line.lstrip().startswith(("{", "[")):
         return f"{NOT_ONE_TAB}; JSON is sent as the list `examples`, or as a file with one object a line"
     if "\\t" in line:
-        return f"{NOT_ONE_TAB}; it has a backslash and a t, which are no tab"
+        return f"{NOT_ONE_TAB}; it has a backslash and a t instead of a tab"
     if "\r" in line:
         return f"{NOT_ONE_TAB}; a carriage return alone ends no line"
     return NOT_ONE_TAB
 
 
 def is_header(sides: Sequence[str]) -> bool:
-    """Whether the two columns of a first line are names of columns."""
+    """True if the two columns of a first line are names of columns."""
     query, passage = (fold(side.strip('"')).replace(" ", "_") for side in sides)
     return query in _OF_QUERIES and passage in _OF_PASSAGES
 
 
 def wrong_field(given: Mapping[str, Any]) -> str | None:
-    """The first field of an object that no example has, and the right name where it is known by another."""
+    """The reason for an object with an unknown field, with the right name where the field is a known alias."""
     for name in given:
         if name in _FIELDS:
             continue

@@ -1,6 +1,6 @@
 r"""Training examples from a file: JSON lines ``{"query": str, "pos": [str], "neg": [str]}``, or ``query<TAB>passage``.
 
-Which of the two it is, the first line tells; a name that ends in ``.jsonl`` may be anybody's idea.
+The first line decides which of the two it is; the file's name does not count.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _NamedTwiceError(ValueError):
 
 
 def parse_file(text: str, *, max_text_chars: int) -> Pairs:
-    r"""Reads a file of either form; what is no example is left out and reported with its line's number.
+    r"""Reads a file of either form; a line that is not an example is left out and reported with its line's number.
 
     Args:
         text: Lines that end with ``\n`` or ``\r\n``; the end of the last one may be missing.
@@ -40,13 +40,13 @@ def parse_file(text: str, *, max_text_chars: int) -> Pairs:
 
 
 def _is_json(text: str) -> bool:
-    """Whether the first line that is not blank is meant as an object, right or wrong; a query may begin as one."""
+    """True if the first line that is not blank is meant as an object, valid or not; a query may begin like one."""
     line = text.lstrip(" \r\n").partition("\n")[0]
     return line.startswith("{") and ("\t" not in line or isinstance(_read(line), Example))
 
 
 def _read(line: str) -> Example | str:
-    """The example in a line, or why there is none."""
+    """The example in a line, or the reason why it has none."""
     if not line or line.isspace():
         return BLANK
     try:

@@ -1,4 +1,4 @@
-"""Telling whether a process of this machine has ended, by more than a number that the system gives out again."""
+"""Identities of processes: a process's number alone is used again by the system after its end."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _DEAD_STATES = frozenset("ZX")
 
 
 def this_process() -> str | None:
-    """What no other process has: boot, process namespace, number and start time; None where there is no ``/proc``."""
+    """A unique identity: boot, process namespace, number and start time; None where there is no ``/proc``."""
     return _identity(os.getpid())
 
 
 def raylet_process(environment: Mapping[str, str] = os.environ) -> str | None:
     """The same of the Ray node's main process, which starts all workers there; None outside of a worker.
 
-    A worker that dies is replaced, and what other workers do goes on. When this process ends, all of them end.
+    A worker that dies is replaced, and other workers continue. When this process ends, all of them end.
     """
     number = environment.get("RAY_RAYLET_PID", "")
     return _identity(int(number)) if number.isdecimal() else None
@@ -33,7 +33,7 @@ def _identity(number: int) -> str | None:
 
 
 def has_ended(process: str) -> bool:
-    """Whether a process that called itself so has certainly ended; False for one that cannot be seen from here."""
+    """True if the process with this identity has certainly ended; False for one that is not visible from here."""
     try:
         boot, namespace, number, start_time = process.split(" ")
         if (boot, namespace) != _place():

@@ -21,9 +21,9 @@ from serve_app.jobs.training_spec import ATTEMPT_VARIABLE
 logger = logging.getLogger(__name__)
 
 TRAINING: Sequence[str] = (sys.executable, "-m", "training")
-_MARK = "retrieval_job"  # metadata by which we know our Ray Jobs among those of others
-_ANSWER_S = 15.0  # the client itself would wait for ever
-_THREADS = 8  # questions at once; a cancellation must not wait behind a log
+_MARK = "retrieval_job"  # metadata that marks the Ray Jobs of this service
+_TIMEOUT_S = 15.0  # the client itself has no timeout
+_THREADS = 8  # calls at once; a cancellation must not wait for a log
 _OF_RAY_TRAIN = {
     # it gives up after a minute; a job that does not fit waits, as pending
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(7 * 24 * 3600),
@@ -35,10 +35,10 @@ Result = TypeVar("Result")
 
 
 class RayJobState(StrEnum):
-    """What has become of a Ray Job. One that Ray has never heard of has no state at all."""
+    """State of a Ray Job. One that Ray does not know has no state."""
 
     LIVE = "live"
-    STOPPED = "stopped"  # by somebody, on purpose
+    STOPPED = "stopped"  # by a request
     ENDED = "ended"
 
 
@@ -52,22 +52,22 @@ _STATES: Mapping[str, RayJobState] = {
 
 
 class RayJobs(Protocol):
-    """What the jobs need of a cluster; every method may raise ``UnavailableError``."""
+    """The cluster's Ray Jobs; every method may raise ``UnavailableError``."""
 
     async def submit(self, submission_id: str, folder: Path) -> None:
-        """Starts the training of a job folder; nothing happens if this very submission was started before."""
+        """Starts the training of a job folder; does nothing if this submission exists already."""
         ...
 
     async def states(self) -> Mapping[str, RayJobState]:
-        """All our Ray Jobs that the cluster remembers, by submission id."""
+        """The service's Ray Jobs that the cluster knows, by submission id."""
         ...
 
     async def stop(self, submission_id: str) -> None:
-        """Begins to stop a Ray Job; one that has ended or never was is left alone."""
+        """Begins to stop a Ray Job; does nothing for one that has ended or does not exist."""
         ...
 
     async def logs(self, submission_id: str) -> str:
-        """What its driver has printed so far."""
+        """The output of its driver so far."""
         ...
 
 
@@ -93,14 +93,14 @@ class RayJobsClient:
         self._connect = connect or _connect
         self._client: JobSubmissionClient | None = None
         self._last_fault = ""
-        self._threads = _new_threads()  # its own: a client that hangs must not hold up whatever else uses threads
+        self._threads = _new_threads()  # its own: a client that hangs must not block other users of threads
 
     async def submit(self, submission_id: str, folder: Path) -> None:
         """See ``RayJobs.submit``."""
         if submission_id in await self.states():
             return
         entrypoint = shlex.join([*self._command, str(folder)])
-        await self._ask(
+        await self._call(
             lambda client: client.submit_job(
                 entrypoint=entrypoint,
                 submission_id=submission_id,
@@ -112,7 +112,7 @@ class RayJobsClient:
 
     async def states(self) -> Mapping[str, RayJobState]:
         """See ``RayJobs.states``."""
-        jobs: list[JobDetails] = await self._ask(lambda client: client.list_jobs())
+        jobs: list[JobDetails] = await self._call(lambda client: client.list_jobs())
         return {
             job.submission_id: _STATES[job.status]
             for job in jobs
@@ -122,29 +122,29 @@ class RayJobsClient:
     async def stop(self, submission_id: str) -> None:
         """See ``RayJobs.stop``."""
         if (await self.states()).get(submission_id) is RayJobState.LIVE:
-            await self._ask(lambda client: client.stop_job(submission_id))
+            await self._call(lambda client: client.stop_job(submission_id))
 
     async def logs(self, submission_id: str) -> str:
         """See ``RayJobs.logs``."""
         if submission_id not in await self.states():
             return ""
-        return str(await self._ask(lambda client: client.get_job_logs(submission_id)))
+        return str(await self._call(lambda client: client.get_job_logs(submission_id)))
 
-    async def _ask(self, question: Callable[[JobSubmissionClient], Result]) -> Result:
-        def ask() -> Result:
+    async def _call(self, function: Callable[[JobSubmissionClient], Result]) -> Result:
+        def call() -> Result:
             if self._client is None:
                 self._client = self._connect()
-            return question(self._client)
+            return function(self._client)
 
         threads = self._threads
         try:
-            answer = await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(threads, ask), _ANSWER_S)
+            answer = await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(threads, call), _TIMEOUT_S)
         except Exception as error:  # the client raises RuntimeError, ConnectionError and those of requests and asyncio
             self._client = None
             if isinstance(error, TimeoutError) and threads is self._threads:
-                threads.shutdown(wait=False)  # a thread that hangs cannot be ended; the next question has others
+                threads.shutdown(wait=False)  # a thread that hangs cannot be ended; the next call uses others
                 self._threads = _new_threads()
-            if (fault := repr(error)) != self._last_fault:  # asked every second, it would fill the log
+            if (fault := repr(error)) != self._last_fault:  # called every second, it would fill the log
                 logger.warning("the Ray Jobs API does not answer: %s", fault)
                 self._last_fault = fault
             raise UnavailableError("the Ray Jobs API does not answer") from error
@@ -157,5 +157,5 @@ def _new_threads() -> ThreadPoolExecutor:
 
 
 def _connect() -> JobSubmissionClient:
-    """Left to itself the client takes any cluster that it finds on this machine."""
+    """A client of this process's cluster; without an address it would take any cluster on this machine."""
     return JobSubmissionClient(ray.get_runtime_context().gcs_address)

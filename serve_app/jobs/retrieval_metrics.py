@@ -32,18 +32,18 @@ class Change:
 
     @property
     def is_worse(self) -> bool:
-        """Whether the fine-tune has done harm."""
+        """True if the fine-tune has lowered the quality."""
         return self.after < self.before
 
     def __str__(self) -> str:
-        """What has become of it, in words."""
+        """The change in words."""
         if self.after == self.before:
             return f"is as it was, {self.before:.3f}"
         return f"{'fell' if self.is_worse else 'rose'} from {self.before:.3f} to {self.after:.3f}"
 
 
 def changes(before: Mapping[str, float] | None, after: Mapping[str, float] | None) -> list[Change]:
-    """What was measured before and after, the dense vectors first."""
+    """Changes of all heads that were measured before and after, the dense vectors first."""
     found = []
     for head, label in _LABELS.items():
         name = measure_name(head)

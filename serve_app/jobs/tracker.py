@@ -64,7 +64,7 @@ class JobTracker(JobService):
         """Reads all job folders and begins to reconcile.
 
         Raises:
-            StorageError: The folders cannot be read. A disk that is full or mounted read-only is no reason.
+            StorageError: The folders cannot be read. A disk that is full or mounted read-only is not an error.
         """
         context = ray.get_runtime_context()
         cluster = context.get_session_name()

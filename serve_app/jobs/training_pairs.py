@@ -1,6 +1,6 @@
 r"""Training examples from what a client sends: ``query<TAB>passage`` lines, or a list of examples.
 
-A line that is no pair is left out and reported with its number, so that one bad line in a million does not cost the
+A line that is not a pair is left out and reported with its number, so that one bad line in a million does not cost the
 other 999,999, and nothing is left out without a word. Texts are kept exactly as they came: no stripping, no
 normalisation, but for the byte order mark of a file; lines end with ``\n`` or ``\r\n`` and with nothing else, so that
 a U+2028 stays inside its text.
@@ -59,7 +59,7 @@ class Example(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """What was left out: the number of the line (or the position in the list), from 1, and the reason."""
+    """A line that was left out: its number (or the position in the list), from 1, and the reason."""
 
     line: int
     reason: str
@@ -67,7 +67,7 @@ class Ignored(NamedTuple):
 
 @dataclass(frozen=True)
 class Pairs:
-    """What is left of the client's data, and what is not; together that is every line.
+    """The accepted and the ignored lines of the client's data; together that is every line.
 
     Attributes:
         accepted: In order of appearance, all different.
@@ -79,7 +79,7 @@ class Pairs:
 
     @property
     def has_negatives(self) -> bool:
-        """Whether there are two pairs without a common text: each is the other's negative, whatever else there is.
+        """True if two pairs have no text in common: each is then the other's negative.
 
         Spellings that differ in case, white space or Unicode form alone are one text.
         """
@@ -138,10 +138,10 @@ def example_of(given: Mapping[str, Any]) -> Example:
 
 
 def gather(found: Iterable[Example | str], *, max_text_chars: int) -> Pairs:
-    """Keeps what can be learnt from.
+    """Separates usable examples from the others.
 
     Args:
-        found: Examples; and of what is none, the reason.
+        found: Examples, and reasons in place of those that cannot be read.
         max_text_chars: An example with a longer text is left out.
     """
     accepted: list[Example] = []

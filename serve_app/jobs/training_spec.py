@@ -1,8 +1,8 @@
-"""What a fine-tune is asked to do: the value behind ``spec.json`` of a job folder.
+"""The specification of a fine-tune: the value behind ``spec.json`` of a job folder.
 
-The service writes it once, at submission, with every default resolved; the training reads it and asks nobody
-else. So a job that is resumed on another machine, after a restart or under newer settings, is still the same job. See
-``jobs.job_folder`` for the file's place.
+The service writes it once, at submission, with every default resolved; the training reads nothing else. So a job that
+is resumed on another machine, after a restart or under newer settings, is still the same job. See ``jobs.job_folder``
+for the file's place.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from serve_app.domain import hyperparameters as defaults
 
 
 class TrainingKind(StrEnum):
-    """How weights are tuned."""
+    """Kinds of fine-tuning."""
 
     FULL = "full"
     LORA = "lora"
@@ -26,14 +26,14 @@ class TrainingKind(StrEnum):
 
 
 CLUSTER_VARIABLE = "RETRIEVAL_CLUSTER"
-"""Tells the training which cluster started it. Ray Jobs tell ``RAY_ADDRESS``, but that of whatever cluster was started
-last on the machine."""
+"""Environment variable of a training with the address of the cluster that started it. ``RAY_ADDRESS`` in a Ray Job may
+be that of another cluster, the one that was started last on the machine."""
 
 LEASE_VARIABLE = "RETRIEVAL_LEASE_HOLDER"
-"""Tells the training which cluster held the lease of the jobs folder when it was started."""
+"""Environment variable of a training with the cluster that held the jobs folder's lease at its start."""
 
 ATTEMPT_VARIABLE = "RETRIEVAL_JOB_ATTEMPT"
-"""Tells the training which attempt of its job it is, counted from 1."""
+"""Environment variable of a training with the number of its attempt, counted from 1."""
 
 NARROWEST_IN_FOUR_BITS = 64
 """Columns of a layer that Q-LoRA can quantise, and what they must be a multiple of: one block of weights."""
@@ -61,12 +61,12 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class ClientMetadata:
-    """What a client of OpenAI's routes sent with its job and wants to be told again; nothing is trained by it.
+    """Values that a client of OpenAI's routes sent with its job and that replies repeat; training ignores them.
 
     Attributes:
         training_file: Id of the uploaded file that the examples are from. It may be deleted: the job has a copy.
         validation_file: The same of the held-out examples.
-        metadata: The client's own words.
+        metadata: The client's own keys and values.
     """
 
     training_file: str
@@ -106,7 +106,7 @@ class TrainingSpec:
         cpus_per_worker: CPUs reserved for each.
         gpus_per_worker: GPUs reserved for each; 0 trains on the CPU.
         device: ``auto``, ``cpu`` or ``cuda``.
-        origin: Of a job that came by OpenAI's routes.
+        origin: Metadata of a job that came by OpenAI's routes.
     """
 
     job_id: str
@@ -143,7 +143,7 @@ class TrainingSpec:
 
     @property
     def staging_dir(self) -> Path:
-        """Where the result is written before: on the same file system, under a name that is not a model's."""
+        """The folder of the unpublished result: on the same file system, under a name that is not a model's."""
         return Path(self.models_dir) / ".staging" / self.job_id
 
     def to_json(self) -> str:
@@ -155,7 +155,7 @@ class TrainingSpec:
         """Reads ``spec.json``.
 
         Raises:
-            ValueError: It is no JSON, or does not hold the fields of a spec.
+            ValueError: It is not JSON, or does not hold the fields of a spec.
         """
         values = json.loads(text)
         if not isinstance(values, dict):

@@ -16,7 +16,7 @@ _ID = re.compile(r"file-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Upload:
-    """What is known of a file; its data is elsewhere.
+    """The record of an uploaded file; its data is a file of its own.
 
     Attributes:
         id: ``file-`` and a UUID; also the name of its folder.
@@ -39,7 +39,7 @@ class Upload:
         """Reads ``upload.json``.
 
         Raises:
-            ValueError: It is no JSON object.
+            ValueError: It is not a JSON object.
             TypeError: It does not hold the fields of an upload.
         """
         values = json.loads(text)
@@ -54,5 +54,5 @@ def new_upload_id() -> str:
 
 
 def is_upload_id(text: str) -> bool:
-    """Whether it could be a file's id; nothing else may become part of a path."""
+    """True for the form of a file's id; nothing else may become part of a path."""
     return _ID.fullmatch(text) is not None

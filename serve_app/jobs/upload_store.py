@@ -23,7 +23,7 @@ from serve_app.jobs.upload_record import Upload, is_upload_id, new_upload_id
 logger = logging.getLogger(__name__)
 
 FOLDER = ".files"  # of the jobs folder; a name with a dot is no job's
-_UNFINISHED = ".unfinished-"  # folders that appear or disappear; nobody reads them
+_UNFINISHED = ".unfinished-"  # folders that appear or disappear; no reader opens them
 _ABANDONED_S = 24 * 3600  # no upload takes that long: its process died
 _DATA, _CARD = "data", "upload.json"
 
@@ -60,7 +60,7 @@ class UploadStore:
             filename: What the client calls it.
 
         Raises:
-            PayloadTooLargeError: There is no room beside the files that are here.
+            PayloadTooLargeError: The number or the size of all files would exceed its limit.
             StorageError: The disk is full or not writable; nothing is left of the attempt.
         """
         self._check_limits(source)
@@ -82,10 +82,10 @@ class UploadStore:
         return upload
 
     def get(self, file_id: str) -> Upload:
-        """What is known of a file.
+        """A file's record.
 
         Raises:
-            UploadNotFoundError: There is none with this id.
+            UploadNotFoundError: No file has this id.
             StorageError: It cannot be read.
         """
         with storage_errors():
@@ -119,10 +119,10 @@ class UploadStore:
         return files[start : start + limit]
 
     def open(self, file_id: str) -> BinaryIO:
-        """A file's data; whoever has it open reads it to its end, even if it is deleted.
+        """A file's data; an open file can be read to its end even after it is deleted.
 
         Raises:
-            UploadNotFoundError: There is none with this id.
+            UploadNotFoundError: No file has this id.
             StorageError: It cannot be read.
         """
         with storage_errors():
@@ -135,7 +135,7 @@ class UploadStore:
         """Removes a file. Jobs that were made from it have their own copy.
 
         Raises:
-            UploadNotFoundError: There is none with this id.
+            UploadNotFoundError: No file has this id.
             StorageError: The disk is not writable.
         """
         gone = self._root / f"{_UNFINISHED}gone-{new_upload_id()}"

@@ -129,7 +129,7 @@ async def test_an_api_that_does_not_answer_is_told_as_such_and_asked_anew(
 async def test_calls_that_hang_hold_up_neither_later_ones_nor_other_threads(
     ray_jobs: RayJobsClient, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_app.jobs.ray_jobs._ANSWER_S", 0.02)
+    monkeypatch.setattr("serve_app.jobs.ray_jobs._TIMEOUT_S", 0.02)
     released = threading.Event()
     hung: list[str] = []
 
@@ -143,7 +143,7 @@ async def test_calls_that_hang_hold_up_neither_later_ones_nor_other_threads(
             patch.setattr(client, "list_jobs", hang)
             outcomes = await asyncio.gather(*(ray_jobs.states() for _ in range(20)), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [UnavailableError] * 20
-        monkeypatch.setattr("serve_app.jobs.ray_jobs._ANSWER_S", 5.0)
+        monkeypatch.setattr("serve_app.jobs.ray_jobs._TIMEOUT_S", 5.0)
         assert await ray_jobs.states() == {}
         assert all(name.startswith("ray-jobs") for name in hung)
     finally:

@@ -134,7 +134,7 @@ def test_what_is_no_pair_is_ignored_with_its_line_and_reason(text: str, ignored:
         ),
         ("a\tb\rc\td", "it has 3 columns"),
         ("a\rb", "a carriage return alone ends no line"),
-        (r"a\tb", "it has a backslash and a t, which are no tab"),
+        (r"a\tb", "it has a backslash and a t instead of a tab"),
         ('{"query": "a"}', "JSON is sent as the list `examples`, or as a file with one object a line"),
         ('[{"query": "a"}]', "JSON is sent as"),
     ],

@@ -93,7 +93,7 @@ async def delete(services: ServicesDep, file_id: str) -> Response:
 
 
 async def _require_once(http: HttpRequest) -> None:
-    """Refuses two form fields with one name, of which the last would win silently."""
+    """Refuses two form fields with one name, because the last would win in silence."""
     names = [name for name, _ in (await http.form()).multi_items()]  # read before, so nothing is read again
     if len(names) > len(set(names)):
         raise InvalidInputError("body: the form names a field twice; send one file at a time")
