@@ -23,7 +23,7 @@ _ENTRY = re.compile(r"^(\w+): ", re.MULTILINE)
 
 
 def attributes(cls: type) -> dict[str, str]:
-    """What the docstrings of a class and its bases say of each attribute."""
+    """Description of each attribute in the docstrings of a class and its bases."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         _, _, section = (base.__dict__.get("__doc__") or "").partition("Attributes:\n")

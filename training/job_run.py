@@ -40,7 +40,7 @@ def train(
         job_dir: Its folder.
         reporter: Receives the job's updates; disabled on all workers but the first.
         rank: Of this worker.
-        world_size: Workers; above 1 torch's process group is there.
+        world_size: Workers; above 1 torch's process group exists.
         gpu: Index of this worker's GPU, if it has one.
         on_checkpoint: Called on every worker after a checkpoint, with the step and the latest loss.
 

@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from serve_app.domain.errors import ModelLoadError
-from serve_app.domain.files import remove
+from serve_app.domain.files import flush_folder, remove
 from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_record import JobStatus
 from serve_app.jobs.training_spec import TrainingKind, TrainingSpec
 from serve_app.models.manifest import Manifest
-from training.fsync import flush
 from training.training_errors import TrainingError
 
 
@@ -45,7 +44,7 @@ def publish(
     manifest(spec, metrics, data, warnings).write(staged)
     for path in staged.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes its files 0600
-    flush(staged)
+    flush_folder(staged)
     _check_not_ended(staged, job_dir)
     target = spec.result_dir
     try:
@@ -56,7 +55,9 @@ def publish(
         if not target.exists():
             raise
         if _job_of(target) != spec.job_id:
-            raise TrainingError(f"a model named {spec.model_name!r} appeared while this one was trained") from error
+            raise TrainingError(
+                f"a model named {spec.model_name!r} appeared while this one was trained; submit with another model_name"
+            ) from error
         shutil.rmtree(staged, ignore_errors=True)
     return target
 

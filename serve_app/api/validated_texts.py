@@ -68,7 +68,7 @@ def candidate_texts(
 
 
 def pair_texts(query: str, candidate: str, limits: Limits) -> Texts:
-    """Validates a query and its only candidate; as ``candidate_texts``, but the field is no list."""
+    """Validates a query and its only candidate; as ``candidate_texts``, but the field is not a list."""
     single_text(query, limits, field="query")
     return _validated(Texts([candidate], None, lambda i: "candidate" if i >= 0 else "query"), limits)
 

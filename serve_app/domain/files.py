@@ -43,6 +43,14 @@ def replace_file(path: Path, data: bytes, *, mode: int = PRIVATE_FILE, durable: 
         raise
 
 
+def flush_folder(folder: Path) -> None:
+    """Writes the files of a folder to disk; call it before a rename or a marker declares them complete."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
 def remove(path: Path) -> None:
     """Removes a file, a folder with all that is in it, or a link (never what it leads to); errors are ignored."""
     try:

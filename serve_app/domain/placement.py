@@ -87,7 +87,7 @@ def without_room(demands: Sequence[Demand], nodes: Iterable[Node]) -> frozenset[
 
 
 class _Room:
-    """What is left of a node."""
+    """The remaining resources of a node."""
 
     def __init__(self, node: Node) -> None:
         self._cpus = node.cpus
@@ -105,7 +105,7 @@ class _Room:
         return demand.max_per_node is None or self._held[demand.name] < demand.max_per_node
 
     def fits(self, demand: Demand) -> int:
-        """How many of them the empty node holds, if ``max_per_node`` is left aside."""
+        """Number of its replicas that the empty node holds, without ``max_per_node``."""
         by_cpu = int(self._cpus / demand.cpus + _ROUNDING) if demand.cpus else demand.max_replicas
         if not demand.gpus:
             return by_cpu

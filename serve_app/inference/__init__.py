@@ -1,1 +1,1 @@
-"""What an ingress replica does between route and replica: model registry, tokenization, chunking, reranking."""
+"""The work of an ingress replica between route and replica: model registry, tokenising, chunking, reranking."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from serve_app.domain.model_uses import ModelUses
 from serve_app.domain.profiles import Capability, TextRole
 from serve_app.domain.request_limits import Limits
 from serve_app.domain.tokens import Token
-from serve_app.inference.deadline import within
+from serve_app.inference.deadline import RequestDeadline, within
 from serve_app.inference.encoder_client import EncoderClient
 from serve_app.inference.model_registry import ModelRegistry
 from serve_app.inference.readiness import STATE_S, reason_not_ready, state_of
@@ -62,26 +61,26 @@ class InferenceService:
 
     async def embed(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> Embedded:
         """See ``ServiceProtocol.embed``."""
-        began = time.monotonic()
-        served = await self._pick_in_time(options, DENSE, "dense vectors")
-        tokens = await _within(options, began, served.tokenise(texts, role, options))
-        return await self._embed(served, tokens, options, began)
+        deadline = RequestDeadline(options)
+        served = await deadline.within(self._pick(options.model, DENSE, "dense vectors"))
+        tokens = await deadline.within(served.tokenise(texts, role, options))
+        return await self._embed(served, tokens, options, deadline)
 
     async def embed_ids(self, rows: Sequence[Sequence[int]], options: CallOptions) -> Embedded:
         """See ``ServiceProtocol.embed_ids``."""
-        began = time.monotonic()
-        served = await self._pick_in_time(options, DENSE, "dense vectors")
-        tokens = await _within(options, began, served.of_ids(rows, options))
-        return await self._embed(served, tokens, options, began)
+        deadline = RequestDeadline(options)
+        served = await deadline.within(self._pick(options.model, DENSE, "dense vectors"))
+        tokens = await deadline.within(served.of_ids(rows, options))
+        return await self._embed(served, tokens, options, deadline)
 
     async def embed_tokens(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> TokenEmbedded:
         """See ``ServiceProtocol.embed_tokens``."""
-        began = time.monotonic()
-        served = await self._pick_in_time(options, DENSE, "dense vectors")
-        tokens = await _within(options, began, served.tokenise(texts, role, options))
+        deadline = RequestDeadline(options)
+        served = await deadline.within(self._pick(options.model, DENSE, "dense vectors"))
+        tokens = await deadline.within(served.tokenise(texts, role, options))
         cut = require_short(tokens, options)
         self._check_size(len(tokens.ids), served.source.dimension, "inputs")
-        answer = await self._encode(served, tokens, options, began, _STATES)
+        answer = await self._encode(served, tokens, options, deadline, _STATES)
         assert answer.states is not None
         return TokenEmbedded(served.source.name, answer.states.rows(), len(tokens.ids), cut)
 
@@ -89,14 +88,14 @@ class InferenceService:
         self, texts: Sequence[str], options: CallOptions, *, colbert: bool, by_id: bool = False
     ) -> HybridEmbedded:
         """See ``ServiceProtocol.encode``."""
-        began = time.monotonic()
-        served = await self._pick_in_time(options, _HYBRID, "hybrid vectors")
-        tokens = await _within(options, began, served.tokenise(texts, TextRole.PASSAGE))
+        deadline = RequestDeadline(options)
+        served = await deadline.within(self._pick(options.model, _HYBRID, "hybrid vectors"))
+        tokens = await deadline.within(served.tokenise(texts, TextRole.PASSAGE))
         cut = require_short(tokens, options)
         if colbert:
             self._check_size(len(tokens.ids), served.source.dimension, "return_colbert")
         want = _HYBRID if colbert else _HYBRID - {Capability.COLBERT}
-        answer = await self._encode(served, tokens, options, began, want)
+        answer = await self._encode(served, tokens, options, deadline, want)
         vocabulary = served.tokenizer.vocabulary
         vectors = answer.colbert.rows() if answer.colbert is not None else None
         by_text = [] if by_id else await _by_text(vocabulary.weights_by_text, answer)
@@ -105,11 +104,11 @@ class InferenceService:
 
     async def encode_sparse(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> SparseEmbedded:
         """See ``ServiceProtocol.encode_sparse``."""
-        began = time.monotonic()
-        served = await self._pick_in_time(options, _SPARSE, "sparse vectors")
-        tokens = await _within(options, began, served.tokenise(texts, role, options))
+        deadline = RequestDeadline(options)
+        served = await deadline.within(self._pick(options.model, _SPARSE, "sparse vectors"))
+        tokens = await deadline.within(served.tokenise(texts, role, options))
         cut = require_short(tokens, options)
-        answer = await self._encode(served, tokens, options, began, _SPARSE | DENSE)
+        answer = await self._encode(served, tokens, options, deadline, _SPARSE | DENSE)
         numbered = served.tokenizer.vocabulary.weights_by_id
         weights = await _by_text(numbered, answer)
         return SparseEmbedded(served.source.name, weights, cut)
@@ -190,17 +189,12 @@ class InferenceService:
     async def _pick(self, name: str | None, needed: frozenset[Capability], what: str) -> ServedModel[EncoderClient]:
         return await self._models.pick(name, needed, what, others=self._rerankers.models)
 
-    async def _pick_in_time(
-        self, options: CallOptions, needed: frozenset[Capability], what: str
-    ) -> ServedModel[EncoderClient]:
-        return await within(options.timeout_s, self._pick(options.model, needed, what), stated_s=options.stated_s)
-
     async def _embed(
-        self, served: ServedModel[EncoderClient], tokens: Tokenised, options: CallOptions, began: float
+        self, served: ServedModel[EncoderClient], tokens: Tokenised, options: CallOptions, deadline: RequestDeadline
     ) -> Embedded:
         cut = require_short(tokens, options)
         want = DENSE if options.normalize else DENSE | {Capability.UNNORMALIZED}
-        answer = await self._encode(served, tokens, options, began, want)
+        answer = await self._encode(served, tokens, options, deadline, want)
         return Embedded(served.source.name, answer.dense, len(tokens.ids), cut)
 
     async def _encode(
@@ -208,17 +202,16 @@ class InferenceService:
         served: ServedModel[EncoderClient],
         tokens: Tokenised,
         options: CallOptions,
-        began: float,
+        deadline: RequestDeadline,
         want: frozenset[Capability],
     ) -> EncodedBatch:
         require_few_tokens([tokens], self._limits.max_request_tokens, options.total)
-        tokenised = time.monotonic()
+        tokenised_s = deadline.elapsed_s
         count(self._metrics, [tokens])
-        left_s = max(0.0, options.timeout_s - (tokenised - began))
         answer = await served.caller.encode(
-            served.batch(tokens), timeout_s=left_s, want=want, stated_s=options.stated_s
+            served.batch(tokens), timeout_s=deadline.left_s, want=want, stated_s=options.stated_s
         )
-        self._metrics.observe(tokenised - began, time.monotonic() - tokenised)
+        self._metrics.observe(tokenised_s, deadline.elapsed_s - tokenised_s)
         if answer.failures:
             raise answer.failures[0].error()
         return answer
@@ -230,12 +223,6 @@ class InferenceService:
                 f"{field}: {tokens} tokens of {dimension} numbers each are over the limit of {most} numbers "
                 f"in a reply; send fewer or shorter texts at once (up to {most // dimension} tokens), or do without"
             )
-
-
-async def _within(options: CallOptions, began: float, work: Awaitable[T]) -> T:
-    """The result of some work, within what is left of a request's time."""
-    left_s = max(0.0, options.timeout_s - (time.monotonic() - began))
-    return await within(left_s, work, stated_s=options.stated_s)
 
 
 async def _by_text(convert: Callable[[list[int], Float32], T], answer: EncodedBatch) -> list[T]:

@@ -99,7 +99,7 @@ class ReplicaCaller:
 
     @property
     def fault(self) -> str | None:
-        """Why no replica will answer; None while one answers, is being replaced, or loads after the start."""
+        """The reason why no replica will answer; None while one answers, is replaced, or loads after the start."""
         if self._failed:
             return "its deployment failed; the log and the Ray dashboard say why"
         if self.state is None and self._answered.is_set():

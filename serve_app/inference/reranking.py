@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ from serve_app.domain.embeddings import Float32, Int32, TokenBatch
 from serve_app.domain.errors import InvalidInputError, ServiceError
 from serve_app.domain.profiles import Capability, TextRole
 from serve_app.domain.rank_request import QUERY, RankRequest, Scores, TokenMatches
-from serve_app.inference.deadline import within
+from serve_app.inference.deadline import RequestDeadline
 from serve_app.inference.model_registry import ModelRegistry
 from serve_app.inference.replica_caller import ReplicaCaller, next_key
 from serve_app.inference.request_tokens import RequestMetrics, count, require_few_tokens, require_short
@@ -63,29 +62,29 @@ class RerankClient:
         self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
     ) -> tuple[Ranked, Callable[[list[int]], int]]:
         """The scores, and a function that counts the tokens of the query and of candidates, which may repeat."""
-        began = time.monotonic()
-        served = await self._pick(options, frozenset(), "reranking")
+        deadline = RequestDeadline(options)
+        served = await deadline.within(self._pick(options.model, frozenset(), "reranking"))
         served.caller.require_ready()
         reads_pairs = Capability.PAIR_SCORE in served.capabilities
         if reads_pairs:
-            texts = await self._within(options, began, served.tokenise_pairs(query, candidates, options))
+            texts = await deadline.within(served.tokenise_pairs(query, candidates, options))
             parts, ids = [texts], _NO_QUERY
             cut = _require_short_pairs(texts, options, served.source.max_tokens)
         else:
             query_options = replace(options, max_tokens=options.max_query_tokens)
-            head = await self._within(options, began, served.tokenise([query], TextRole.QUERY, query_options))
+            head = await deadline.within(served.tokenise([query], TextRole.QUERY, query_options))
             reading = served.tokenise(candidates, TextRole.PASSAGE, options)
-            texts = await self._within(options, began, reading)
+            texts = await deadline.within(reading)
             parts, ids = [head, texts], head.ids
             cut = require_short(head, query_options, first=QUERY) + require_short(texts, options)
         require_few_tokens(parts, self._max_request_tokens, options.total)
-        tokenised = time.monotonic()
-        request = RankRequest(ids, served.batch(texts), next_key(), self._left_s(options, began), batch_size)
+        tokenised_s = deadline.elapsed_s
+        request = RankRequest(ids, served.batch(texts), next_key(), deadline.left_s, batch_size)
         read = count(self._metrics, parts)
-        scores: Scores = await self._call(served, "rank", request, options)
+        scores: Scores = await deadline.within(served.caller.call("rank", request))
         if scores.failures:
             raise scores.failures[0].error()
-        self._metrics.observe(tokenised - began, time.monotonic() - tokenised)
+        self._metrics.observe(tokenised_s, deadline.elapsed_s - tokenised_s)
         values = _scaled(scores.values, len(ids), reads_pairs, normalize)
         lengths = texts.lengths.astype(np.int64)
         return Ranked(served.source.name, values, read, cut), lambda rows: len(ids) + int(lengths[rows].sum())
@@ -103,16 +102,16 @@ class RerankClient:
         """See ``ServiceProtocol.explain``."""
         needed = frozenset({Capability.COLBERT})
         what = "late interaction, which can be explained"
-        began = time.monotonic()
-        served = await self._pick(options, needed, what)
+        deadline = RequestDeadline(options)
+        served = await deadline.within(self._pick(options.model, needed, what))
         served.caller.require_ready()
-        tokens = await self._within(options, began, served.tokenise([query, candidate], TextRole.PASSAGE))
+        tokens = await deadline.within(served.tokenise([query, candidate], TextRole.PASSAGE))
         cut = require_short(tokens, options, first=QUERY)
         query_ids, candidate_ids = tokens.batch().rows()
         candidates = TokenBatch.of_rows([candidate_ids], variant=served.variant)
-        request = RankRequest(query_ids, candidates, next_key(), self._left_s(options, began), 1)
+        request = RankRequest(query_ids, candidates, next_key(), deadline.left_s, 1)
         count(self._metrics, [tokens])
-        matches: TokenMatches = await self._call(served, "explain", request, options)
+        matches: TokenMatches = await deadline.within(served.caller.call("explain", request))
         vocabulary = served.tokenizer.vocabulary
         return Explained(
             served.source.name,
@@ -122,22 +121,8 @@ class RerankClient:
             cut,
         )
 
-    @staticmethod
-    async def _call(
-        served: ServedModel[ReplicaCaller], method: str, request: RankRequest, options: CallOptions
-    ) -> Any:  # Scores of "rank", TokenMatches of "explain"
-        return await within(request.timeout_s, served.caller.call(method, request), stated_s=options.stated_s)
-
-    async def _pick(self, options: CallOptions, needed: frozenset[Capability], what: str) -> ServedModel[ReplicaCaller]:
-        picking = self.models.pick(options.model, needed, what, others=self._others)
-        return await within(options.timeout_s, picking, stated_s=options.stated_s)
-
-    async def _within(self, options: CallOptions, began: float, work: Awaitable[T]) -> T:
-        return await within(self._left_s(options, began), work, stated_s=options.stated_s)
-
-    @staticmethod
-    def _left_s(options: CallOptions, began: float) -> float:
-        return max(0.0, options.timeout_s - (time.monotonic() - began))
+    async def _pick(self, name: str | None, needed: frozenset[Capability], what: str) -> ServedModel[ReplicaCaller]:
+        return await self.models.pick(name, needed, what, others=self._others)
 
 
 def _require_short_pairs(pairs: Tokenised, options: CallOptions, limit: int) -> list[int]:

@@ -108,7 +108,7 @@ def is_free(port: int, host: str = "") -> bool:
 
 
 def bind_error(port: int, host: str = "") -> OSError | None:
-    """Why a server could not listen there; None if it could."""
+    """The error of a server that listens there; None if it could."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that are closing do not count
         try:

@@ -39,7 +39,7 @@ class Adapters:
             report = self._model.load_adapter(str(folder), adapter_name=handle)
             if misfits := _misfits(report, handle):
                 raise ModelLoadError(
-                    f"the adapter in {folder} does not fit its base: {len(misfits)} tensors are missing or too many, "
+                    f"the adapter in {folder} does not fit its base: {len(misfits)} tensors are missing or unexpected, "
                     f"among them {misfits[0]!r}"
                 )
         except Exception as error:

@@ -8,7 +8,7 @@ from serve_app.settings.frozen_settings import Auto, FrozenSettings
 
 
 class DeploymentSettings(FrozenSettings):
-    """How many replicas a deployment has and what each gets; the words are Ray Serve's own.
+    """Replicas of a deployment and their resources, in Ray Serve's terms.
 
     Attributes:
         num_replicas: Fixed number, unless ``autoscaling_config`` is given.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from serve_app.domain.files import flush_folder
 from serve_app.starter_models.starter_error import StarterError
 
 LOCK_FILE = ".starter.lock"
@@ -53,7 +54,7 @@ def staged(target: Path) -> Iterator[Path]:
     staging.mkdir()
     try:
         yield staging
-        _flush(staging)
+        flush_folder(staging)
         _publish(staging, target)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -67,14 +68,6 @@ def _publish(staging: Path, target: Path) -> None:
         if target.exists():
             raise StarterError(f"{target} appeared while the model was built; it is left as it is") from error
         raise
-
-
-def _flush(folder: Path) -> None:
-    """Write the files to disk before the rename: a power cut must not leave a folder of empty files."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
 
 
 def _remove_abandoned(target: Path) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from serve_app.domain.files import replace_file
-from training.fsync import flush
+from serve_app.domain.files import flush_folder, replace_file
 from training.training_errors import TrainingError
 
 WEIGHTS = "trained.safetensors"
@@ -30,7 +29,7 @@ def step_of(checkpoint: Path | None) -> int:
 
 def mark_complete(checkpoint: Path) -> None:
     """Marks a checkpoint that every worker has written; from now on the job may be resumed from it."""
-    flush(checkpoint)
+    flush_folder(checkpoint)
     (checkpoint / COMPLETE).touch()
 
 

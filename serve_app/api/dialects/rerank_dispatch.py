@@ -48,7 +48,7 @@ router = APIRouter(tags=["reranking"], route_class=RerankRoute)
 
 
 @router.post("/rerank", response_model=_REPLY, responses=_ERRORS, summary="Rerank candidates")
-async def rerank(services: ServicesDep, request: AnyRerankRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+async def rerank(services: ServicesDep, request: AnyRerankRequest, timeout_header: TimeoutHeader = None) -> Response:
     """With `candidates` one score for each, in their order; with `documents` or `texts` results sorted by score."""
     form = next(form for form in _FORMS.values() if isinstance(request, form.request))
-    return await form.answer(services, request, wanted_timeout)
+    return await form.answer(services, request, timeout_header)

@@ -30,7 +30,7 @@ BINARY: dict[int | str, dict[str, Any]] = {  # FastAPI's `responses` of a route 
     200: {
         "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
         "description": f"JSON, or with `Accept: {MEDIA_TYPE}` the array's bytes, little-endian: float32 (float16 with "
-        f"`Accept: {MEDIA_TYPE}; dtype=float16`), or what `encoding` says. X-Shape and X-Dtype describe them.",
+        f"`Accept: {MEDIA_TYPE}; dtype=float16`), or the requested `encoding`. X-Shape and X-Dtype describe them.",
     }
 }
 

@@ -39,7 +39,7 @@ class LengthIndex(Generic[X]):
             self._rows.sort()  # nearly sorted already: Python's sort merges runs
 
     def remove(self, rows: Sequence[Row[X]]) -> None:
-        """Removes rows that are there."""
+        """Removes existing rows."""
         for length, number, _ in rows:
             del self._rows[bisect.bisect_left(self._rows, (length, number))]
 

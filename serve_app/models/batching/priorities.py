@@ -30,7 +30,7 @@ class Priorities:
             heapq.heapify(self._heap)
 
     def remove(self, key: int) -> None:
-        """Removes a key, if it is there."""
+        """Removes a key, if it exists."""
         self._current.pop(key, None)
 
     def least(self) -> tuple[int, float] | None:

@@ -50,7 +50,7 @@ def inference(shared: SharedApplication) -> FakeInference:
 
 @pytest.fixture
 def statuses(shared: SharedApplication) -> list[tuple[str, int]]:
-    """What the application counts: path and status of every response."""
+    """Path and status of every response, as counted by the application."""
     shared.statuses = []
     return shared.statuses
 
@@ -62,6 +62,6 @@ def app(shared: SharedApplication, inference: FakeInference, statuses: list[tupl
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """Speaks to the application in this process; what the application raises fails the test."""
+    """A client of the application in this process; an exception of the application fails the test."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
         yield client

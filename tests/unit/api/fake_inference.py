@@ -65,7 +65,7 @@ def vector_of(text: str, dimension: int = 4) -> Float32:
 
 
 def text_of(ids: Sequence[int]) -> str:
-    """What stands for a text that came as token ids."""
+    """The text in place of token ids."""
     return " ".join(map(str, ids))
 
 

@@ -67,8 +67,8 @@ async def test_bytes_are_the_numbers_of_the_json_reply(
     assert reply.headers["x-truncated"] == "1"
     single = await client.post("/vectorize", json={"text": "cats", "encoding": encoding}, headers={"Accept": BYTES})
     np.testing.assert_array_equal(array_of(single), array_of(reply)[:1])
-    told = (await client.post("/vectorize", json={"text": "cats", "encoding": encoding})).json()["vector"]
-    assert told == numbers[0]
+    received = (await client.post("/vectorize", json={"text": "cats", "encoding": encoding})).json()["vector"]
+    assert received == numbers[0]
 
 
 async def test_float16_is_the_nearest_to_float32(client: httpx.AsyncClient) -> None:
@@ -96,9 +96,9 @@ async def test_no_texts_are_an_empty_array(client: httpx.AsyncClient, items: Any
 
 async def test_colbert_vectors_come_one_text_after_the_other_with_their_lengths(client: httpx.AsyncClient) -> None:
     body = {"items": {"a": "one two three", "b": "four"}, "return_colbert": True}
-    told = (await client.post("/vectorize-batch-hybrid", json=body)).json()["hybrid_vectors"]
+    received = (await client.post("/vectorize-batch-hybrid", json=body)).json()["hybrid_vectors"]
     reply = await client.post("/vectorize-batch-hybrid", json=body, headers={"Accept": BYTES})
-    rows = told["a"]["colbert"] + told["b"]["colbert"]
+    rows = received["a"]["colbert"] + received["b"]["colbert"]
     np.testing.assert_array_equal(array_of(reply), np.array(rows, np.float32))
     assert reply.headers["x-lengths"] == "3,1"
 

@@ -24,9 +24,9 @@ async def embed(client: httpx.AsyncClient, **more: Any) -> httpx.Response:
 
 
 async def test_the_reply_has_coheres_fields_and_real_usage(client: httpx.AsyncClient, inference: FakeInference) -> None:
-    told = (await embed(client, model="my-e5")).json()
-    assert told.pop("id")
-    assert told == {
+    received = (await embed(client, model="my-e5")).json()
+    assert received.pop("id")
+    assert received == {
         "response_type": "embeddings_by_type",
         "model": "my-e5",
         "embeddings": {"float": [[float(str(x)) for x in vector_of(text)] for text in TEXTS]},
@@ -43,13 +43,13 @@ async def test_all_encodings_come_from_one_call_in_the_requested_order(
     if pieces:
         monkeypatch.setattr(json_stream, "_PIECE_FLOATS", 4)  # a row
     types = ["ubinary", "float", "base64", "int8", "uint8", "binary", "float"]
-    told = (await embed(client, embedding_types=types)).json()["embeddings"]
-    assert list(told) == types[:-1]
+    received = (await embed(client, embedding_types=types)).json()["embeddings"]
+    assert list(received) == types[:-1]
     vectors = np.stack([vector_of(text) for text in TEXTS])
-    np.testing.assert_array_equal(np.array(told["float"], np.float32), vectors)
+    np.testing.assert_array_equal(np.array(received["float"], np.float32), vectors)
     for name, form in FORMS.items():
-        assert told[name] == form(vectors).tolist()
-    assert told["base64"] == as_base64(vectors)
+        assert received[name] == form(vectors).tolist()
+    assert received["base64"] == as_base64(vectors)
     assert len(inference.asked) == 1
 
 
@@ -70,9 +70,9 @@ async def test_the_input_type_is_a_role(
 
 
 async def test_fewer_dimensions_are_normalised_again(client: httpx.AsyncClient) -> None:
-    told = (await embed(client, output_dimension=3)).json()["embeddings"]["float"]
-    np.testing.assert_allclose(np.linalg.norm(told, axis=1), 1, atol=1e-6)
-    assert np.array(told).shape == (2, 3)
+    received = (await embed(client, output_dimension=3)).json()["embeddings"]["float"]
+    np.testing.assert_allclose(np.linalg.norm(received, axis=1), 1, atol=1e-6)
+    assert np.array(received).shape == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ async def test_cut_texts_are_named_in_a_header(client: httpx.AsyncClient, infere
 async def test_v1_returns_a_plain_list_of_passages_by_default(
     client: httpx.AsyncClient, inference: FakeInference
 ) -> None:
-    told = (await client.post("/v1/embed", json={"texts": TEXTS})).json()
-    assert told.pop("id")
-    assert told == {
+    received = (await client.post("/v1/embed", json={"texts": TEXTS})).json()
+    assert received.pop("id")
+    assert received == {
         "response_type": "embeddings_floats",
         "model": "my-e5",
         "embeddings": [[float(str(x)) for x in vector_of(text)] for text in TEXTS],
@@ -125,9 +125,9 @@ async def test_v1_treats_null_as_absent(client: httpx.AsyncClient, inference: Fa
 
 async def test_v1_gives_the_types_that_are_named(client: httpx.AsyncClient, inference: FakeInference) -> None:
     body = {"texts": TEXTS, "embedding_types": ["int8"], "input_type": "search_query", "truncate": "NONE"}
-    told = (await client.post("/v1/embed", json=body)).json()
-    assert told["response_type"] == "embeddings_by_type"
-    assert told["embeddings"] == {"int8": as_int8(np.stack([vector_of(text) for text in TEXTS])).tolist()}
+    received = (await client.post("/v1/embed", json=body)).json()
+    assert received["response_type"] == "embeddings_by_type"
+    assert received["embeddings"] == {"int8": as_int8(np.stack([vector_of(text) for text in TEXTS])).tolist()}
     assert (inference.asked[0].role, inference.asked[0].truncate) == (TextRole.QUERY, False)
 
 

@@ -60,8 +60,8 @@ async def test_the_schema_has_the_routes_and_their_errors(client: httpx.AsyncCli
     schema = (await client.get("/openapi.json")).json()
     assert {"/vectorize", "/vectorize-batch", "/health", "/livez", "/readyz"} <= set(schema["paths"])
     for path in ("/vectorize", "/vectorize-batch"):
-        told = set(schema["paths"][path]["post"]["responses"])
-        assert {"200", "404", "408", "413", "422", "429", "500", "503"} <= told
+        received = set(schema["paths"][path]["post"]["responses"])
+        assert {"200", "404", "408", "413", "422", "429", "500", "503"} <= received
 
 
 async def test_the_schema_shows_all_forms_of_items(client: httpx.AsyncClient) -> None:

@@ -41,7 +41,7 @@ class ServeLike:
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, float | None, str, dict[bytes, bytes]]] = []
-        self.app: App = says(200, {"ok": True})
+        self.app: App = answering(200, {"ok": True})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -58,7 +58,7 @@ class ServeLike:
         await self.app(scope, receive, send)
 
 
-def says(status: int, message: Any, extra: Any = None) -> App:
+def answering(status: int, message: Any, extra: Any = None) -> App:
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         for part in convert_object_to_asgi_messages(message, status_code=status, extra_headers=extra):
             await send(part)
@@ -159,7 +159,7 @@ async def test_a_deadline_that_serve_would_read_as_none_is_400_and_names_the_hea
 async def test_serves_deadline_becomes_a_408_with_a_header_against_retries(
     client: httpx.AsyncClient, serve: ServeLike, path: str, shape: str
 ) -> None:
-    serve.app = says(408, "Request 7f3a timed out after None s.")
+    serve.app = answering(408, "Request 7f3a timed out after None s.")
     for headers, words in (({"X-Request-Timeout-Seconds": "0.05"}, "0.05 s"), ({}, "http_options.request_timeout_s")):
         reply = await client.post(path, headers={"X-Request-ID": "mine", **headers})
         assert (reply.status_code, reply.headers["content-type"]) == (408, "application/json")
@@ -171,10 +171,10 @@ async def test_serves_deadline_becomes_a_408_with_a_header_against_retries(
 async def test_serves_other_errors_get_error_bodies_of_this_service(
     client: httpx.AsyncClient, serve: ServeLike
 ) -> None:
-    serve.app = says(503, "Request dropped due to backpressure", retry_after_headers(7))
+    serve.app = answering(503, "Request dropped due to backpressure", retry_after_headers(7))
     reply = await client.post("/vectorize")
     assert (reply.status_code, reply.json()["code"], reply.headers["retry-after"]) == (503, "unavailable", "7")
-    serve.app = says(500, "Internal Server Error")
+    serve.app = answering(500, "Internal Server Error")
     reply = await client.post("/vectorize")
     assert (reply.status_code, len(reply.json()["error_id"])) == (500, 32)
 
@@ -210,9 +210,9 @@ async def test_a_failure_in_serve_is_a_500_with_an_id(client: httpx.AsyncClient,
 async def test_answers_of_the_application_and_of_health_checks_pass_as_they_are(
     client: httpx.AsyncClient, serve: ServeLike
 ) -> None:
-    serve.app = says(408, {"detail": "mine"})
+    serve.app = answering(408, {"detail": "mine"})
     assert (await client.post("/vectorize")).json() == {"detail": "mine"}
-    serve.app = says(200, "plain")
+    serve.app = answering(200, "plain")
     assert (await client.get("/")).text == "plain"
-    serve.app = says(503, "DRAINING")
+    serve.app = answering(503, "DRAINING")
     assert (await client.get("/-/healthz")).text == "DRAINING"

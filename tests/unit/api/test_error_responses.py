@@ -92,12 +92,12 @@ async def test_an_unexpected_error_shows_an_id_and_no_details(
     with caplog.at_level(logging.ERROR):
         reply = await client.post(path, json=body)
     assert reply.status_code == 500
-    told = reply.json()
-    assert sorted(told) == ["code", "detail", "error_id"]
-    assert (told["detail"], told["code"]) == ("internal error", "internal_error")
+    received = reply.json()
+    assert sorted(received) == ["code", "detail", "error_id"]
+    assert (received["detail"], received["code"]) == ("internal error", "internal_error")
     assert "4711" not in reply.text
     assert "Traceback" not in reply.text
-    (record,) = [record for record in caplog.records if told["error_id"] in record.getMessage()]
+    (record,) = [record for record in caplog.records if received["error_id"] in record.getMessage()]
     assert record.exc_info is not None
     assert record.exc_info[1] is error
 

@@ -122,7 +122,7 @@ async def test_bad_names_are_refused(client: httpx.AsyncClient, jobs: FakeJobs, 
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "message"),
     [
         ({"text_content": None}, "text_content: send either text_content or examples"),
         ({"examples": [{"query": "q", "pos": ["p"]}]}, "text_content: send either text_content or examples"),
@@ -160,17 +160,17 @@ async def test_bad_names_are_refused(client: httpx.AsyncClient, jobs: FakeJobs, 
     ],
 )
 async def test_invalid_values_are_refused_before_anything_is_stored(
-    client: httpx.AsyncClient, jobs: FakeJobs, more: dict[str, Any], says: str
+    client: httpx.AsyncClient, jobs: FakeJobs, more: dict[str, Any], message: str
 ) -> None:
     reply = await client.post("/fine-tune", json={"text_content": LINES, "model_name": "my-e5"} | more)
     assert reply.status_code == 422, reply.text
-    assert reply.json()["detail"].startswith(says)
+    assert reply.json()["detail"].startswith(message)
     assert reply.json()["code"] == "invalid_input"
     assert jobs.requests == []
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "message"),
     [
         ({"r": 0}, "r: "),
         ({"r": 33}, "r: 33, the limit is 32"),
@@ -181,10 +181,10 @@ async def test_invalid_values_are_refused_before_anything_is_stored(
     ],
 )
 async def test_invalid_adapters_are_refused(
-    client: httpx.AsyncClient, jobs: FakeJobs, more: dict[str, Any], says: str
+    client: httpx.AsyncClient, jobs: FakeJobs, more: dict[str, Any], message: str
 ) -> None:
     reply = await client.post("/fine-tune-lora", json={"text_content": LINES, "model_name": "my-e5"} | more)
-    assert (reply.status_code, reply.json()["detail"].startswith(says)) == (422, True)
+    assert (reply.status_code, reply.json()["detail"].startswith(message)) == (422, True)
     assert jobs.requests == []
 
 
@@ -220,7 +220,7 @@ async def test_an_error_of_the_jobs_service_reaches_the_client(
 
 
 @pytest.mark.parametrize(
-    ("example", "says"),
+    ("example", "message"),
     [
         ("q", "examples[1]: input should be a valid dictionary"),
         (None, "examples[1]: input should be a valid dictionary"),
@@ -233,12 +233,12 @@ async def test_an_error_of_the_jobs_service_reaches_the_client(
     ],
 )
 async def test_an_example_that_is_none_is_named(
-    client: httpx.AsyncClient, jobs: FakeJobs, example: Any, says: str
+    client: httpx.AsyncClient, jobs: FakeJobs, example: Any, message: str
 ) -> None:
     examples = [{"query": "q", "pos": ["p"]}, example, 7]
     reply = await client.post("/fine-tune", json={"model_name": "my-e5", "examples": examples})
     assert (reply.status_code, reply.json()["code"]) == (422, "invalid_input")
-    assert reply.json()["detail"].startswith(says)
+    assert reply.json()["detail"].startswith(message)
     assert jobs.requests == []
 
 

@@ -15,7 +15,7 @@ from tests.unit.api.fake_inference import FakeInference, vector_of
 
 
 def hybrid(text: str, *, colbert: bool = False) -> dict[str, Any]:
-    """What the fake inference says of a text, as JSON writes a float32."""
+    """The fake vector of a text, as JSON writes a float32."""
     words = text.split()
     return {
         "dense": [float(str(value)) for value in vector_of(text)],

@@ -43,11 +43,16 @@ async def client(jobs: FakeJobs) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.mark.parametrize("path", ["/train-status/a", "/jobs/a"])
 async def test_a_job_has_every_field_of_the_contract(client: httpx.AsyncClient, path: str) -> None:
     reply = await client.get(path)
-    told = reply.json()
+    received = reply.json()
     assert reply.status_code == 200
-    assert Job.model_validate(told).model_dump() == told, "the documented fields and no others"
-    assert (told["status"], told["progress"], told["steps"], told["epoch"]) == ("running", 12.5, 5, 0.0)
-    assert (told["message"], told["error"], told["type"], told["kind"]) == (RUNNING.message, None, "lora", "qlora")
+    assert Job.model_validate(received).model_dump() == received, "the documented fields and no others"
+    assert (received["status"], received["progress"], received["steps"], received["epoch"]) == ("running", 12.5, 5, 0.0)
+    assert (received["message"], received["error"], received["type"], received["kind"]) == (
+        RUNNING.message,
+        None,
+        "lora",
+        "qlora",
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,9 +140,9 @@ async def test_a_stream_has_events_and_changes_until_the_job_ends(client: httpx.
     jobs.script = [RUNNING, RUNNING, RUNNING, further, DONE]  # the first is asked before the stream begins
     reply = await client.get("/jobs/a/events", headers=STREAM)
     assert reply.headers["content-type"].startswith("text/event-stream")
-    told = events_of(reply.text)
-    assert [data["id"] for kind, data in told if kind == "event"] == [1, 2, 3]
-    assert [(data["status"], data["steps"]) for kind, data in told if kind == "job"] == [
+    received = events_of(reply.text)
+    assert [data["id"] for kind, data in received if kind == "event"] == [1, 2, 3]
+    assert [(data["status"], data["steps"]) for kind, data in received if kind == "job"] == [
         ("running", 5),
         ("running", 6),
         ("completed", 5),

@@ -57,8 +57,8 @@ async def test_a_reply_over_the_bound_is_streamed_and_holds_every_number(with_id
     ids = [str(i) for i in range(300)] if with_ids else None
     body, pieces = await body_of(vectors_reply(array, ids, ()))
     assert pieces > 2
-    told = json.loads(body)["vectors"]
-    rows = [told[name] for name in ids] if ids else told
+    received = json.loads(body)["vectors"]
+    rows = [received[name] for name in ids] if ids else received
     np.testing.assert_array_equal(np.array(rows, np.float32), array)  # JSON keeps a float32 exactly
 
 
@@ -93,8 +93,8 @@ async def test_a_large_request_is_answered_whole_over_http(
     )
     assert "content-length" not in reply.headers  # it was streamed
     assert reply.headers["x-truncated"] == "1,4"
-    told = reply.json()["vectors"]
-    rows = told if items == "list" else [told[text] for text in texts]
+    received = reply.json()["vectors"]
+    rows = received if items == "list" else [received[text] for text in texts]
     expected = np.stack([vector_of(text, 20_000) for text in texts])
     np.testing.assert_array_equal(np.array(rows, np.float32), expected)
 

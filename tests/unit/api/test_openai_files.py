@@ -32,17 +32,21 @@ async def client(jobs: FakeJobs) -> AsyncIterator[httpx.AsyncClient]:
 async def upload(client: httpx.AsyncClient, data: bytes = b"q\tp\n", name: str = "pairs.tsv") -> dict[str, Any]:
     reply = await client.post("/v1/files", files={"file": (name, data)}, data=PURPOSE)
     assert reply.status_code == 200, reply.text
-    told: dict[str, Any] = reply.json()
-    return told
+    received: dict[str, Any] = reply.json()
+    return received
 
 
 async def test_a_file_comes_back_as_it_was_sent(client: httpx.AsyncClient) -> None:
     data = bytes(range(256)) * 5000
-    told = await upload(client, data, "../../etc/passwd")
-    assert OpenAIFile.model_validate(told).model_dump() == told
-    assert (told["bytes"], told["filename"], told["purpose"]) == (len(data), "../../etc/passwd", "fine-tune")
-    assert (await client.get(f"/v1/files/{told['id']}")).json() == told
-    content = await client.get(f"/v1/files/{told['id']}/content")
+    received = await upload(client, data, "../../etc/passwd")
+    assert OpenAIFile.model_validate(received).model_dump() == received
+    assert (received["bytes"], received["filename"], received["purpose"]) == (
+        len(data),
+        "../../etc/passwd",
+        "fine-tune",
+    )
+    assert (await client.get(f"/v1/files/{received['id']}")).json() == received
+    content = await client.get(f"/v1/files/{received['id']}/content")
     assert content.content == data
     assert content.headers["content-type"] == "application/octet-stream", "never a page of this origin"
 
@@ -76,7 +80,7 @@ async def test_an_unknown_id_of_any_form_is_404(client: httpx.AsyncClient, file_
 
 
 @pytest.mark.parametrize(
-    ("files", "data", "says"),
+    ("files", "data", "message"),
     [
         ([("file", ("a", b"x"))], {}, "purpose: field required"),
         ([("file", ("a", b"x"))], {"purpose": "batch"}, "purpose: input should be 'fine-tune'"),
@@ -88,10 +92,10 @@ async def test_an_unknown_id_of_any_form_is_404(client: httpx.AsyncClient, file_
     ],
 )
 async def test_a_form_that_is_not_as_documented_is_refused(
-    client: httpx.AsyncClient, jobs: FakeJobs, files: Any, data: dict[str, str], says: str
+    client: httpx.AsyncClient, jobs: FakeJobs, files: Any, data: dict[str, str], message: str
 ) -> None:
     reply = await client.post("/v1/files", files=files or None, data=data)
-    assert (reply.status_code, reply.json()["error"]["message"][: len(says)]) == (400, says)
+    assert (reply.status_code, reply.json()["error"]["message"][: len(message)]) == (400, message)
     assert jobs.uploads.page(limit=9, after=None, newest_first=True) == []
 
 

@@ -68,7 +68,7 @@ async def test_the_smallest_request_is_a_fine_tune_with_our_defaults(
     client: httpx.AsyncClient, jobs: FakeJobs, training_file: str
 ) -> None:
     reply = await client.post(JOBS, json={"model": "me/My e5", "training_file": training_file})
-    told = reply.json()
+    received = reply.json()
     assert reply.status_code == 200, reply.text
     (order,) = jobs.requests
     name = order.model_name
@@ -82,8 +82,8 @@ async def test_the_smallest_request_is_a_fine_tune_with_our_defaults(
         origin=ClientMetadata(training_file),
         has_generated_name=True,
     )
-    assert NewFineTuningJob.model_validate(told).model_dump(exclude_unset=True) == told
-    assert told == {
+    assert NewFineTuningJob.model_validate(received).model_dump(exclude_unset=True) == received
+    assert received == {
         "id": "job-1", "object": "fine_tuning.job", "created_at": 1000, "finished_at": None, "estimated_finish": None,
         "status": "queued", "model": "me/My e5", "fine_tuned_model": None, "organization_id": "retrieval-model-server",
         "training_file": training_file, "validation_file": None, "result_files": [], "trained_tokens": None,
@@ -107,16 +107,16 @@ async def test_every_field_reaches_the_parsed_request(
         "metadata": {"team": "search"}, "integrations": None,
         **(method("supervised", **numbers) if in_method else {"hyperparameters": numbers}),
     }  # fmt: skip
-    told = (await client.post(JOBS, json=body)).json()
+    received = (await client.post(JOBS, json=body)).json()
     assert jobs.requests == [
         ParsedFineTune(
             "mine", TrainingKind.FULL, PAIRS, 1, [Example("q3", ("p3",))], "e5", epochs=3, batch_size=8,
             learning_rate=1e-4, seed=0, origin=ClientMetadata(training_file, held_out, {"team": "search"}),
         )
     ]  # fmt: skip
-    assert told["hyperparameters"] == numbers
-    assert (told["validation_file"], told["metadata"]) == (held_out, {"team": "search"})
-    assert told["ignored_lines"] == [{"line": 2, "reason": "validation_file: lacks the field 'pos'"}]
+    assert received["hyperparameters"] == numbers
+    assert (received["validation_file"], received["metadata"]) == (held_out, {"team": "search"})
+    assert received["ignored_lines"] == [{"line": 2, "reason": "validation_file: lacks the field 'pos'"}]
 
 
 @pytest.mark.parametrize(("type", "kind"), [("lora", TrainingKind.LORA), ("qlora", TrainingKind.QLORA)])
@@ -126,12 +126,12 @@ async def test_adapters_are_a_method_with_settings_of_their_own(
     body = {"model": "e5", "training_file": training_file, "suffix": "mine"}
     shape = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
     numbers = {"n_epochs": "auto", "learning_rate_multiplier": 0.1}
-    told = (await client.post(JOBS, json=body | method(type, **shape, **numbers))).json()
+    received = (await client.post(JOBS, json=body | method(type, **shape, **numbers))).json()
     assert jobs.requests[0].kind is kind
     assert jobs.requests[0].lora == LoraSettings(8, 16, 0.0)
     assert jobs.requests[0].learning_rate == pytest.approx(1e-4)
     used = {"n_epochs": 1, "batch_size": 32, "learning_rate_multiplier": 0.1}
-    assert told["method"] == {"type": type, type: {"hyperparameters": used | shape}}
+    assert received["method"] == {"type": type, type: {"hyperparameters": used | shape}}
     await client.post(JOBS, json=body | {"method": {"type": type}, "hyperparameters": {"n_epochs": 2}})
     assert (jobs.requests[1].kind, jobs.requests[1].epochs, jobs.requests[1].lora) == (kind, 2, LoraSettings())
 
@@ -143,7 +143,7 @@ async def test_an_unknown_field_is_ignored_and_named(client: httpx.AsyncClient, 
 
 
 @pytest.mark.parametrize(
-    ("more", "param", "says"),
+    ("more", "param", "message"),
     [
         ({"suffix": "a b"}, "suffix", ""),
         ({"suffix": ""}, "suffix", ""),
@@ -171,17 +171,17 @@ async def test_an_unknown_field_is_ignored_and_named(client: httpx.AsyncClient, 
     ],
 )
 async def test_invalid_values_are_refused_under_the_name_in_the_request(
-    client: httpx.AsyncClient, jobs: FakeJobs, training_file: str, more: dict[str, Any], param: str, says: str
+    client: httpx.AsyncClient, jobs: FakeJobs, training_file: str, more: dict[str, Any], param: str, message: str
 ) -> None:
     reply = await client.post(JOBS, json={"model": "e5", "training_file": training_file} | more)
     error = reply.json()["error"]
     assert (reply.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
-    assert error["message"].startswith(f"{param}: {says}")
+    assert error["message"].startswith(f"{param}: {message}")
     assert jobs.requests == []
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b"", "not one usable pair of query and passage"),
         (b'{"messages": []}', "not one usable pair of query and passage (number 1: has a field 'messages'"),
@@ -192,12 +192,12 @@ async def test_invalid_values_are_refused_under_the_name_in_the_request(
     ],
 )
 async def test_a_file_without_anything_to_learn_from_is_named(
-    client: httpx.AsyncClient, jobs: FakeJobs, data: bytes, says: str
+    client: httpx.AsyncClient, jobs: FakeJobs, data: bytes, message: str
 ) -> None:
     reply = await client.post(JOBS, json={"model": "e5", "training_file": stored(jobs, data)})
     error = reply.json()["error"]
     assert (reply.status_code, error["param"]) == (400, "training_file")
-    assert error["message"].startswith(f"training_file: {says}")
+    assert error["message"].startswith(f"training_file: {message}")
     assert jobs.requests == []
 
 
@@ -219,7 +219,7 @@ async def test_a_file_that_is_not_there_is_a_404_that_names_the_field(
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "says"),
+    ("error", "status", "message"),
     [
         (ConflictError("model_name: taken"), 409, "suffix: taken"),
         (ModelNotFoundError("base_model: none"), 404, "model: none"),
@@ -228,11 +228,11 @@ async def test_a_file_that_is_not_there_is_a_404_that_names_the_field(
     ],
 )
 async def test_an_error_of_the_jobs_service_names_openais_field(
-    client: httpx.AsyncClient, jobs: FakeJobs, training_file: str, error: ServiceError, status: int, says: str
+    client: httpx.AsyncClient, jobs: FakeJobs, training_file: str, error: ServiceError, status: int, message: str
 ) -> None:
     jobs.error = error
     reply = await client.post(JOBS, json={"model": "e5", "training_file": training_file})
-    assert (reply.status_code, reply.json()["error"]["message"]) == (status, says)
+    assert (reply.status_code, reply.json()["error"]["message"]) == (status, message)
     assert reply.headers.get("retry-after") == ("60" if status == 429 else None)
 
 
@@ -259,7 +259,7 @@ async def test_a_filter_that_would_be_ignored_is_refused(client: httpx.AsyncClie
 
 
 @pytest.mark.parametrize(
-    ("record", "told"),
+    ("record", "received"),
     [
         (NATIVE, ("queued", None, None, None)),
         (RUNNING, ("running", None, None, 1160)),
@@ -269,11 +269,11 @@ async def test_a_filter_that_would_be_ignored_is_refused(client: httpx.AsyncClie
     ],
 )
 async def test_every_state_has_openais_status_and_known_values(
-    client: httpx.AsyncClient, jobs: FakeJobs, record: JobRecord, told: tuple[Any, ...]
+    client: httpx.AsyncClient, jobs: FakeJobs, record: JobRecord, received: tuple[Any, ...]
 ) -> None:
     jobs.records["n"] = record
     job = (await client.get(f"{JOBS}/n")).json()
-    assert (job["status"], job["fine_tuned_model"], job["finished_at"], job["estimated_finish"]) == told
+    assert (job["status"], job["fine_tuned_model"], job["finished_at"], job["estimated_finish"]) == received
     assert job["error"] == (record.error and {"code": "job_failed", "message": "no", "param": None})
 
 

@@ -28,7 +28,7 @@ async def refusal(client: httpx.AsyncClient, path: str, content: bytes, headers:
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         ({}, "text: field required"),
         ({"text": ""}, "text: must not be empty or blank"),
@@ -49,14 +49,14 @@ async def refusal(client: httpx.AsyncClient, path: str, content: bytes, headers:
     ],
 )
 async def test_a_bad_single_text_is_refused_and_the_field_named(
-    client: httpx.AsyncClient, inference: FakeInference, body: Any, says: str
+    client: httpx.AsyncClient, inference: FakeInference, body: Any, message: str
 ) -> None:
-    assert (await refusal(client, "/vectorize", json.dumps(body).encode())).startswith(says)
+    assert (await refusal(client, "/vectorize", json.dumps(body).encode())).startswith(message)
     assert inference.asked == []
 
 
 @pytest.mark.parametrize(
-    ("items", "says"),
+    ("items", "message"),
     [
         ("cats", "items: input should be a list of strings, an object {id: text} or a list of {id, text}"),
         (5, "items: input should be a list of strings"),
@@ -81,9 +81,9 @@ async def test_a_bad_single_text_is_refused_and_the_field_named(
     ],
 )
 async def test_bad_items_are_refused_and_the_field_and_index_named(
-    client: httpx.AsyncClient, inference: FakeInference, items: Any, says: str
+    client: httpx.AsyncClient, inference: FakeInference, items: Any, message: str
 ) -> None:
-    assert (await refusal(client, "/vectorize-batch", json.dumps({"items": items}).encode())).startswith(says)
+    assert (await refusal(client, "/vectorize-batch", json.dumps({"items": items}).encode())).startswith(message)
     assert inference.asked == []
 
 
@@ -112,7 +112,7 @@ async def test_suggestions_are_computed_only_for_shown_violations(
 
 @pytest.mark.parametrize("path", ["/vectorize", "/vectorize-batch"])
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "body: field required"),
         (b"{", "JSON decode error"),
@@ -125,8 +125,8 @@ async def test_suggestions_are_computed_only_for_shown_violations(
     ],
     ids=lambda value: repr(value[:20]),
 )
-async def test_invalid_json_is_refused(client: httpx.AsyncClient, path: str, content: bytes, says: str) -> None:
-    assert says in await refusal(client, path, content)
+async def test_invalid_json_is_refused(client: httpx.AsyncClient, path: str, content: bytes, message: str) -> None:
+    assert message in await refusal(client, path, content)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
@@ -146,7 +146,7 @@ async def test_deep_nesting_that_json_can_read_is_refused_as_well(client: httpx.
 
 
 @pytest.mark.parametrize(
-    ("path", "content", "says"),
+    ("path", "content", "message"),
     [
         ("/vectorize", rb'{"text": "a \ud83d b"}', "text: holds half of a surrogate pair"),
         ("/vectorize", b'{"text": "a \xed\xa0\xbd b"}', "text: holds half of a surrogate pair"),  # as bytes
@@ -160,9 +160,9 @@ async def test_deep_nesting_that_json_can_read_is_refused_as_well(client: httpx.
     ],
 )
 async def test_half_of_a_surrogate_pair_is_refused_wherever_it_stands(
-    client: httpx.AsyncClient, inference: FakeInference, path: str, content: bytes, says: str
+    client: httpx.AsyncClient, inference: FakeInference, path: str, content: bytes, message: str
 ) -> None:
-    assert (await refusal(client, path, content)).startswith(says)
+    assert (await refusal(client, path, content)).startswith(message)
     assert inference.asked == []
 
 

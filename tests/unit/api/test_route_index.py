@@ -39,9 +39,9 @@ def test_the_index_knows_every_route_of_the_application(app: FastAPI) -> None:
 )
 async def test_a_wrong_path_names_the_near_one(client: httpx.AsyncClient, path: str, hint: str) -> None:
     reply = await client.get(path)
-    told = reply.json()
+    received = reply.json()
     assert reply.status_code == 404
-    message = told["error"]["message"] if path.startswith("/v1/") else told["detail"]
+    message = received["error"]["message"] if path.startswith("/v1/") else received["detail"]
     assert hint in message
     assert len(message) < 400
 
@@ -73,11 +73,11 @@ async def test_a_wrong_method_names_every_right_one(
 ) -> None:
     reply = await client.request(method, path)
     assert reply.status_code == 405
-    told = json.dumps(reply.json())
-    assert f"{method} is not allowed for {path}; use " in told
+    received = json.dumps(reply.json())
+    assert f"{method} is not allowed for {path}; use " in received
     for name in right:
         assert name in reply.headers["allow"].split(", ")
-        assert name in told.partition("; use ")[2]
+        assert name in received.partition("; use ")[2]
 
 
 def patterns(schema: Any) -> Iterator[str]:

@@ -54,7 +54,7 @@ async def test_pairs_are_scored_in_their_order_and_queries_that_are_alike_togeth
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         ({"text_1": "a"}, "text_2: field required"),
         ({"text_1": ["a", "b"], "text_2": MANY}, "text_1: 2 texts for 3 of text_2"),
@@ -68,11 +68,11 @@ async def test_pairs_are_scored_in_their_order_and_queries_that_are_alike_togeth
     ],
 )
 async def test_lists_that_make_no_pairs_are_named(
-    client: httpx.AsyncClient, inference: FakeInference, body: dict[str, Any], says: str
+    client: httpx.AsyncClient, inference: FakeInference, body: dict[str, Any], message: str
 ) -> None:
     reply = await client.post("/score", json=body)
     assert (reply.status_code, inference.reranks) == (400, [])
-    assert reply.json()["error"]["message"].startswith(says)
+    assert reply.json()["error"]["message"].startswith(message)
 
 
 @pytest.mark.parametrize(("item", "named"), [(1, "text_2[2]: "), (-1, "text_1[0]: "), (None, "too long")])

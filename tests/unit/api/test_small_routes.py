@@ -60,12 +60,12 @@ async def test_ping_is_livez(client: httpx.AsyncClient) -> None:
 
 
 async def test_models_at_the_root_have_both_forms(client: httpx.AsyncClient) -> None:
-    told = (await client.get("/models")).json()
-    assert [model["name"] for model in told["models"]] == [model["id"] for model in told["data"]]
-    for model in told["data"]:
+    received = (await client.get("/models")).json()
+    assert [model["name"] for model in received["models"]] == [model["id"] for model in received["data"]]
+    for model in received["data"]:
         assert {"id", "object", "created", "stats", "backend", "capabilities"} <= set(model)
         assert "owned_by" not in model, "infinity's clients refuse any other owner than infinity"
-    assert told["object"] == "list"
+    assert received["object"] == "list"
 
 
 async def test_a_model_is_deleted_as_openai_does(client: httpx.AsyncClient, inference: FakeInference) -> None:
@@ -81,8 +81,8 @@ async def test_a_model_is_deleted_as_openai_does(client: httpx.AsyncClient, infe
 @pytest.mark.parametrize("path", ["/vectorize-hybrid", "/vectorize-batch-hybrid"])
 async def test_sparse_weights_come_by_id_on_request(client: httpx.AsyncClient, path: str) -> None:
     text = {"text": "able readable cat"} if path == "/vectorize-hybrid" else {"items": ["able readable cat"]}
-    told = (await client.post(path, json=text | {"sparse_format": "ids"})).json()
-    vector = told["hybrid_vector"] if path == "/vectorize-hybrid" else told["hybrid_vectors"][0]
+    received = (await client.post(path, json=text | {"sparse_format": "ids"})).json()
+    vector = received["hybrid_vector"] if path == "/vectorize-hybrid" else received["hybrid_vectors"][0]
     assert vector["sparse"] == {"indices": [3, 4, 8], "values": [0.5, 0.5, 0.5]}
     by_text = (await client.post(path, json=text)).json()
     assert '"sparse":{"able":0.5' in str(by_text).replace("'", '"').replace(" ", "")

@@ -120,13 +120,13 @@ async def test_the_characters_of_all_texts_to_tokenise_are_bounded(
 
 
 async def test_info_names_the_default_model_and_the_limits(client: httpx.AsyncClient) -> None:
-    told = (await client.get("/info")).json()
-    assert (told["model_id"], told["max_input_length"], told["model_dtype"]) == ("my-e5", 512, "float32")
-    assert (told["max_client_batch_size"], told["version"]) == (LIMITS.max_items, __version__)
+    received = (await client.get("/info")).json()
+    assert (received["model_id"], received["max_input_length"], received["model_dtype"]) == ("my-e5", 512, "float32")
+    assert (received["max_client_batch_size"], received["version"]) == (LIMITS.max_items, __version__)
     ours = {"max_text_tokens": 512, "max_backlog_tokens": 9000}
-    assert told["limits"] == asdict(LIMITS) | ours
-    assert told["limits"].keys() > {"max_body_bytes", "max_items", "max_text_chars", "max_candidates"}
-    assert told["limits"].keys() > {"max_request_tokens", "request_timeout_s", "body_timeout_s"}
+    assert received["limits"] == asdict(LIMITS) | ours
+    assert received["limits"].keys() > {"max_body_bytes", "max_items", "max_text_chars", "max_candidates"}
+    assert received["limits"].keys() > {"max_request_tokens", "request_timeout_s", "body_timeout_s"}
 
 
 # ------------------------------------------------------------------ /rerank
@@ -138,8 +138,8 @@ async def test_texts_come_back_sorted(client: httpx.AsyncClient, inference: Fake
     expected = [{"index": i, "score": score_of(body["texts"][i])} for i in (2, 0, 1)]
     assert reply.json() == expected
     assert (inference.reranks[0].normalize, inference.reranks[0].options.truncate) == (True, False)
-    told = (await client.post("/rerank", json=body | {"raw_scores": True, "return_text": True})).json()
-    assert told == [result | {"text": body["texts"][int(result["index"])]} for result in expected]
+    received = (await client.post("/rerank", json=body | {"raw_scores": True, "return_text": True})).json()
+    assert received == [result | {"text": body["texts"][int(result["index"])]} for result in expected]
     assert inference.reranks[1].normalize is False
 
 
@@ -190,8 +190,8 @@ async def test_every_token_has_its_state(client: httpx.AsyncClient, inference: F
     inference.truncated = [1]
     reply = await client.post("/embed_all", json={"inputs": ["big cats", "dog"], "prompt_name": "query"})
     expected = [[vector_of(word) for word in ("<s>", *text.split())] for text in ("big cats", "dog")]
-    for told, states in zip(reply.json(), expected, strict=True):
-        np.testing.assert_allclose(told, states, rtol=1e-6)
+    for received, states in zip(reply.json(), expected, strict=True):
+        np.testing.assert_allclose(received, states, rtol=1e-6)
     assert (reply.headers["x-truncated"], inference.asked[0].role) == ("1", TextRole.QUERY)
     one = (await client.post("/embed_all", json={"inputs": "dog"})).json()
     np.testing.assert_allclose(one, expected[1:], rtol=1e-6)
@@ -201,7 +201,7 @@ async def test_token_ids_become_texts(client: httpx.AsyncClient, inference: Fake
     assert (await client.post("/decode", json={"ids": [5, 7]})).json() == ["5 7"]
     body = {"ids": [[5, 7], [8]], "skip_special_tokens": False}
     assert (await client.post("/decode", json=body)).json() == ["<s> 5 7", "<s> 8"]
-    for ids, says in (
+    for ids, message in (
         ([], "ids: must not be empty"),
         ([[5], []], "ids[1]: must not be empty"),
         ([5, -1], "ids[1]: input should be a token id"),
@@ -210,10 +210,10 @@ async def test_token_ids_become_texts(client: httpx.AsyncClient, inference: Fake
         (["a"], "ids: input should be a list of token ids"),
     ):
         reply = await client.post("/decode", json={"ids": ids})
-        assert (reply.status_code, reply.json()["error"][: len(says)]) == (400, says)
+        assert (reply.status_code, reply.json()["error"][: len(message)]) == (400, message)
 
 
 async def test_info_has_the_keys_of_tei(client: httpx.AsyncClient) -> None:
-    told = (await client.get("/info")).json()
-    assert (told["max_concurrent_requests"], told["tokenization_workers"]) == (100, 2)
-    assert (told["max_batch_tokens"], told["max_batch_requests"]) == (None, None)
+    received = (await client.get("/info")).json()
+    assert (received["max_concurrent_requests"], received["tokenization_workers"]) == (100, 2)
+    assert (received["max_batch_tokens"], received["max_batch_requests"]) == (None, None)

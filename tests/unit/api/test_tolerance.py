@@ -54,8 +54,8 @@ async def test_null_is_absent_in_every_documented_field(client: httpx.AsyncClien
         known = schema["components"]["schemas"][name]
         optional = set(known["properties"]) - set(known["required"])
         assert len(optional) >= 1
-        expected, told = await ok(client, path), await ok(client, path, **dict.fromkeys(optional))
-        assert '"id":' in told.text or told.text == expected.text
+        expected, received = await ok(client, path), await ok(client, path, **dict.fromkeys(optional))
+        assert '"id":' in received.text or received.text == expected.text
 
 
 @pytest.mark.parametrize("path", MINIMAL)
@@ -202,7 +202,7 @@ async def test_similarity_reads_its_options_beside_the_parameters_and_in_them(
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "says"),
+    ("body", "status", "message"),
     [
         ({"documents": None, "texts": ["a"]}, 200, '"score"'),
         ({"texts": None, "documents": ["a"]}, 200, '"results"'),
@@ -215,10 +215,10 @@ async def test_similarity_reads_its_options_beside_the_parameters_and_in_them(
     ],
 )
 async def test_the_form_of_a_rerank_request_is_that_of_the_list_it_has(
-    client: httpx.AsyncClient, body: dict[str, Any], status: int, says: str
+    client: httpx.AsyncClient, body: dict[str, Any], status: int, message: str
 ) -> None:
     reply = await client.post("/rerank", json={"query": "q"} | body)
-    assert (reply.status_code, says in reply.text) == (status, True), reply.text
+    assert (reply.status_code, message in reply.text) == (status, True), reply.text
 
 
 @pytest.mark.parametrize("word", ["query", "Query", "SEARCH_QUERY", "Retrieval.Query"])
@@ -232,7 +232,7 @@ async def test_the_header_for_the_input_type_takes_the_values_of_the_field(
 
 
 async def test_our_own_routes_stay_strict_and_name_the_near_field(client: httpx.AsyncClient) -> None:
-    for path, body, says in (
+    for path, body, message in (
         ("/vectorize", {"txt": "a"}, "txt: extra inputs are not permitted; did you mean 'text'?"),
         ("/vectorize-batch", {"items": [{"id": "a", "txt": "b"}]}, "items[0].txt: extra inputs are not permitted; did"),
         (
@@ -245,8 +245,8 @@ async def test_our_own_routes_stay_strict_and_name_the_near_field(client: httpx.
         ("/vectorize", {"text": "a", "is_query": None}, "is_query: input should be a valid boolean"),
     ):
         reply = await client.post(path, json=body)
-        assert (reply.status_code, says in reply.json()["detail"]) == (422, True), reply.text
-        assert ("did you mean" in reply.text) == ("did" in says)
+        assert (reply.status_code, message in reply.json()["detail"]) == (422, True), reply.text
+        assert ("did you mean" in reply.text) == ("did" in message)
 
 
 # ------------------------------------------------------------------ what is honoured under another name
@@ -398,14 +398,14 @@ async def test_documents_are_read_by_their_text_or_by_the_rank_fields(
     reply = await ok(client, path, documents=fields, rank_fields=["body", "n"], return_documents="true")
     assert [asked.candidates for asked in inference.reranks] == [["plain", "t", "c", "p"], ["y\n3", "z", "plain"]]
     assert fields[0] in [result["document"] for result in reply.json()["results"]]
-    for broken, says in (
+    for broken, message in (
         ({"body": ["y"]}, "neither a string nor a number"),
         ({"title": "x"}, "none of the rank_fields"),
     ):
         reply = await client.post(path, json=RANKED | {"documents": ["a", broken], "rank_fields": ["body"]})
         assert reply.status_code == 400
         assert reply.json()["message"].startswith("documents[1]: ")
-        assert says in reply.json()["message"]
+        assert message in reply.json()["message"]
 
 
 @pytest.mark.parametrize("path", RANKING)

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError, ObjectLostError, OwnerDiedError
+from ray.exceptions import ActorDiedError, ObjectLostError, OwnerDiedError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from serve_app.deployments.serve_handle import ServeHandle
-from serve_app.domain.errors import UnavailableError
+from serve_app.domain.errors import NonFiniteError, QueueFullError, UnavailableError
 from serve_app.inference import replica_caller as module
-from serve_app.inference.replica_caller import ReplicaCaller
+from serve_app.inference.replica_caller import DeploymentFailedError, ReplicaCaller
 
 
 class FakeHandle:
@@ -48,3 +49,21 @@ async def test_a_call_that_is_lost_at_every_attempt_fails() -> None:
     with pytest.raises(UnavailableError, match="died under this request"):
         await ReplicaCaller(ServeHandle(handle)).call("rank", 7)  # type: ignore[arg-type]
     assert len(handle.errors) == 5
+
+
+OTHERS = [
+    (BackPressureError(9, 8), QueueFullError, "too many calls wait"),
+    (DeploymentUnavailableError("Encoder-x"), DeploymentFailedError, "could not be deployed"),  # type: ignore[arg-type]
+    (RayTaskError("rank", "trace", NonFiniteError("NaN")).as_instanceof_cause(), NonFiniteError, "^NaN$"),
+    (RayTaskError("rank", "trace", KeyError("bug")).as_instanceof_cause(), RayTaskError, "trace"),
+]
+
+
+@pytest.mark.parametrize(("error", "kind", "message"), OTHERS, ids=lambda value: getattr(value, "__name__", None))
+async def test_another_failure_has_our_type_and_is_not_sent_again(
+    error: Exception, kind: type[Exception], message: str
+) -> None:
+    handle = FakeHandle(error, AssertionError("sent again"))
+    with pytest.raises(kind, match=message):
+        await ReplicaCaller(ServeHandle(handle)).call("rank", 7)  # type: ignore[arg-type]
+    assert len(handle.errors) == 1

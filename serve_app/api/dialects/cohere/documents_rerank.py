@@ -31,10 +31,10 @@ router = APIRouter(tags=["reranking"], route_class=TolerantRoute)
     "/v2/rerank", response_model=RerankDocumentsReply, responses=OPENAI_ERRORS, summary="Rerank documents (Cohere v2)"
 )
 async def rerank_v2(
-    services: ServicesDep, request: RerankDocumentsRequest, wanted_timeout: TimeoutHeader = None
+    services: ServicesDep, request: RerankDocumentsRequest, timeout_header: TimeoutHeader = None
 ) -> Response:
     """Documents sorted by their score for a query."""
-    return await rank_documents(services, request, wanted_timeout)
+    return await rank_documents(services, request, timeout_header)
 
 
 async def rank_documents(

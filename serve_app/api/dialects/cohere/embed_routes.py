@@ -25,19 +25,19 @@ router = APIRouter(tags=["Cohere"], responses=OPENAI_ERRORS, route_class=Toleran
 
 
 @router.post("/v2/embed", response_model=CohereEmbedReply, summary="Embed texts (Cohere v2)")
-async def embed(services: ServicesDep, request: CohereEmbedRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+async def embed(services: ServicesDep, request: CohereEmbedRequest, timeout_header: TimeoutHeader = None) -> Response:
     """Embeds texts, by default as documents, and gives their vectors in one or several forms."""
-    embedded, vectors = await _embed(services, request, wanted_timeout)
+    embedded, vectors = await _embed(services, request, timeout_header)
     pieces = _by_type(vectors, request.embedding_types or ["float"])
     return _reply(embedded, request.texts, pieces, "embeddings_by_type", "2")
 
 
 @router.post("/v1/embed", response_model=CohereV1EmbedReply, summary="Embed texts (Cohere v1)")
 async def embed_v1(
-    services: ServicesDep, request: CohereEmbedRequest, wanted_timeout: TimeoutHeader = None
+    services: ServicesDep, request: CohereEmbedRequest, timeout_header: TimeoutHeader = None
 ) -> Response:
     """Embeds texts, by default as documents and to one plain list of vectors."""
-    embedded, vectors = await _embed(services, request, wanted_timeout)
+    embedded, vectors = await _embed(services, request, timeout_header)
     if request.embedding_types is None:
         return _reply(embedded, request.texts, matrix(vectors), "embeddings_floats", "1")
     pieces = _by_type(vectors, request.embedding_types)

@@ -22,7 +22,7 @@ router = APIRouter(tags=["reranking"], route_class=TolerantRoute)
     summary="Rerank documents (Jina, Voyage, Cohere v1)",
 )
 async def rerank_v1(
-    services: ServicesDep, request: RerankDocumentsRequest, wanted_timeout: TimeoutHeader = None
+    services: ServicesDep, request: RerankDocumentsRequest, timeout_header: TimeoutHeader = None
 ) -> Response:
     """Documents sorted by their score for a query."""
-    return await rank_documents(services, request, wanted_timeout, version="1")
+    return await rank_documents(services, request, timeout_header, version="1")

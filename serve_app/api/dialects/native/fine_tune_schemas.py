@@ -85,7 +85,7 @@ class FineTuneLoraRequest(FineTuneRequest):
 
 
 class IgnoredLine(BaseModel):
-    """What was left out: the line's number (or the example's position), from 1, and why."""
+    """An ignored line, or example, with its number from 1 and the reason."""
 
     line: int
     reason: str

@@ -30,11 +30,11 @@ router = APIRouter(tags=["vectors"], responses=ERRORS, route_class=StrictRoute)
 
 @router.post("/vectorize-hybrid", response_model=HybridReply, summary="Dense, sparse and ColBERT vectors of one text")
 async def vectorize_hybrid(
-    services: ServicesDep, request: HybridRequest, wanted_timeout: TimeoutHeader = None
+    services: ServicesDep, request: HybridRequest, timeout_header: TimeoutHeader = None
 ) -> Response:
     """Dense, sparse and, on request, ColBERT vectors of one text; needs a BGE-M3 model."""
     texts = single_text(request.text, services.limits)
-    options = options_of(request, wanted_timeout, services.limits)
+    options = options_of(request, timeout_header, services.limits)
     with field_errors(texts):
         embedded = await services.inference.encode(
             texts.values, options, colbert=request.return_colbert, by_id=request.sparse_format == "ids"
@@ -49,7 +49,7 @@ async def vectorize_hybrid(
     summary="Dense, sparse and ColBERT vectors of many texts",
 )
 async def vectorize_batch_hybrid(
-    services: ServicesDep, request: HybridBatchRequest, wanted_timeout: TimeoutHeader = None, accept: AcceptHeader = ""
+    services: ServicesDep, request: HybridBatchRequest, timeout_header: TimeoutHeader = None, accept: AcceptHeader = ""
 ) -> Response:
     """As /vectorize-hybrid for many texts; an empty `items` gets an empty reply.
 
@@ -60,7 +60,7 @@ async def vectorize_batch_hybrid(
     if dtype is not None and not request.return_colbert:
         raise InvalidInputError("header Accept: bytes are for ColBERT vectors alone; send return_colbert: true")
     texts = batch_texts(request.items, services.limits)
-    options = options_of(request, wanted_timeout, services.limits)
+    options = options_of(request, timeout_header, services.limits)
     if not texts.values:
         await known_name(services.inference, options, "hybrid")
         if dtype is not None:

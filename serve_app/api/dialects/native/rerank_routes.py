@@ -31,10 +31,10 @@ async def score_candidates(services: Services, request: RerankRequest, timeout_h
 
 
 @router.post("/rerank/explain", response_model=ExplainReply, responses=ERRORS, summary="Explain a score")
-async def explain(services: ServicesDep, request: ExplainRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+async def explain(services: ServicesDep, request: ExplainRequest, timeout_header: TimeoutHeader = None) -> Response:
     """For each query token the best-matching token of the candidate; late interaction only."""
     texts = pair_texts(request.query, request.candidate, services.limits)
-    options = options_of(request, wanted_timeout, services.limits)
+    options = options_of(request, timeout_header, services.limits)
     with field_errors(texts):
         found = await services.inference.explain(request.query, request.candidate, options)
     indices, similarities = (found.matches.positions - 1).tolist(), found.matches.similarities

@@ -31,7 +31,7 @@ router = APIRouter(tags=["vectors"], responses=ERRORS, route_class=StrictRoute)
 
 @router.post("/vectorize", response_model=VectorizeReply, responses=BINARY, summary="Embed one text")
 async def vectorize(
-    services: ServicesDep, request: VectorizeRequest, wanted_timeout: TimeoutHeader = None, accept: AcceptHeader = ""
+    services: ServicesDep, request: VectorizeRequest, timeout_header: TimeoutHeader = None, accept: AcceptHeader = ""
 ) -> Response:
     """Embeds one text, by default as a search query."""
     dtype = binary_dtype(accept, request.encoding)
@@ -39,7 +39,7 @@ async def vectorize(
     role = TextRole.of(is_query=request.is_query)
     with field_errors(texts):
         embedded = await services.inference.embed(
-            texts.values, role, options_of(request, wanted_timeout, services.limits)
+            texts.values, role, options_of(request, timeout_header, services.limits)
         )
     vectors = quantize(embedded.vectors, request.encoding)
     if dtype is not None:
@@ -51,13 +51,13 @@ async def vectorize(
 async def vectorize_batch(
     services: ServicesDep,
     request: VectorizeBatchRequest,
-    wanted_timeout: TimeoutHeader = None,
+    timeout_header: TimeoutHeader = None,
     accept: AcceptHeader = "",
 ) -> Response:
     """Embeds many texts, by default as passages; an empty `items` gets an empty reply."""
     dtype = binary_dtype(accept, request.encoding)
     texts = batch_texts(request.items, services.limits)
-    options = options_of(request, wanted_timeout, services.limits)
+    options = options_of(request, timeout_header, services.limits)
     if not texts.values:
         await known_name(services.inference, options, "embed")
         if dtype is not None:

@@ -41,7 +41,7 @@ router = APIRouter(tags=["OpenAI"], route_class=TolerantRoute)
 async def embeddings(
     services: ServicesDep,
     request: EmbeddingsRequest,
-    wanted_timeout: TimeoutHeader = None,
+    timeout_header: TimeoutHeader = None,
     accept: AcceptHeader = "",
     header_type: InputTypeHeader = None,
 ) -> Response:
@@ -53,7 +53,7 @@ async def embeddings(
     input_type = request.input_type or header_type
     if input_type is not None and are_ids(request.input):
         raise InvalidInputError("input_type: token ids are taken as they are; leave it out")
-    options = replace(tolerant_options(request, wanted_timeout, services.limits), normalize=request.normalize)
+    options = replace(tolerant_options(request, timeout_header, services.limits), normalize=request.normalize)
     await validate_dimensions(services.inference, options, request.dimensions)
     embedded = await embed_inputs(services, request.input, role_of(input_type), options, field="input")
     vectors = shortened(embedded.vectors, request.dimensions, normalize=request.normalize)

@@ -69,7 +69,7 @@ class LoraMethod(StrictRequest):
 
 
 class Method(StrictRequest):
-    """How weights are tuned; the settings stand under the method's own name."""
+    """The fine-tuning method; its settings stand under its name."""
 
     type: Literal["supervised", "lora", "qlora"] = Field(
         description="supervised: all weights. Extensions: lora, an adapter; qlora, an adapter on a base in 4 bits."

@@ -46,7 +46,7 @@ class JobLora(BaseModel):
 
 
 class JobMethod(BaseModel):
-    """How weights are tuned; the settings stand under the method's name."""
+    """The fine-tuning method; its settings stand under its name."""
 
     type: Literal["supervised", "lora", "qlora"]
     supervised: JobSupervised | None = None

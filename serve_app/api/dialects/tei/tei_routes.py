@@ -45,11 +45,11 @@ router = APIRouter(tags=["text-embeddings-inference"], responses=TEI_ERRORS, rou
 
 @router.post("/", include_in_schema=False)  # as TEI does; GET / is the playground
 @router.post("/embed", response_model=list[list[float]], summary="Embed texts (TEI)")
-async def embed(services: ServicesDep, request: TEIEmbedRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+async def embed(services: ServicesDep, request: TEIEmbedRequest, timeout_header: TimeoutHeader = None) -> Response:
     """Embeds one or many texts; without `prompt_name` no prefix is added."""
     if request.input_type is not None and are_ids(request.inputs):
         raise InvalidInputError("prompt_name: token ids are taken as they are; leave it out")
-    options = tolerant_options(request, wanted_timeout, services.limits, truncate=False)
+    options = tolerant_options(request, timeout_header, services.limits, truncate=False)
     options = replace(options, normalize=request.normalize)
     await validate_dimensions(services.inference, options, request.dimensions)
     role = role_of(request.input_type, None)
@@ -61,10 +61,10 @@ async def embed(services: ServicesDep, request: TEIEmbedRequest, wanted_timeout:
 
 
 @router.post("/embed_all", response_model=list[list[list[float]]], summary="Token embeddings (TEI)")
-async def embed_all(services: ServicesDep, request: TEITextsRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+async def embed_all(services: ServicesDep, request: TEITextsRequest, timeout_header: TimeoutHeader = None) -> Response:
     """For each text the hidden state of each of its tokens, special ones included, not normalised."""
     texts = listed_texts(request.inputs, services.limits, field="inputs")
-    options = tolerant_options(request, wanted_timeout, services.limits, truncate=False)
+    options = tolerant_options(request, timeout_header, services.limits, truncate=False)
     with field_errors(texts):
         embedded = await services.inference.embed_tokens(texts.values, role_of(request.prompt_name, None), options)
     return stream_reply(Elements(map(matrix, embedded.states)), truncated=embedded.truncated)
@@ -72,11 +72,11 @@ async def embed_all(services: ServicesDep, request: TEITextsRequest, wanted_time
 
 @router.post("/embed_sparse", response_model=list[list[SparseValue]], summary="Sparse vectors (TEI)")
 async def embed_sparse(
-    services: ServicesDep, request: TEITextsRequest, wanted_timeout: TimeoutHeader = None
+    services: ServicesDep, request: TEITextsRequest, timeout_header: TimeoutHeader = None
 ) -> Response:
     """Weights by token id; needs a BGE-M3 model."""
     texts = listed_texts(request.inputs, services.limits, field="inputs")
-    options = tolerant_options(request, wanted_timeout, services.limits, truncate=False)
+    options = tolerant_options(request, timeout_header, services.limits, truncate=False)
     with field_errors(texts):
         embedded = await services.inference.encode_sparse(texts.values, role_of(request.prompt_name, None), options)
     rows = ([[{"index": id, "value": weight} for id, weight in row]] for row in embedded.weights)
@@ -85,12 +85,12 @@ async def embed_sparse(
 
 @router.post("/similarity", response_model=list[float], summary="Cosine similarities of a text (TEI)")
 async def similarity(
-    services: ServicesDep, request: TEISimilarityRequest, wanted_timeout: TimeoutHeader = None
+    services: ServicesDep, request: TEISimilarityRequest, timeout_header: TimeoutHeader = None
 ) -> Response:
     """One for each sentence, in their order; `X-Truncated` counts the source sentence as the first text."""
     parameters = request.settled()
     texts = compared_texts(request.inputs.source_sentence, request.inputs.sentences, services.limits)
-    options = tolerant_options(parameters, wanted_timeout, services.limits, truncate=False)
+    options = tolerant_options(parameters, timeout_header, services.limits, truncate=False)
     with field_errors(texts):
         embedded = await services.inference.embed(texts.values, role_of(parameters.prompt_name, None), options)
     return json_reply(embedded.vectors[1:] @ embedded.vectors[0], truncated=embedded.truncated)

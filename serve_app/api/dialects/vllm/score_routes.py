@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 
@@ -24,6 +24,7 @@ from serve_app.api.services import Services, ServicesDep
 from serve_app.api.validated_texts import candidate_texts, listed_texts
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import DeadlineError, InvalidInputError, ServiceError
+from serve_app.domain.request_limits import Limits
 
 _QUERIES_AT_ONCE = 8
 
@@ -33,46 +34,74 @@ router = APIRouter(tags=["vLLM"], route_class=TolerantRoute, responses=OPENAI_ER
 
 @router.post("/score", response_model=ScoreReply, summary="Score pairs of texts (alias of /v1/score)")
 @router.post("/v1/score", response_model=ScoreReply, summary="Score pairs of texts")
-async def score(services: ServicesDep, request: ScoreRequest, wanted_timeout: TimeoutHeader = None) -> Response:
+async def score(services: ServicesDep, request: ScoreRequest, timeout_header: TimeoutHeader = None) -> Response:
     """One score for each pair, in their order; a single `text_1` is paired with every `text_2`."""
     began = monotonic()
-    options = ranking_options(request, wanted_timeout, services.limits)
-    queries = listed_texts(request.text_1, services.limits, field="text_1").values
-    documents = candidate_texts(queries[0], request.text_2, services.limits, field="text_2", blank=True).values
+    options = ranking_options(request, timeout_header, services.limits)
+    queries, documents = _validated_pairs(request, services.limits)
+    groups = _by_query(queries, len(documents))
+    normalize = wants_normalized(request)
+    ranked = await _rank_all(services, groups, documents, options, began + options.timeout_s, normalize=normalize)
+    return _reply(len(documents), groups, ranked)
+
+
+def _validated_pairs(request: ScoreRequest, limits: Limits) -> tuple[Sequence[str], Sequence[str]]:
+    """One query or one for each document, and the documents.
+
+    Raises:
+        InvalidInputError: None, too many, numbers that make no pairs, or an invalid text.
+    """
+    queries = listed_texts(request.text_1, limits, field="text_1").values
+    documents = candidate_texts(queries[0], request.text_2, limits, field="text_2", blank=True).values
     if not documents:
         raise InvalidInputError("text_2: must not be empty")
     if len(queries) not in {1, len(documents)}:
         raise InvalidInputError(
             f"text_1: {len(queries)} texts for {len(documents)} of text_2; send one, or one for each of text_2"
         )
-    groups = _by_query(queries, len(documents))
-    gate, deadline = asyncio.Semaphore(_QUERIES_AT_ONCE), began + options.timeout_s
-    options = replace(options, total=TokenTotal())
+    return queries, documents
+
+
+async def _rank_all(
+    services: Services,
+    groups: Mapping[str, Sequence[int]],
+    documents: Sequence[str],
+    options: CallOptions,
+    deadline: float,
+    *,
+    normalize: bool,
+) -> list[Ranked]:
+    """The scores of each group; the groups are ranked concurrently, within one deadline and one token limit."""
+    gate, options = asyncio.Semaphore(_QUERIES_AT_ONCE), replace(options, total=TokenTotal())
 
     async def rank(query: str, rows: Sequence[int]) -> Ranked:
         async with gate:
             if (left_s := deadline - monotonic()) <= 0:
                 raise DeadlineError.after(options.stated_s)
             part = replace(options, timeout_s=left_s, stated_timeout_s=options.stated_s)
-            return await _rank(services, query, documents, rows, part, normalize=wants_normalized(request))
+            return await _rank(services, query, documents, rows, part, normalize=normalize)
 
-    scores: Float32 = np.empty(len(documents), np.float32)
     tasks = [asyncio.ensure_future(rank(query, rows)) for query, rows in groups.items()]
     try:
-        ranked = await asyncio.gather(*tasks)
+        return await asyncio.gather(*tasks)
     finally:  # one failed, or the client disconnected: the others are not needed
         for task in tasks:
             task.cancel()
+
+
+def _reply(pairs: int, groups: Mapping[str, Sequence[int]], ranked: Sequence[Ranked]) -> Response:
+    scores: Float32 = np.empty(pairs, np.float32)
+    cut: set[int] = set()
     for rows, part in zip(groups.values(), ranked, strict=True):
         scores[rows] = part.scores
+        cut.update(_cut(rows, part))
     tokens = sum(part.tokens for part in ranked)
-    cut = {i for rows, part in zip(groups.values(), ranked, strict=True) for i in _cut(rows, part)}
     reply = {
         "id": f"score-{uuid.uuid4()}",
         "object": "list",
         "created": int(time.time()),
         "model": ranked[0].model,
-        "data": [{"index": i, "object": "score", "score": scores[i]} for i in range(len(documents))],
+        "data": [{"index": i, "object": "score", "score": score} for i, score in enumerate(scores)],
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
     return json_reply(reply, truncated=sorted(cut))
