@@ -95,6 +95,9 @@ class FakeModel:
     def __init__(self) -> None:
         self.forwards: list[list[int]] = []
 
+    def release_memory(self) -> None:
+        pass
+
     def encode(self, texts: Sequence[Any]) -> list[Encoded | ServiceError]:
         self.forwards.append([int(text.ids[0]) for text in texts])
         return [
