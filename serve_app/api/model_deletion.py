@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from serve_app.api.jobs_service import JobsProtocol
 from serve_app.api.service import ServiceProtocol
-from serve_app.domain.errors import ConflictError, ModelNotFoundError
+from serve_app.domain.errors import ModelNotFoundError
 from serve_app.domain.model_names import shown, spellings
 
 IN_USE = "The model is configured, or the base of another model or of a job."
@@ -25,13 +25,11 @@ async def delete_model(name: str, inference: ServiceProtocol, jobs: JobsProtocol
         ModelNotFoundError: No fine-tune has this name.
         ConflictError: It is in use.
     """
-    bases = {record.base_model: record.id for record in await jobs.live()}
+    jobs_by_base = {record.base_model: record.id for record in await jobs.live()}
     missing: ModelNotFoundError | None = None
     for spelling in spellings(name, {}):
-        if spelling in bases:
-            raise ConflictError(f"{spelling!r} is the base of the job {bases[spelling]}; cancel that first")
         try:
-            await inference.delete_model(spelling)
+            await inference.delete_model(spelling, jobs_by_base)
         except ModelNotFoundError as error:
             missing = missing or error
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from serve_app.api.model_states import Capacity, ModelState, Readiness
@@ -146,12 +146,16 @@ class ServiceProtocol(Protocol):
         """All served models: the default, the other configured ones, fine-tunes."""
         ...
 
-    async def delete_model(self, name: str) -> None:
+    async def delete_model(self, name: str, jobs_by_base: Mapping[str, str]) -> None:
         """Deletes a fine-tune; its name is free at once.
+
+        Args:
+            name: Its name.
+            jobs_by_base: The job that tunes a model, by the model's name.
 
         Raises:
             ModelNotFoundError: No fine-tune has this name.
-            ConflictError: The model is configured, or the base of another.
+            ConflictError: The model is in use, see ``ModelUses``.
         """
         ...
 

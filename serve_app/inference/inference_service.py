@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import TypeVar
 from serve_app.api.model_states import Capacity, ModelState, Readiness
 from serve_app.api.service_results import CallOptions, Embedded, HybridEmbedded, SparseEmbedded, TokenEmbedded, Use
 from serve_app.domain.embeddings import DENSE, EncodedBatch, Float32
-from serve_app.domain.errors import ConflictError, DeadlineError, InvalidInputError, QueueFullError
+from serve_app.domain.errors import DeadlineError, InvalidInputError, QueueFullError
 from serve_app.domain.executors import LIST_THREADS, run_io
+from serve_app.domain.model_uses import ModelUses
 from serve_app.domain.profiles import Capability, TextRole
 from serve_app.domain.request_limits import Limits
 from serve_app.domain.tokens import Token
@@ -149,15 +150,11 @@ class InferenceService:
         ]
         return [*states.values(), *named]
 
-    async def delete_model(self, name: str) -> None:
+    async def delete_model(self, name: str, jobs_by_base: Mapping[str, str]) -> None:
         """See ``ServiceProtocol.delete_model``."""
-        if name in self._models.aliases:
-            raise ConflictError(f"{name!r} is an alias, in the configuration, of {self._models.aliases[name]!r}")
-        if name in self._models.configured or name in self._rerankers.models.configured:
-            raise ConflictError(
-                f"{name!r} is named in the configuration of the service; only fine-tunes can be deleted"
-            )
-        await asyncio.to_thread(delete_fine_tune, name, self._models_dir)
+        configured = self._models.configured.keys() | self._rerankers.models.configured.keys()
+        uses = ModelUses(self._models.aliases, configured, jobs_by_base)
+        await asyncio.to_thread(delete_fine_tune, name, self._models_dir, uses)
 
     async def check(self, *, timeout_s: float) -> ModelState:
         """See ``ServiceProtocol.check``."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from serve_app.domain.embeddings import ModelVersion
-from serve_app.domain.errors import ConflictError, ModelLoadError, ModelNotFoundError
+from serve_app.domain.errors import ModelLoadError, ModelNotFoundError
 from serve_app.domain.files import PRIVATE_FOLDER, remove
 from serve_app.domain.model_names import shown
+from serve_app.domain.model_uses import ModelUses
 from serve_app.models.manifest import Manifest
 from serve_app.models.model_source import is_model_name
 
@@ -80,19 +81,26 @@ def fine_tunes(models_dir: Path) -> list[FineTune]:
     return [found for name in names if (found := find_fine_tune(name, models_dir)) is not None]
 
 
-def delete_fine_tune(name: str, models_dir: Path) -> None:
-    """Deletes a fine-tune; its name is free at once, and no reader ever sees half of its folder.
+def delete_fine_tune(name: str, models_dir: Path, uses: ModelUses | None = None) -> None:
+    """Deletes a fine-tune; its name is free at once, and no reader sees a part of its folder.
+
+    Args:
+        name: Its name.
+        models_dir: Folder of the models.
+        uses: What else may need it, beside the fine-tunes in the folder.
 
     Raises:
-        ModelNotFoundError: It does not exist.
-        ConflictError: It is the base of another.
+        ModelNotFoundError: No fine-tune has this name.
+        ConflictError: It is in use, see ``ModelUses``.
     """
+    uses = uses or ModelUses()
+    uses.require_unused(name)
     found = find_fine_tune(name, models_dir)
     missing = ModelNotFoundError(f"no fine-tune {shown(name)} is here; GET /models lists those that are")
     if found is None:
         raise missing
     if children := [other.name for other in fine_tunes(models_dir) if other.base == name]:
-        raise ConflictError(f"{name!r} is the base of {', '.join(children)}; delete these first")
+        replace(uses, fine_tunes={name: children}).require_unused(name)
     trash = models_dir / _TRASH
     if trash.is_symlink():  # what it leads to is not ours to empty
         trash.unlink()

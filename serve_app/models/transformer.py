@@ -35,12 +35,12 @@ def choose_device(setting: str) -> torch.device:
         raise ModelLoadError(f"device {setting!r} is unknown; use auto, cpu, cuda or cuda:0") from None
     count = torch.cuda.device_count() if device.type == "cuda" else 0
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise ModelLoadError(f"device {setting!r} cannot be used: {_why_no_cuda(count)}, or set `device: cpu`")
+        raise ModelLoadError(f"device {setting!r} cannot be used: {_missing_cuda(count)}, or set `device: cpu`")
     return device
 
 
-def _why_no_cuda(count: int) -> str:
-    """Why a CUDA device is missing, and what to do about it."""
+def _missing_cuda(count: int) -> str:
+    """The reason for a missing CUDA device, and the next step."""
     if torch.version.cuda is None:
         return f"this PyTorch ({torch.__version__}) is built without CUDA; install one that is built with it"
     if count == 0:

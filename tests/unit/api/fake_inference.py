@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from serve_app.api.service_results import (
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import ModelNotFoundError
 from serve_app.domain.model_names import PROVIDERS
+from serve_app.domain.model_uses import ModelUses
 from serve_app.domain.profiles import TextRole
 from serve_app.domain.rank_request import TokenMatches
 from serve_app.domain.tokens import Token
@@ -168,9 +169,10 @@ class FakeInference:
     async def models(self) -> Sequence[ModelState]:
         return [STATE, M3]
 
-    async def delete_model(self, name: str) -> None:
+    async def delete_model(self, name: str, jobs_by_base: Mapping[str, str]) -> None:
         if self.error is not None:
             raise self.error
+        ModelUses(jobs=jobs_by_base).require_unused(name)
         if name.split("/")[0] in PROVIDERS:
             raise ModelNotFoundError(f"no fine-tune {name!r} is here")
         self.deleted.append(name)

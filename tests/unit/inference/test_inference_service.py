@@ -292,4 +292,6 @@ async def test_an_alias_is_listed_as_a_model_and_leads_to_it(
     assert reported == [("tiny", None, ("embed",)), ("text-embedding-3-small", "tiny", ("embed",))]
     assert (await gateway.find("openai/text-embedding-3-small", "embed")).name == "tiny"
     with pytest.raises(ConflictError, match="an alias, in the configuration, of 'tiny'"):
-        await gateway.delete_model("text-embedding-3-small")
+        await gateway.delete_model("text-embedding-3-small", {})
+    with pytest.raises(ConflictError, match="only fine-tunes can be deleted"):
+        await gateway.delete_model("tiny", {})

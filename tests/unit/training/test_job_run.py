@@ -102,13 +102,13 @@ def test_a_job_reports_its_steps(finished: dict[TrainingKind, tuple[Path, Path]]
 
 
 def test_every_mini_batch_of_measuring_and_training_is_a_heartbeat(tmp_path: Path, e5_tiny: Path) -> None:
-    moves: Counter[str] = Counter()
+    heartbeats: Counter[str] = Counter()
 
     class Counting(Reporter):
         phase = "prepare"
 
-        def moves(self) -> None:
-            moves[self.phase] += 1
+        def heartbeat(self) -> None:
+            heartbeats[self.phase] += 1
 
         def event(self, level: str, message: str) -> None:
             self.phase = message
@@ -119,9 +119,9 @@ def test_every_mini_batch_of_measuring_and_training_is_a_heartbeat(tmp_path: Pat
     spec, job_dir = make_job(tmp_path, e5_tiny, mini_batch_size=2, checkpoint_steps=9)
     train(spec, job_dir, Counting(JobFolder(job_dir).updates_file))
     measured = 20 // 8 + 1 + 1  # passages and queries, eight at a time
-    assert moves["measuring the base"] == measured
-    assert moves["measuring the result"] == measured + 16 // 8  # training passages, to see that they differ
-    assert moves["steps"] >= 4 * 2 * (2 + 2)  # queries and passages of each step, twice
+    assert heartbeats["measuring the base"] == measured
+    assert heartbeats["measuring the result"] == measured + 16 // 8  # training passages, to see that they differ
+    assert heartbeats["steps"] >= 4 * 2 * (2 + 2)  # queries and passages of each step, twice
 
 
 def test_a_full_result_is_the_base_with_other_weights(
