@@ -13,7 +13,8 @@ from serve_app import __version__
 from serve_app.api import documentation_pages, error_responses, openapi_document, openapi_security
 from serve_app.api.dialects import rerank_dispatch
 from serve_app.api.dialects.dialect_registry import DIALECTS
-from serve_app.api.jobs_service import JobsProtocol
+from serve_app.api.inference_protocol import InferenceProtocol
+from serve_app.api.jobs_protocol import JobsProtocol
 from serve_app.api.middleware.api_key_auth import Access, ApiKeyMiddleware
 from serve_app.api.middleware.body_limits import BodyLimitMiddleware
 from serve_app.api.middleware.content_encoding import ContentEncodingMiddleware
@@ -22,8 +23,7 @@ from serve_app.api.middleware.head_requests import HeadMiddleware
 from serve_app.api.middleware.origin_check import OriginCheckMiddleware
 from serve_app.api.middleware.trusted_hosts import TrustedHostMiddleware
 from serve_app.api.playground.playground_route import playground_router
-from serve_app.api.service import ServiceProtocol
-from serve_app.api.services import Services
+from serve_app.api.route_services import Services
 from serve_app.domain.request_limits import FineTuneLimits, Limits
 
 _DESCRIPTION = (
@@ -43,7 +43,7 @@ _CORS: Mapping[str, Any] = {
 
 
 def create_app(
-    inference: ServiceProtocol,
+    inference: InferenceProtocol,
     jobs: JobsProtocol,
     limits: Limits,
     fine_tune_limits: FineTuneLimits,

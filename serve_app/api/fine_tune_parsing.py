@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from serve_app.api.dialects.native.fine_tune_schemas import FineTuneLoraRequest, FineTuneRequest, TrainingExample
-from serve_app.api.jobs_service import ParsedFineTune
+from serve_app.api.jobs_protocol import ParsedFineTune
 from serve_app.api.violations import describe_violations
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.request_limits import FineTuneLimits
@@ -78,7 +78,7 @@ def validate_pairs(pairs: Pairs, field: str) -> Pairs:
     _require_some(pairs, field)
     if len(pairs.accepted) < 2:
         raise InvalidInputError(f"{field}: one usable pair; at least two are needed, each is the other's negative")
-    if not pairs.has_negatives:
+    if not pairs.has_in_batch_negatives:
         raise InvalidInputError(
             f"{field}: all pairs have the same query or the same passage; two must differ in both, to be negatives"
         )
@@ -99,7 +99,7 @@ def validate_held_out(held_out: Pairs, pairs: Pairs, field: str) -> Pairs:
     _require_some(held_out, field)
     asked = {fold(example.query) for example in held_out.accepted}
     rest = [example for example in pairs.accepted if fold(example.query) not in asked]
-    if len(rest) < 2 or not Pairs(rest, ()).has_negatives:
+    if len(rest) < 2 or not Pairs(rest, ()).has_in_batch_negatives:
         raise InvalidInputError(
             f"{field}: no training pairs remain after removing the queries that are held out (spellings that differ in "
             f"case or white space are one query)"

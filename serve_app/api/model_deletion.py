@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from serve_app.api.jobs_service import JobsProtocol
-from serve_app.api.service import ServiceProtocol
+from serve_app.api.inference_protocol import InferenceProtocol
+from serve_app.api.jobs_protocol import JobsProtocol
 from serve_app.domain.errors import ModelNotFoundError
 from serve_app.domain.model_names import shown, spellings
 
 IN_USE = "The model is configured, or the base of another model or of a job."
 
 
-async def delete_model(name: str, inference: ServiceProtocol, jobs: JobsProtocol) -> str:
+async def delete_model(name: str, inference: InferenceProtocol, jobs: JobsProtocol) -> str:
     """Deletes a fine-tune; its name is free at once; requests in flight are answered.
 
     Args:

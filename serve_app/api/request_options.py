@@ -10,8 +10,8 @@ from fastapi import Header
 from serve_app.api.dialects.strict_request import EncodingOptions
 from serve_app.api.dialects.tolerant_options import TolerantOptions
 from serve_app.api.encoding.quantize import require_dimensions
-from serve_app.api.service import ServiceProtocol
-from serve_app.api.service_results import CallOptions, Use
+from serve_app.api.inference_protocol import InferenceProtocol
+from serve_app.api.inference_results import CallOptions, Use
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.request_limits import Limits
 
@@ -65,7 +65,7 @@ def tolerant_options(
     )
 
 
-async def known_name(inference: ServiceProtocol, options: CallOptions, use: Use) -> str:
+async def known_name(inference: InferenceProtocol, options: CallOptions, use: Use) -> str:
     """The served name of the model of a request without texts; empty if the request names none.
 
     Raises:
@@ -76,7 +76,7 @@ async def known_name(inference: ServiceProtocol, options: CallOptions, use: Use)
 
 
 async def validate_dimensions(
-    inference: ServiceProtocol, options: CallOptions, dimensions: int | None, *, field: str = "dimensions"
+    inference: InferenceProtocol, options: CallOptions, dimensions: int | None, *, field: str = "dimensions"
 ) -> None:
     """Validates the requested number of dimensions before anything is computed.
 

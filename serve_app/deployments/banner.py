@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ray._private.services import get_webui_url_from_internal_kv  # no public way exists in Ray 2.60
 
+from serve_app.api.inference_protocol import InferenceProtocol
 from serve_app.api.model_states import ModelState
-from serve_app.api.service import ServiceProtocol
 from serve_app.deployments.http_address import base_url, host, is_loopback, network_url
 from serve_app.deployments.operator_log import print_to_terminal
 from serve_app.domain.errors import ServiceError
@@ -22,7 +22,7 @@ _AFTER_SERVE_S = 0.5
 _WARNING = "any client that reaches this port may use, train and delete models: it needs no API key (docs/security.md)"
 
 
-async def announce(service: ServiceProtocol, *, needs_key: bool) -> None:
+async def announce(service: InferenceProtocol, *, needs_key: bool) -> None:
     """Waits until a forward succeeds, then prints the block once.
 
     Args:

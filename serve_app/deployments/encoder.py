@@ -79,7 +79,7 @@ class Encoder:
     async def encode(self, batch: TokenBatch) -> EncodedBatch:
         """The representations that each share requests; texts that failed or were refused are listed in the answer."""
         try:
-            async with self._fine_tunes.use(batch.variant) as compute:
+            async with self._fine_tunes.use(batch.model_version) as compute:
                 results = await self._compute(batch, compute)
         except ServiceError as error:  # the fine-tune was deleted, or does not fit in memory
             results = [error] * len(batch.lengths)

@@ -109,7 +109,7 @@ class Reranker:
         await self._worker.check_health()
 
     def _use(self, request: RankRequest) -> AbstractAsyncContextManager[Any]:
-        return self._fine_tunes.use(request.candidates.variant) if self._fine_tunes else nullcontext(self._model)
+        return self._fine_tunes.use(request.candidates.model_version) if self._fine_tunes else nullcontext(self._model)
 
     async def _score(self, request: RankRequest, model: Any) -> list[Any]:
         items, lengths = await self._items(request, model), request.candidates.lengths.tolist()

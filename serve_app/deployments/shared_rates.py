@@ -53,7 +53,7 @@ def shared_counter() -> Any:
 
 
 class SharedRates:
-    """Implements ``api.token_budget.Limiter`` on the actor."""
+    """Implements ``api.middleware.token_quota.Limiter`` on the actor."""
 
     def __init__(self, *, connect: Callable[[], Any] = shared_counter) -> None:
         """Prepares; ``start`` or the first call connects."""
@@ -100,6 +100,8 @@ class SharedRates:
         return getattr(self._alone, method)(*args)
 
     def _lost(self, error: Exception) -> None:
-        logger.warning("each replica counts for itself now: the counter of API keys fails (%s)", type(error).__name__)
+        logger.warning(
+            "the shared rate counter does not answer (%s); each replica counts for itself", type(error).__name__
+        )
         self._counter = None
         self._not_before = time.monotonic() + _RECONNECT_S

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from serve_app.api.jobs_service import ParsedFineTune
+from serve_app.api.jobs_protocol import ParsedFineTune
 from serve_app.domain.errors import ConflictError, ServiceError, UnavailableError
 from serve_app.inference.training_spec_resolver import BaseModels, check_feasible, resolve_spec, training_data
 from serve_app.jobs.job_policy import JobPolicy
@@ -48,7 +48,7 @@ def _forward(
 
 
 class TrackerClient:
-    """Implements ``api.jobs_service.JobsProtocol`` by calls to the tracker; lives in an ingress replica."""
+    """Implements ``api.jobs_protocol.JobsProtocol`` by calls to the tracker; lives in an ingress replica."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class TrackerClient:
     loss_curve = _forward(JobService.loss_curve)
 
     async def call(self, method: str, *args: object, **more: object) -> Any:
-        """Calls a method of the tracker, and calls it again if the tracker dies meanwhile: no method minds that.
+        """Calls a method of the tracker, again if the tracker dies meanwhile: every method may be repeated.
 
         A deletion that was done before the tracker died is then answered with ``JobNotFoundError``.
 

@@ -61,13 +61,13 @@ class TokenBatch:
         ids: int32 ``[sum(lengths)]``, the texts one after the other.
         lengths: int32 ``[n]``, tokens of each text, every one at least 1.
         shares: Requests of the texts; their counts add up to ``n``.
-        variant: The fine-tune that computes; None for the deployment's own model.
+        model_version: The fine-tune that computes; None for the deployment's own model.
     """
 
     ids: Int32
     lengths: Int32
     shares: tuple[RequestShare, ...] = ()
-    variant: ModelVersion | None = None
+    model_version: ModelVersion | None = None
 
     @property
     def tokens(self) -> int:
@@ -81,19 +81,19 @@ class TokenBatch:
 
     @classmethod
     def of_rows(
-        cls, rows: Sequence[Int32], shares: tuple[RequestShare, ...] = (), variant: ModelVersion | None = None
+        cls, rows: Sequence[Int32], shares: tuple[RequestShare, ...] = (), model_version: ModelVersion | None = None
     ) -> TokenBatch:
         """A batch of at least one text, from its ids."""
-        return cls(np.concatenate(rows), np.fromiter(map(len, rows), np.int32, len(rows)), shares, variant)
+        return cls(np.concatenate(rows), np.fromiter(map(len, rows), np.int32, len(rows)), shares, model_version)
 
     @classmethod
     def join(cls, batches: Sequence[TokenBatch]) -> TokenBatch:
-        """Several batches of one variant as one, in order."""
+        """Several batches of one model version as one, in order."""
         return cls(
             ids=np.concatenate([b.ids for b in batches]),
             lengths=np.concatenate([b.lengths for b in batches]),
             shares=tuple(share for b in batches for share in b.shares),
-            variant=batches[0].variant,
+            model_version=batches[0].model_version,
         )
 
     def slices(self, max_tokens: int) -> list[slice]:

@@ -116,7 +116,7 @@ class InvalidInputError(ServiceError):
 
 
 class PayloadTooLargeError(ServiceError):
-    """The body is over the configured size; it is refused before it is read."""
+    """More than the service accepts: bytes of a body, tokens of an API key's minute, or stored files."""
 
     status = 413
     code = "payload_too_large"
@@ -230,7 +230,7 @@ class ConfigurationError(ServiceError):
 
 
 class ModelLoadError(ServiceError):
-    """A model cannot be found or read; raised at start, never during a request."""
+    """A model cannot be found or read. At start it stops the replica; in a request it becomes ``UnavailableError``."""
 
     code = "model_load"
 

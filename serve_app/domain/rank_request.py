@@ -18,7 +18,7 @@ class RankRequest:
 
     Attributes:
         query: int32 ``[length]``, special tokens included; empty for a cross-encoder, whose candidates contain it.
-        candidates: At least one; for a cross-encoder the pairs of query and candidate. Its variant, if any, computes.
+        candidates: At least one; for a cross-encoder the pairs of query and candidate. Its model version computes.
         key: Identifier of the request, for fair scheduling.
         timeout_s: Seconds until the request times out.
         batch_size: Largest number of this request's candidates in one forward.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from serve_app.api.service_results import CallOptions
+from serve_app.api.inference_results import CallOptions
 from serve_app.domain.errors import DeadlineError
 
 T = TypeVar("T")

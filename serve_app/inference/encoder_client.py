@@ -84,7 +84,7 @@ class EncoderClient(ReplicaCaller):
         async def send(part: slice) -> EncodedBatch:
             chunk = rows[part]
             share = RequestShare(key, len(chunk), deadline - time.monotonic(), want)
-            answer: EncodedBatch = await self.call("encode", TokenBatch.of_rows(chunk, (share,), batch.variant))
+            answer: EncodedBatch = await self.call("encode", TokenBatch.of_rows(chunk, (share,), batch.model_version))
             for failure in answer.failures:  # one failed text fails the request, so the other chunks are not needed
                 raise replace(failure, index=failure.index + part.start).error()
             return answer
@@ -96,7 +96,7 @@ async def coalesce(requests: list[PendingRequest]) -> list[asyncio.Future[Encode
     """Starts one handle call for each model among the requests; does not wait for the answers."""
     by_model: dict[tuple[EncoderClient, ModelVersion | None], list[PendingRequest]] = defaultdict(list)
     for request in requests:
-        by_model[request.client, request.batch.variant].append(request)
+        by_model[request.client, request.batch.model_version].append(request)
     answers: dict[int, asyncio.Future[EncodedBatch]] = {}
     for (client, _), together in by_model.items():
         call = BatchedCall(client, [request.batch for request in together])

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from serve_app.api.inference_results import CallOptions, Embedded, HybridEmbedded, SparseEmbedded, TokenEmbedded, Use
 from serve_app.api.model_states import Capacity, ModelState, Readiness
-from serve_app.api.service_results import CallOptions, Embedded, HybridEmbedded, SparseEmbedded, TokenEmbedded, Use
 from serve_app.domain.embeddings import DENSE, EncodedBatch, Float32
 from serve_app.domain.errors import DeadlineError, InvalidInputError, QueueFullError
 from serve_app.domain.executors import LIST_THREADS, run_io
@@ -22,7 +22,7 @@ from serve_app.inference.deadline import RequestDeadline, within
 from serve_app.inference.encoder_client import EncoderClient
 from serve_app.inference.model_registry import ModelRegistry
 from serve_app.inference.readiness import STATE_S, reason_not_ready, state_of
-from serve_app.inference.request_tokens import RequestMetrics, count, require_few_tokens, require_short
+from serve_app.inference.request_tokens import RequestMetrics, count, require_few_tokens, truncated_texts
 from serve_app.inference.reranking import RerankClient
 from serve_app.inference.served_model import ServedModel
 from serve_app.models.fine_tunes import delete_fine_tune
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class InferenceService:
-    """Implements ``api.gateway.ServiceProtocol`` on deployment handles."""
+    """Implements ``api.inference_protocol.InferenceProtocol`` on deployment handles."""
 
     def __init__(
         self,
@@ -60,25 +60,25 @@ class InferenceService:
         self.explain = rerankers.explain
 
     async def embed(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> Embedded:
-        """See ``ServiceProtocol.embed``."""
+        """See ``InferenceProtocol.embed``."""
         deadline = RequestDeadline(options)
         served = await deadline.within(self._pick(options.model, DENSE, "dense vectors"))
         tokens = await deadline.within(served.tokenise(texts, role, options))
         return await self._embed(served, tokens, options, deadline)
 
     async def embed_ids(self, rows: Sequence[Sequence[int]], options: CallOptions) -> Embedded:
-        """See ``ServiceProtocol.embed_ids``."""
+        """See ``InferenceProtocol.embed_ids``."""
         deadline = RequestDeadline(options)
         served = await deadline.within(self._pick(options.model, DENSE, "dense vectors"))
         tokens = await deadline.within(served.of_ids(rows, options))
         return await self._embed(served, tokens, options, deadline)
 
     async def embed_tokens(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> TokenEmbedded:
-        """See ``ServiceProtocol.embed_tokens``."""
+        """See ``InferenceProtocol.embed_tokens``."""
         deadline = RequestDeadline(options)
         served = await deadline.within(self._pick(options.model, DENSE, "dense vectors"))
         tokens = await deadline.within(served.tokenise(texts, role, options))
-        cut = require_short(tokens, options)
+        cut = truncated_texts(tokens, options)
         self._check_size(len(tokens.ids), served.source.dimension, "inputs")
         answer = await self._encode(served, tokens, options, deadline, _STATES)
         assert answer.states is not None
@@ -87,11 +87,11 @@ class InferenceService:
     async def encode(
         self, texts: Sequence[str], options: CallOptions, *, colbert: bool, by_id: bool = False
     ) -> HybridEmbedded:
-        """See ``ServiceProtocol.encode``."""
+        """See ``InferenceProtocol.encode``."""
         deadline = RequestDeadline(options)
         served = await deadline.within(self._pick(options.model, _HYBRID, "hybrid vectors"))
         tokens = await deadline.within(served.tokenise(texts, TextRole.PASSAGE))
-        cut = require_short(tokens, options)
+        cut = truncated_texts(tokens, options)
         if colbert:
             self._check_size(len(tokens.ids), served.source.dimension, "return_colbert")
         want = _HYBRID if colbert else _HYBRID - {Capability.COLBERT}
@@ -103,11 +103,11 @@ class InferenceService:
         return HybridEmbedded(served.source.name, answer.dense, len(tokens.ids), cut, by_text, vectors, weights)
 
     async def encode_sparse(self, texts: Sequence[str], role: TextRole | None, options: CallOptions) -> SparseEmbedded:
-        """See ``ServiceProtocol.encode_sparse``."""
+        """See ``InferenceProtocol.encode_sparse``."""
         deadline = RequestDeadline(options)
         served = await deadline.within(self._pick(options.model, _SPARSE, "sparse vectors"))
         tokens = await deadline.within(served.tokenise(texts, role, options))
-        cut = require_short(tokens, options)
+        cut = truncated_texts(tokens, options)
         answer = await self._encode(served, tokens, options, deadline, _SPARSE | DENSE)
         numbered = served.tokenizer.vocabulary.weights_by_id
         weights = await _by_text(numbered, answer)
@@ -116,17 +116,17 @@ class InferenceService:
     async def tokenize(
         self, texts: Sequence[str], role: TextRole | None, model: str | None, *, special: bool
     ) -> Sequence[Sequence[Token]]:
-        """See ``ServiceProtocol.tokenize``."""
+        """See ``InferenceProtocol.tokenize``."""
         served = await within(self._limits.request_timeout_s, self._pick(model, frozenset(), "tokens"))
         return await within(self._limits.request_timeout_s, served.tokens(texts, role, special=special))
 
     async def decode(self, rows: Sequence[Sequence[int]], model: str | None, *, special: bool) -> Sequence[str]:
-        """See ``ServiceProtocol.decode``."""
+        """See ``InferenceProtocol.decode``."""
         served = await within(self._limits.request_timeout_s, self._pick(model, frozenset(), "tokens"))
         return await within(self._limits.request_timeout_s, served.decode(rows, special=special))
 
     async def find(self, model: str | None, use: Use) -> ModelState:
-        """See ``ServiceProtocol.find``."""
+        """See ``InferenceProtocol.find``."""
         if use == "embed":
             return (await self._pick(model, DENSE, "dense vectors")).state()
         if use == "hybrid":
@@ -134,7 +134,7 @@ class InferenceService:
         return (await self._rerankers.models.pick(model, frozenset(), "reranking", others=self._models)).state()
 
     async def models(self) -> Sequence[ModelState]:
-        """See ``ServiceProtocol.models``. A model that embeds and reranks is one entry."""
+        """See ``InferenceProtocol.models``. A model that embeds and reranks is one entry."""
         return await run_io(self._states)
 
     def _states(self) -> list[ModelState]:
@@ -151,13 +151,13 @@ class InferenceService:
         return [*states.values(), *named]
 
     async def delete_model(self, name: str, jobs_by_base: Mapping[str, str]) -> None:
-        """See ``ServiceProtocol.delete_model``."""
+        """See ``InferenceProtocol.delete_model``."""
         configured = self._models.configured.keys() | self._rerankers.models.configured.keys()
         uses = ModelUses(self._models.aliases, configured, jobs_by_base)
         await asyncio.to_thread(delete_fine_tune, name, self._models_dir, uses)
 
     async def check(self, *, timeout_s: float) -> ModelState:
-        """See ``ServiceProtocol.check``."""
+        """See ``InferenceProtocol.check``."""
         served = await self._pick(None, DENSE, "dense vectors")
         try:
             await self._forward(served, timeout_s - STATE_S)
@@ -166,7 +166,7 @@ class InferenceService:
         return served.state()
 
     async def readiness(self, *, timeout_s: float) -> Readiness:
-        """See ``ServiceProtocol.readiness``."""
+        """See ``InferenceProtocol.readiness``."""
         default = await self._pick(None, DENSE, "dense vectors")
         encoders = sorted(self._models.configured.values(), key=lambda served: served is not default)
         states = [
@@ -192,7 +192,7 @@ class InferenceService:
     async def _embed(
         self, served: ServedModel[EncoderClient], tokens: Tokenised, options: CallOptions, deadline: RequestDeadline
     ) -> Embedded:
-        cut = require_short(tokens, options)
+        cut = truncated_texts(tokens, options)
         want = DENSE if options.normalize else DENSE | {Capability.UNNORMALIZED}
         answer = await self._encode(served, tokens, options, deadline, want)
         return Embedded(served.source.name, answer.dense, len(tokens.ids), cut)

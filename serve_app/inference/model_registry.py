@@ -74,14 +74,16 @@ class ModelRegistry(Generic[C]):
         capable = [served.source.name for served in self.configured.values() if needed <= served.capabilities]
         if name is None:
             if not capable:
-                raise CapabilityError(f"none of the served models does {what}")
+                raise CapabilityError(f"no served model supports {what}")
             return self.configured[capable[0]]
         served = await self._find(name)
         if served is None and not (others and await others.has(name)):
             names = ", ".join(dict.fromkeys([*self.configured, *(others.configured if others else ())]))
             raise ModelNotFoundError(f"no model {shown(name)} is served; these are: {names}, and their fine-tunes")
         if served is None or not needed <= served.capabilities:
-            raise CapabilityError(f"{shown(name)} does not do {what}; these models do: {', '.join(capable) or 'none'}")
+            raise CapabilityError(
+                f"{shown(name)} does not support {what}; models that do: {', '.join(capable) or 'none'}"
+            )
         return served
 
     async def has(self, name: str) -> bool:
@@ -133,7 +135,7 @@ class ModelRegistry(Generic[C]):
     def _served(self, found: FineTune) -> ServedModel[C] | None:
         """The fine-tune on the deployment of its base; None if the base is not served."""
         known = self._known(found.name)
-        if known and known.variant == found.variant:
+        if known and known.model_version == found.model_version:
             return known
         host = self._host(found)
         if host is None:

@@ -150,7 +150,7 @@ class ReplicaCaller:
         try:
             answer = await self._deployment.call(method, value)
         except ReplicaLostError as error:
-            logger.warning("a replica died (%s) under a call of %s", type(error.__cause__).__name__, method)
+            logger.warning("a replica died (%s) during a call of %s", type(error.__cause__).__name__, method)
             raise
         self._last_answer = time.monotonic()
         return answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from serve_app.api.service_results import CallOptions, TokenTotal
+from serve_app.api.inference_results import CallOptions, TokenTotal
 from serve_app.domain.errors import InvalidInputError
 from serve_app.models.tokenised import Tokenised
 
@@ -28,8 +28,8 @@ class RequestMetrics(Protocol):
         ...
 
 
-def require_short(tokens: Tokenised, options: CallOptions, *, first: int = 0) -> list[int]:
-    """Indices of the truncated texts, for the reply.
+def truncated_texts(tokens: Tokenised, options: CallOptions, *, first: int = 0) -> list[int]:
+    """Indices of the truncated texts, if the request allows truncation.
 
     Args:
         tokens: Tokens of all texts.

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from serve_app.api.service_results import CallOptions, Explained, Ranked
+from serve_app.api.inference_results import CallOptions, Explained, Ranked
 from serve_app.domain.embeddings import Float32, Int32, TokenBatch
 from serve_app.domain.errors import InvalidInputError, ServiceError
 from serve_app.domain.profiles import Capability, TextRole
@@ -16,7 +16,7 @@ from serve_app.domain.rank_request import QUERY, RankRequest, Scores, TokenMatch
 from serve_app.inference.deadline import RequestDeadline
 from serve_app.inference.model_registry import ModelRegistry
 from serve_app.inference.replica_caller import ReplicaCaller, next_key
-from serve_app.inference.request_tokens import RequestMetrics, count, require_few_tokens, require_short
+from serve_app.inference.request_tokens import RequestMetrics, count, require_few_tokens, truncated_texts
 from serve_app.inference.served_model import ServedModel
 from serve_app.models.tokenised import Tokenised
 
@@ -44,7 +44,7 @@ class RerankClient:
     async def rerank(
         self, query: str, candidates: Sequence[str], options: CallOptions, *, batch_size: int, normalize: bool
     ) -> Ranked:
-        """See ``ServiceProtocol.rerank``. A repeated candidate is scored once."""
+        """See ``InferenceProtocol.rerank``. A repeated candidate is scored once."""
         distinct = list(dict.fromkeys(candidates))
         place = {text: i for i, text in enumerate(distinct)}
         rows = [place[text] for text in candidates]
@@ -69,14 +69,14 @@ class RerankClient:
         if reads_pairs:
             texts = await deadline.within(served.tokenise_pairs(query, candidates, options))
             parts, ids = [texts], _NO_QUERY
-            cut = _require_short_pairs(texts, options, served.source.max_tokens)
+            cut = _truncated_pairs(texts, options, served.source.max_tokens)
         else:
             query_options = replace(options, max_tokens=options.max_query_tokens)
             head = await deadline.within(served.tokenise([query], TextRole.QUERY, query_options))
             reading = served.tokenise(candidates, TextRole.PASSAGE, options)
             texts = await deadline.within(reading)
             parts, ids = [head, texts], head.ids
-            cut = require_short(head, query_options, first=QUERY) + require_short(texts, options)
+            cut = truncated_texts(head, query_options, first=QUERY) + truncated_texts(texts, options)
         require_few_tokens(parts, self._max_request_tokens, options.total)
         tokenised_s = deadline.elapsed_s
         request = RankRequest(ids, served.batch(texts), next_key(), deadline.left_s, batch_size)
@@ -99,16 +99,16 @@ class RerankClient:
         await self._rank("ready?", ["yes"], options, batch_size=1, normalize=True)
 
     async def explain(self, query: str, candidate: str, options: CallOptions) -> Explained:
-        """See ``ServiceProtocol.explain``."""
+        """See ``InferenceProtocol.explain``."""
         needed = frozenset({Capability.COLBERT})
-        what = "late interaction, which can be explained"
+        what = "explanations (late interaction)"
         deadline = RequestDeadline(options)
         served = await deadline.within(self._pick(options.model, needed, what))
         served.caller.require_ready()
         tokens = await deadline.within(served.tokenise([query, candidate], TextRole.PASSAGE))
-        cut = require_short(tokens, options, first=QUERY)
+        cut = truncated_texts(tokens, options, first=QUERY)
         query_ids, candidate_ids = tokens.batch().rows()
-        candidates = TokenBatch.of_rows([candidate_ids], variant=served.variant)
+        candidates = TokenBatch.of_rows([candidate_ids], model_version=served.model_version)
         request = RankRequest(query_ids, candidates, next_key(), deadline.left_s, 1)
         count(self._metrics, [tokens])
         matches: TokenMatches = await deadline.within(served.caller.call("explain", request))
@@ -125,8 +125,8 @@ class RerankClient:
         return await self.models.pick(name, needed, what, others=self._others)
 
 
-def _require_short_pairs(pairs: Tokenised, options: CallOptions, limit: int) -> list[int]:
-    """As ``require_short``, for pairs; a pair is shorter than ``limit`` tokens only if its query was truncated."""
+def _truncated_pairs(pairs: Tokenised, options: CallOptions, limit: int) -> list[int]:
+    """As ``truncated_texts``, for pairs; a pair is shorter than ``limit`` tokens only if its query was truncated."""
     cut = pairs.truncated
     if cut and not options.truncate:
         length, full_length = int(pairs.lengths[cut[0]]), int(pairs.full_lengths[cut[0]])

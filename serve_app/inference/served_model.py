@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Generic, TypeVar
 
+from serve_app.api.inference_results import CallOptions
 from serve_app.api.model_states import ModelState
-from serve_app.api.service_results import CallOptions
 from serve_app.domain.embeddings import ModelVersion, TokenBatch
 from serve_app.domain.executors import run_chunked
 from serve_app.domain.profiles import Capability, TextRole
@@ -58,13 +58,13 @@ class ServedModel(Generic[C]):
         self.tokenizer = TextTokenizer.of(source)
 
     @property
-    def variant(self) -> ModelVersion | None:
+    def model_version(self) -> ModelVersion | None:
         """The fine-tune that replicas load; None for a deployment's own model."""
-        return self.fine_tune.variant if self.fine_tune else None
+        return self.fine_tune.model_version if self.fine_tune else None
 
     def batch(self, tokens: Tokenised) -> TokenBatch:
         """Token ids for this model's replicas."""
-        return replace(tokens.batch(), variant=self.variant)
+        return replace(tokens.batch(), model_version=self.model_version)
 
     def state(self) -> ModelState:
         """The model's state, for the list of models."""

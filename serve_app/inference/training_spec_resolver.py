@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from serve_app.api.jobs_service import ParsedFineTune
+from serve_app.api.jobs_protocol import ParsedFineTune
 from serve_app.domain.errors import (
     CapabilityError,
     InvalidInputError,

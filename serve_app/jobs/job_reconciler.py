@@ -46,7 +46,7 @@ class JobReconciler:
         resources: Callable[[], Mapping[str, float]],
         uptime: Callable[[], float],
     ) -> None:
-        """Prepares.
+        """Reconciles nothing yet; ``reconcile`` does, each time that it is called.
 
         Args:
             repository: The records.

@@ -154,8 +154,8 @@ def verdict(record: JobRecord) -> str:
     found = changes(record.metrics_before, record.metrics_after)
     if not found:
         return f"{served}; its quality was not measured"
-    text = str(found[0]) if len(found) == 1 else ": " + ", ".join(f"{change.head} {change}" for change in found)
-    text = f"nDCG@10 on the held-out examples{'' if text.startswith(':') else ' '}{text}"
+    by_head = ": " + ", ".join(f"{change.head} {change}" for change in found)
+    text = f"nDCG@10 on the held-out examples{by_head if len(found) > 1 else f' {found[0]}'}"
     worse = [change.head for change in found if change.is_worse]
     if not worse:
         return f"{served}; {text}"

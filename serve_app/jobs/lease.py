@@ -2,9 +2,8 @@
 
 A lease is a numbered file in ``JOBS_DIR/.lease``; the highest number counts. Its holder rewrites it every second, with
 another content each time. Others compare what they read with what they read before, on their own monotonic clock: time
-stamps of different machines are not compared anywhere. A file that stays the same for ``LEASE_TIMEOUT_S`` belongs to a
-holder
-that has stopped, and the next number is created, exclusively, so that one of several successors gets it.
+stamps of different machines are not compared anywhere. A file that stays the same for ``LEASE_TIMEOUT_S`` belongs to
+a holder that has stopped, and the next number is created, exclusively, so that one of several successors gets it.
 
 The number is the fencing token. A holder that was suspended and resumes finds a higher number before it writes, and
 from then on only reads. The folder may be shared by NFS: only exclusive creation must be atomic, and no file is locked.

@@ -78,9 +78,10 @@ class Pairs:
     ignored: Sequence[Ignored]
 
     @property
-    def has_negatives(self) -> bool:
-        """True if two pairs have no text in common: each is then the other's negative.
+    def has_in_batch_negatives(self) -> bool:
+        """True if a batch can hold negatives: neither all queries nor all lists of passages are the same.
 
+        Negatives that examples bring along do not count.
         Spellings that differ in case, white space or Unicode form alone are one text.
         """
         if not self.accepted:

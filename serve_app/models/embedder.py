@@ -37,7 +37,7 @@ class EmbeddingModel:
     def __init__(
         self, transformer: Transformer, pooling: Pooling, heads: TokenHeads | None = None, adapter: str | None = None
     ) -> None:
-        """Combines the parts.
+        """An embedding model of loaded parts.
 
         Args:
             transformer: Loaded.

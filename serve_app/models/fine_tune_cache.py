@@ -102,7 +102,7 @@ class FineTuneCache(Generic[M]):
 
     async def _load(self, version: ModelVersion) -> LoadedFineTune[M]:
         found = await asyncio.to_thread(find_fine_tune, version.name, self._models_dir)
-        if found is None or found.variant != version:
+        if found is None or found.model_version != version:
             raise ModelNotFoundError(f"the fine-tune {version.name!r} is gone; GET /models lists those that are served")
         try:
             loaded = await (self._load_adapter(found) if found.adapter else self._load_whole(found))
@@ -159,13 +159,13 @@ class FineTuneCache(Generic[M]):
     def _add(
         self, found: FineTune, model: EmbeddingModel, size: int, base: LoadedFineTune[M] | None
     ) -> LoadedFineTune[M]:
-        return self._memory.add(found.variant, LoadedFineTune(model, self._wrap(model), size, base))
+        return self._memory.add(found.model_version, LoadedFineTune(model, self._wrap(model), size, base))
 
     async def _base_of(self, found: FineTune) -> LoadedFineTune[M]:
         base = await asyncio.to_thread(find_fine_tune, found.base, self._models_dir)
         if base is None or base.adapter:
             raise ModelLoadError(f"its base {found.base!r} is not served here")
-        return await self._get(base.variant)
+        return await self._get(base.model_version)
 
     async def _make_room(self, found: FineTune) -> None:
         """Frees memory for the folder's weights, which may have another dtype there than on disk."""

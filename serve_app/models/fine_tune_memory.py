@@ -23,7 +23,7 @@ class OnDevice(Protocol):
     """Runs a function where forwards run, and so never during one."""
 
     def __call__(self, function: Callable[[], S], /) -> Awaitable[S]:
-        """Its result."""
+        """Returns the result of the function."""
         ...
 
 

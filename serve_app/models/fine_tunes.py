@@ -27,7 +27,7 @@ class FineTune:
     """A fine-tune on disk.
 
     Attributes:
-        variant: Its name and version, which distinguishes it from an earlier one of the same name.
+        model_version: Its name and version, which distinguishes it from an earlier one of the same name.
         base: Name of the model that was tuned.
         family: Of both.
         kind: ``full``, ``lora`` or ``qlora``.
@@ -36,7 +36,7 @@ class FineTune:
         manifest: The whole description.
     """
 
-    variant: ModelVersion
+    model_version: ModelVersion
     base: str
     family: str
     kind: str
@@ -47,7 +47,7 @@ class FineTune:
     @property
     def name(self) -> str:
         """The name it is served by."""
-        return self.variant.name
+        return self.model_version.name
 
 
 def find_fine_tune(name: str, models_dir: Path) -> FineTune | None:
@@ -62,7 +62,7 @@ def find_fine_tune(name: str, models_dir: Path) -> FineTune | None:
     if not (manifest.job_id and manifest.base and manifest.family and manifest.kind) or manifest.adapter is None:
         return None  # a starter model, or a folder from elsewhere
     return FineTune(
-        variant=ModelVersion(name, str(manifest.job_id)),
+        model_version=ModelVersion(name, str(manifest.job_id)),
         base=str(manifest.base),
         family=manifest.family,
         kind=str(manifest.kind),

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from serve_app.api.application import create_app
-from serve_app.api.service_results import CallOptions, Embedded
+from serve_app.api.inference_results import CallOptions, Embedded
 from serve_app.domain.errors import QueueFullError
 from serve_app.domain.profiles import TextRole
 from serve_app.domain.request_limits import FineTuneLimits, Limits

@@ -20,7 +20,7 @@ UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 LEARNT = {"JOB": r'"(?:job_id|id)":"([0-9a-f-]{36})"', "FILE": r'"id":"(file-[^"]+)"'}
 TIME = re.compile(r'(?<="created_at":)\d+')
 NUMBER = re.compile(r"(-?\d+\.\d*(?:[eE][-+]?\d+)?)")
-MODELS = re.compile(r'(these are|these models do): [^"]*?(?=, and|")')  # more are served here than the config names
+MODELS = re.compile(r'(these are|models that do): [^"]*?(?=, and|")')  # more are served here than the config names
 PROGRAM = re.compile(r"^\.venv/bin/python\b")
 _SECONDS = 60
 _SECONDS_OF_LONG_ONES = 900  # a fine-tune on two busy cores

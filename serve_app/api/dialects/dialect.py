@@ -1,6 +1,6 @@
 """A dialect: the routes, error bodies and schemas of one kind of client, as a value.
 
-A new dialect is a folder with such a value and a line in ``registry``.
+A new dialect is a folder with such a value and a line in ``dialect_registry``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Tag
 
-from serve_app.api.services import Services
+from serve_app.api.route_services import Services
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from serve_app.api.dialects.ranking_schemas import RankingOptions
+from serve_app.api.inference_results import CallOptions
 from serve_app.api.request_options import tolerant_options
-from serve_app.api.service_results import CallOptions
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.request_limits import Limits
 

@@ -16,7 +16,7 @@ from serve_app.api.dialects.dialect_registry import DIALECTS, note_rerank_dialec
 from serve_app.api.dialects.documented_errors import SHARED_STATUSES, documented
 from serve_app.api.dialects.tolerant_request import TolerantRoute
 from serve_app.api.request_options import TimeoutHeader
-from serve_app.api.services import ServicesDep
+from serve_app.api.route_services import ServicesDep
 
 _FORMS = {dialect: dialect.rerank for dialect in DIALECTS if dialect.rerank is not None}
 _REPLY: Any = reduce(or_, (form.reply for form in _FORMS.values()))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from serve_app.api.dialects.text_or_ids_schemas import Inputs
-from serve_app.api.service_results import CallOptions, Embedded
-from serve_app.api.services import Services
+from serve_app.api.inference_results import CallOptions, Embedded
+from serve_app.api.route_services import Services
 from serve_app.api.validated_texts import field_errors, listed_texts, require_at_most
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.profiles import TextRole

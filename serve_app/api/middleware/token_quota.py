@@ -132,6 +132,6 @@ def _started(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 def _used_up(key: ApiKey, wait_s: float) -> RateLimitError:
     return RateLimitError(
-        f"the API key {key.name!r} has used up its requests or tokens for now; come back in {wait_s:.1f} s",
+        f"the API key {key.name!r} is over its limit of requests or tokens a minute; retry in {wait_s:.1f} s",
         retry_after_s=wait_s,
     )

@@ -164,7 +164,7 @@ class Backlog(Generic[X]):
     # ------------------------------------------------------------------ accounting
 
     def _leave(self, rows: Sequence[Row[Waiting[X]]]) -> None:
-        """Removes a micro-batch."""
+        """Takes the texts of a micro-batch out of the backlog and accounts for them."""
         for row in rows:
             request = self._shares.of(row)
             if request.is_new:

@@ -79,7 +79,7 @@ class FairShare(Generic[X]):
     """
 
     def __init__(self, max_batch_tokens: int) -> None:
-        """No requests."""
+        """Starts without requests."""
         self.requests: dict[int, Request[X]] = {}
         self.max_batch_tokens = max_batch_tokens
         self._clock = 0.0  # tokens of service that each waiting request could have had so far

@@ -76,7 +76,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _failure(error: Exception, out_of_memory: bool) -> ServiceError:
     if out_of_memory:
         return OutOfMemoryError(
-            "the device has too little memory for this text; send a shorter one or use a larger GPU"
+            "the device has too little memory for this text; send a shorter one or use a device with more memory"
         )
     if isinstance(error, ServiceError):
         return error

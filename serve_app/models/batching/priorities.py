@@ -12,7 +12,7 @@ class Priorities:
     """Values by key; a change costs O(log n), as does ``least``."""
 
     def __init__(self) -> None:
-        """No keys."""
+        """Starts without keys."""
         self._current: dict[int, tuple[float, int]] = {}
         self._heap: list[tuple[float, int, int]] = []  # value, number of the key, key; some are outdated
         self._numbers = itertools.count()

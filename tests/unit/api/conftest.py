@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from serve_app.api.application import create_app
-from serve_app.api.service import ServiceProtocol
+from serve_app.api.inference_protocol import InferenceProtocol
 from serve_app.domain.request_limits import FineTuneLimits, Limits
 from tests.unit.api.fake_inference import FakeInference
 from tests.unit.api.fake_jobs import FakeJobs
@@ -23,7 +23,7 @@ class SharedApplication:
         self.inference = FakeInference()
         self.statuses: list[tuple[str, int]] = []
         self.app = create_app(
-            cast(ServiceProtocol, self),
+            cast(InferenceProtocol, self),
             FakeJobs(),
             LIMITS,
             FineTuneLimits(),

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from serve_app.api.model_states import Capacity, ModelReadiness, ModelState, Readiness
-from serve_app.api.service_results import (
+from serve_app.api.inference_results import (
     CallOptions,
     Embedded,
     Explained,
@@ -19,6 +18,7 @@ from serve_app.api.service_results import (
     TokenEmbedded,
     Use,
 )
+from serve_app.api.model_states import Capacity, ModelReadiness, ModelState, Readiness
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import ModelNotFoundError
 from serve_app.domain.model_names import PROVIDERS
@@ -70,7 +70,7 @@ def text_of(ids: Sequence[int]) -> str:
 
 
 class FakeInference:
-    """Implements ``api.service.ServiceProtocol``.
+    """Implements ``api.inference_protocol.InferenceProtocol``.
 
     Attributes:
         error: Raised by every call while it is set.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from serve_app.api.jobs_service import ParsedFineTune
+from serve_app.api.jobs_protocol import ParsedFineTune
 from serve_app.domain.errors import ConflictError, JobNotFoundError
 from serve_app.jobs.job_events import JobEvent
 from serve_app.jobs.job_record import JobRecord, JobStatus
@@ -15,7 +15,7 @@ from serve_app.jobs.upload_store import UploadStore
 
 
 class FakeJobs:
-    """Implements ``api.jobs_service.JobsProtocol``.
+    """Implements ``api.jobs_protocol.JobsProtocol``.
 
     Attributes:
         uploads: The real store, in a folder of the test's; by default in one that can not be.

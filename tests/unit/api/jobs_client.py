@@ -13,9 +13,9 @@ from fastapi import FastAPI
 from serve_app.api import error_responses
 from serve_app.api.dialects.native import fine_tune_routes, jobs_routes
 from serve_app.api.dialects.openai import files_routes, fine_tuning_jobs_routes
-from serve_app.api.jobs_service import JobsProtocol
-from serve_app.api.service import ServiceProtocol
-from serve_app.api.services import Services
+from serve_app.api.inference_protocol import InferenceProtocol
+from serve_app.api.jobs_protocol import JobsProtocol
+from serve_app.api.route_services import Services
 from serve_app.domain.request_limits import FineTuneLimits, Limits
 from tests.unit.api.delegate import Delegate
 from tests.unit.api.fake_jobs import FakeJobs
@@ -29,7 +29,7 @@ LIMITS = FineTuneLimits(
 def shared_application() -> tuple[FastAPI, Delegate]:
     """The routes, and what passes calls on to the jobs."""
     app, behind = FastAPI(), Delegate()
-    app.state.services = Services(cast(ServiceProtocol, None), cast(JobsProtocol, behind), Limits(), LIMITS)
+    app.state.services = Services(cast(InferenceProtocol, None), cast(JobsProtocol, behind), Limits(), LIMITS)
     error_responses.install(app)
     for routes in (fine_tune_routes, jobs_routes, files_routes, fine_tuning_jobs_routes):
         app.include_router(routes.router)

@@ -17,10 +17,10 @@ from starlette.routing import BaseRoute, Mount
 from starlette.types import Message
 
 from serve_app.api.application import create_app
+from serve_app.api.inference_protocol import InferenceProtocol
+from serve_app.api.inference_results import CallOptions, Embedded
 from serve_app.api.middleware.api_key_auth import Access
 from serve_app.api.middleware.token_quota import Limiter
-from serve_app.api.service import ServiceProtocol
-from serve_app.api.service_results import CallOptions, Embedded
 from serve_app.domain.profiles import TextRole
 from serve_app.domain.request_limits import FineTuneLimits
 from serve_app.domain.usage import add_tokens
@@ -46,7 +46,7 @@ PAGE = "https://app.example.com"
 
 
 class FakeLimiter:
-    """Implements ``api.token_budget.Limiter`` with a clock set by hand, and remembers whom it was asked about."""
+    """Implements ``api.middleware.token_quota.Limiter`` with a clock set by hand, and records its calls."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -102,7 +102,7 @@ def shared_application() -> tuple[FastAPI, Delegate, Delegate, Delegate]:
     """The application, and delegates to the service, the inference service and the limiter of the running test."""
     service, inference, limiter = Delegate(), Delegate(), Delegate()
     app = create_app(
-        cast(ServiceProtocol, inference),
+        cast(InferenceProtocol, inference),
         FakeJobs(),
         LIMITS,
         FineTuneLimits(),
@@ -302,7 +302,7 @@ async def test_a_key_without_requests_left_gets_429_and_retry_after(service: Key
     reply = await service.vectorize(TWICE)
     assert (reply.status_code, reply.headers["Retry-After"]) == (429, "18")
     assert reply.json() == {
-        "detail": "the API key 'twice' has used up its requests or tokens for now; come back in 17.5 s",
+        "detail": "the API key 'twice' is over its limit of requests or tokens a minute; retry in 17.5 s",
         "code": "rate_limit_exceeded",
     }
     service.limiter.now = 30.0

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from serve_app.api.dialects.native.fine_tune_schemas import TrainingExample
-from serve_app.api.jobs_service import ParsedFineTune
+from serve_app.api.jobs_protocol import ParsedFineTune
 from serve_app.domain.errors import ConflictError, ModelNotFoundError, QueueFullError, ServiceError, StorageError
 from serve_app.jobs.training_pairs import Example
 from serve_app.jobs.training_spec import LoraSettings, TrainingKind

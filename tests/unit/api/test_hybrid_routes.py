@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from serve_app.api.dialects.native.hybrid_routes import hybrid_reply
-from serve_app.api.service_results import HybridEmbedded
+from serve_app.api.inference_results import HybridEmbedded
 from tests.unit.api.fake_inference import FakeInference, vector_of
 
 

@@ -11,8 +11,8 @@ import pytest
 from fastapi import FastAPI
 
 from serve_app.api.application import create_app
-from serve_app.api.jobs_service import JobsProtocol
-from serve_app.api.service import ServiceProtocol
+from serve_app.api.inference_protocol import InferenceProtocol
+from serve_app.api.jobs_protocol import JobsProtocol
 from serve_app.domain.errors import JobsReadOnlyError
 from serve_app.domain.request_limits import FineTuneLimits, Limits
 from serve_app.jobs.job_record import JobRecord, JobStatus
@@ -29,7 +29,7 @@ def shared_application() -> tuple[FastAPI, Delegate, Delegate]:
     """The application, and what passes calls on to inference and jobs."""
     inference, jobs = Delegate(), Delegate()
     return (
-        create_app(cast(ServiceProtocol, inference), cast(JobsProtocol, jobs), Limits(), FineTuneLimits()),
+        create_app(cast(InferenceProtocol, inference), cast(JobsProtocol, jobs), Limits(), FineTuneLimits()),
         inference,
         jobs,
     )

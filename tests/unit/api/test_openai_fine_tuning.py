@@ -17,7 +17,7 @@ from serve_app.api.dialects.openai.job_reply_schemas import (
     FineTuningJobs,
     NewFineTuningJob,
 )
-from serve_app.api.jobs_service import ParsedFineTune
+from serve_app.api.jobs_protocol import ParsedFineTune
 from serve_app.domain.errors import CapabilityError, ConflictError, ModelNotFoundError, QueueFullError, ServiceError
 from serve_app.jobs.job_events import JobEvent
 from serve_app.jobs.job_record import JobRecord, JobStatus

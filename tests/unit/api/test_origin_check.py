@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from serve_app.api.application import create_app
-from serve_app.api.jobs_service import JobsProtocol
+from serve_app.api.jobs_protocol import JobsProtocol
 from serve_app.domain.request_limits import FineTuneLimits, Limits
 from tests.unit.api.delegate import Delegate
 from tests.unit.api.fake_inference import FakeInference

@@ -132,7 +132,7 @@ async def test_a_text_at_fault_is_named_as_the_client_knows_it(
 
 
 async def test_a_model_without_the_capability_is_a_400(client: httpx.AsyncClient, inference: FakeInference) -> None:
-    inference.error = CapabilityError("'my-e5' does not do hybrid vectors")
+    inference.error = CapabilityError("'my-e5' does not support hybrid vectors")
     for path, body in [("/vectorize-hybrid", {"text": "a"}), ("/rerank/explain", {"query": "a", "candidate": "b"})]:
         reply = await client.post(path, json=body)
         assert (reply.status_code, reply.json()["code"]) == (400, "capability_missing")

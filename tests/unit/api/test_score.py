@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from serve_app.api.dialects.vllm import score_routes
-from serve_app.api.service_results import Ranked
+from serve_app.api.inference_results import Ranked
 from serve_app.domain.errors import InvalidInputError, QueueFullError
 from tests.unit.api.conftest import LIMITS
 from tests.unit.api.fake_inference import FakeInference, score_of

@@ -69,7 +69,7 @@ async def test_sparse_vectors_are_weights_by_token_id(client: httpx.AsyncClient,
     reply = await client.post("/embed_sparse", json={"inputs": ["big cats", "dog"], "truncate": True})
     assert reply.json() == [[{"index": 3, "value": 0.5}, {"index": 4, "value": 0.5}], [{"index": 3, "value": 0.5}]]
     assert reply.headers["x-truncated"] == "0"
-    inference.error = CapabilityError("'my-e5' does not do sparse vectors")
+    inference.error = CapabilityError("'my-e5' does not support sparse vectors")
     assert (await client.post("/embed_sparse", json={"inputs": "a"})).status_code == 400
 
 

@@ -140,10 +140,10 @@ async def encoder(model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     await stop(encoder)
 
 
-def batch(*requests: list[int], length: int = 3, variant: ModelVersion | None = None) -> TokenBatch:
+def batch(*requests: list[int], length: int = 3, model_version: ModelVersion | None = None) -> TokenBatch:
     rows = [np.full(length, i, np.int32) for request in requests for i in request]
     shares = tuple(RequestShare(key, len(request), 10.0) for key, request in enumerate(requests))
-    return TokenBatch.of_rows(rows, shares, variant)
+    return TokenBatch.of_rows(rows, shares, model_version)
 
 
 async def test_an_encoder_answers_each_text_in_order_and_names_those_that_fail(
@@ -164,7 +164,7 @@ async def test_a_full_backlog_refuses_one_request_of_a_call_and_not_the_others(e
 
 
 async def test_a_deleted_fine_tune_is_an_error_for_each_of_its_texts(encoder: Encoder) -> None:
-    answer = await asyncio.wait_for(encoder.encode(batch([1, 2], variant=ModelVersion("laws", "job-1"))), 10)
+    answer = await asyncio.wait_for(encoder.encode(batch([1, 2], model_version=ModelVersion("laws", "job-1"))), 10)
     assert [failure.code for failure in answer.failures] == ["model_not_found"] * 2
 
 

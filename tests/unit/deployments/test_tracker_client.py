@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from serve_app.api.jobs_service import ParsedFineTune
+from serve_app.api.jobs_protocol import ParsedFineTune
 from serve_app.deployments import tracker_client as module
 from serve_app.deployments.tracker_client import TrackerClient
 from serve_app.domain.errors import ConflictError, JobNotFoundError, StorageError, UnavailableError

@@ -62,10 +62,10 @@ def test_a_joined_batch_is_its_parts_one_after_the_other(parts: list[list[list[i
 
 
 def test_a_joined_batch_keeps_the_variant_of_its_parts() -> None:
-    variant = ModelVersion("laws", "job-1")
-    parts = [TokenBatch.of_rows([np.array([i], np.int32)], variant=variant) for i in range(3)]
-    assert TokenBatch.join(parts).variant == variant
-    assert TokenBatch.join([batch_of([[1]]), batch_of([[2]])]).variant is None
+    model_version = ModelVersion("laws", "job-1")
+    parts = [TokenBatch.of_rows([np.array([i], np.int32)], model_version=model_version) for i in range(3)]
+    assert TokenBatch.join(parts).model_version == model_version
+    assert TokenBatch.join([batch_of([[1]]), batch_of([[2]])]).model_version is None
 
 
 @given(rows_of_ids, st.integers(1, 40))
@@ -139,8 +139,8 @@ def test_values_survive_the_way_between_processes() -> None:
     came = pickle.loads(pickle.dumps(batch))
     assert listed(came) == listed(batch)
     assert came.shares == batch.shares
-    assert came.variant == batch.variant
-    assert hash(came.variant) == hash(batch.variant)
+    assert came.model_version == batch.model_version
+    assert hash(came.model_version) == hash(batch.model_version)
     answer = answer_of([None, "queue_full"])
     assert by_text(pickle.loads(pickle.dumps(answer))) == by_text(answer)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serve_app.api.service_results import CallOptions
+from serve_app.api.inference_results import CallOptions
 from serve_app.domain.embeddings import DENSE, EncodedBatch, TokenBatch
 from serve_app.domain.errors import CapabilityError, ConflictError, DeadlineError, InvalidInputError, ModelNotFoundError
 from serve_app.domain.profiles import Capability, TextRole
@@ -277,7 +277,7 @@ async def test_a_model_is_found_for_what_it_is_served_for(gateway_of: Gateways, 
         assert (await gateway.find(name, "embed")).name == "tiny"
     with pytest.raises(ModelNotFoundError):
         await gateway.find("unknown", "embed")
-    with pytest.raises(CapabilityError, match="'tiny' does not do reranking"):
+    with pytest.raises(CapabilityError, match="'tiny' does not support reranking"):
         await gateway.find("tiny", "rerank")
     with pytest.raises(ModelNotFoundError):
         await gateway.find("\ud83d", "rerank")

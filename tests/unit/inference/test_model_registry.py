@@ -88,7 +88,7 @@ async def test_a_configured_model_is_meant_by_its_name(models: ModelRegistry[Fak
     for name in ("e5-first", "e5-second", "bge-m3"):
         found = await pick(models, name)
         assert found is models.configured[name]
-        assert found.variant is None
+        assert found.model_version is None
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_an_alias_that_is_the_name_of_a_fine_tune_is_refused_at_start(models_dir
 
 
 async def test_without_a_capable_model_the_default_is_refused(models: ModelRegistry[FakeCaller]) -> None:
-    with pytest.raises(CapabilityError, match="none of the served models does what is wanted"):
+    with pytest.raises(CapabilityError, match="no served model supports what is wanted"):
         await pick(models, None, frozenset({Capability.PAIR_SCORE}))
 
 
@@ -152,15 +152,15 @@ async def test_an_unknown_name_is_refused_with_the_names_that_are_served(models:
 
 
 async def test_an_incapable_model_is_refused_with_the_capable_ones(models: ModelRegistry[FakeCaller]) -> None:
-    with pytest.raises(CapabilityError, match=r"'e5-first' does not do what is wanted; these models do: bge-m3$"):
+    with pytest.raises(CapabilityError, match=r"'e5-first' does not support what is wanted; models that do: bge-m3$"):
         await pick(models, "e5-first", HYBRID)
-    with pytest.raises(CapabilityError, match=r"these models do: none$") as caught:
+    with pytest.raises(CapabilityError, match=r"models that do: none$") as caught:
         await pick(models, "e5-first", frozenset({Capability.PAIR_SCORE}))
     assert caught.value.status == 400
 
 
 async def test_a_model_that_is_served_for_something_else_is_not_unknown(models: ModelRegistry[FakeCaller]) -> None:
-    with pytest.raises(CapabilityError, match="'cross' does not do what is wanted; these models do: e5-first, "):
+    with pytest.raises(CapabilityError, match="'cross' does not support what is wanted; models that do: e5-first, "):
         await pick(models, "cross")
 
 
@@ -184,7 +184,7 @@ async def test_a_fine_tune_is_served_as_soon_as_its_folder_is_there(
     write_manifest(models_dir / "laws", base="e5-second", job_id="job-7")
     found = await pick(models, "laws")
     assert found.source.name == "laws"
-    assert found.variant == ModelVersion("laws", "job-7")
+    assert found.model_version == ModelVersion("laws", "job-7")
     assert found.caller is models.configured["e5-second"].caller
 
 
@@ -207,7 +207,7 @@ async def test_a_fine_tune_does_what_its_host_does_and_no_more(
     write_manifest(models_dir / "laws", base="e5-first")
     write_manifest(models_dir / "acts", base="bge-m3", family="bge-m3")
     assert (await pick(models, "acts", HYBRID)).capabilities == HYBRID
-    with pytest.raises(CapabilityError, match="'laws' does not do"):
+    with pytest.raises(CapabilityError, match="'laws' does not support"):
         await pick(models, "laws", HYBRID)
 
 
@@ -226,7 +226,7 @@ async def test_the_fine_tune_is_sent_with_the_texts(models: ModelRegistry[FakeCa
     texts = ["how do I read a file?"]
     batches = [served.batch(await served.tokenise(texts, TextRole.QUERY)) for served in (tuned, base)]
     assert batches[0].ids.tolist() == batches[1].ids.tolist(), "prefix and vocabulary are those of the base"
-    assert [batch.variant for batch in batches] == [ModelVersion("laws", "job-7"), None]
+    assert [batch.model_version for batch in batches] == [ModelVersion("laws", "job-7"), None]
 
 
 async def test_the_state_shows_the_manifest(models: ModelRegistry[FakeCaller], models_dir: Path) -> None:
@@ -246,7 +246,7 @@ async def test_a_fine_tune_made_anew_is_the_new_one_within_a_second(
     write_manifest(models_dir / "laws", base="e5-first", job_id="new")
     clock.now += 1.0
     second = await pick(models, "laws")
-    assert (first.variant, second.variant) == (ModelVersion("laws", "old"), ModelVersion("laws", "new"))
+    assert (first.model_version, second.model_version) == (ModelVersion("laws", "old"), ModelVersion("laws", "new"))
 
 
 async def test_a_deleted_fine_tune_is_unknown_within_a_second_and_may_come_back(
@@ -259,7 +259,7 @@ async def test_a_deleted_fine_tune_is_unknown_within_a_second_and_may_come_back(
     with pytest.raises(ModelNotFoundError):
         await pick(models, "laws")
     write_manifest(folder, base="e5-second", job_id="new")
-    assert (await pick(models, "laws")).variant == ModelVersion("laws", "new")
+    assert (await pick(models, "laws")).model_version == ModelVersion("laws", "new")
 
 
 async def test_a_known_fine_tune_is_not_read_again_for_every_request(
@@ -278,7 +278,7 @@ async def test_a_configured_model_is_never_hidden_by_a_fine_tune_of_its_name(
     models: ModelRegistry[FakeCaller], models_dir: Path
 ) -> None:
     write_manifest(models_dir / "e5-first", base="e5-second")
-    assert (await pick(models, "e5-first")).variant is None
+    assert (await pick(models, "e5-first")).model_version is None
 
 
 # ------------------------------------------------------------------ who computes
@@ -385,7 +385,7 @@ async def test_the_list_shows_a_fine_tune_made_anew_at_once(
     write_manifest(models_dir / "laws", base="e5-first", job_id="old")
     await pick(models, "laws")
     write_manifest(models_dir / "laws", base="e5-first", job_id="new")
-    assert [served.variant for served in models.all()][-1] == ModelVersion("laws", "new")
+    assert [served.model_version for served in models.all()][-1] == ModelVersion("laws", "new")
 
 
 def test_a_deployment_without_fine_tunes_needs_no_directory(models: ModelRegistry[FakeCaller], tmp_path: Path) -> None:

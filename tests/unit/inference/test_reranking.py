@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serve_app.api.service_results import CallOptions, Ranked, TokenTotal
+from serve_app.api.inference_results import CallOptions, Ranked, TokenTotal
 from serve_app.domain.embeddings import Float32, ItemFailure, ModelVersion
 from serve_app.domain.errors import (
     CapabilityError,
@@ -196,14 +196,14 @@ async def test_the_request_carries_its_bounds_and_a_key_of_its_own(ingress: Ingr
     for request in requests:
         assert request.batch_size == 5
         assert 0 < request.timeout_s <= OPTIONS.timeout_s
-        assert request.candidates.variant is None
+        assert request.candidates.model_version is None
 
 
 async def test_a_fine_tune_is_named_in_the_request(ingress: Ingress, tmp_path: Path) -> None:
     write_manifest(tmp_path / "laws", base=COLBERT, family="bge-m3", job_id="job-7")
     ranked = await ingress.rerank(options=model("laws"))
     assert ranked.model == "laws"
-    assert ingress.requests(COLBERT)[0].candidates.variant == ModelVersion("laws", "job-7")
+    assert ingress.requests(COLBERT)[0].candidates.model_version == ModelVersion("laws", "job-7")
 
 
 @both
@@ -290,13 +290,13 @@ async def test_nothing_is_sent_while_no_replica_answers(ingress: Ingress, name: 
 async def test_a_model_that_is_not_a_reranker_is_refused(ingress: Ingress) -> None:
     with pytest.raises(ModelNotFoundError, match=r"'nothing'.* bge-m3, cross, e5-small"):
         await ingress.rerank(options=model("nothing"))
-    with pytest.raises(CapabilityError, match="'e5-small' does not do reranking; these models do: bge-m3, cross"):
+    with pytest.raises(CapabilityError, match="'e5-small' does not support reranking; models that do: bge-m3, cross"):
         await ingress.rerank(options=model("e5-small"))
 
 
 async def test_without_a_reranker_there_is_no_reranking(tmp_path: Path) -> None:
     none = RerankClient(ModelRegistry({}, tmp_path), EMBEDDERS, MOST_TOKENS, SimpleNamespace())  # type: ignore[arg-type]
-    with pytest.raises(CapabilityError, match="none of the served models does reranking"):
+    with pytest.raises(CapabilityError, match="no served model supports reranking"):
         await none.rerank(ASKED, CANDIDATES, OPTIONS, batch_size=12, normalize=True)
 
 
@@ -384,7 +384,7 @@ async def test_an_explanation_names_what_was_cut(
 
 
 async def test_a_cross_encoder_explains_nothing(ingress: Ingress) -> None:
-    with pytest.raises(CapabilityError, match="these models do: bge-m3"):
+    with pytest.raises(CapabilityError, match="models that do: bge-m3"):
         await ingress.rerankers.explain("read", "open", model(CROSS))
     assert Capability.COLBERT not in ingress.served[CROSS].capabilities
 

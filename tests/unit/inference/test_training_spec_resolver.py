@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.api.jobs_service import ParsedFineTune
+from serve_app.api.jobs_protocol import ParsedFineTune
 from serve_app.domain.errors import CapabilityError, InvalidInputError, ModelNotFoundError, UnavailableError
 from serve_app.inference import training_spec_resolver as module
 from serve_app.inference.training_spec_resolver import BaseModels, check_feasible, resolve_spec, training_data

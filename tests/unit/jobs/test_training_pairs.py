@@ -219,12 +219,12 @@ def test_an_example_is_one_line_of_json_that_any_reader_understands(q: str, pos:
     ],
 )
 def test_pairs_have_negatives_if_two_of_them_differ_in_query_and_passage(text: str, has: bool) -> None:
-    assert parsed(text).has_negatives is has
+    assert parsed(text).has_in_batch_negatives is has
 
 
 def test_negatives_of_its_own_do_not_make_an_example_trainable_alone() -> None:
     one = {"query": "q", "pos": ["a"], "neg": ["x"]}
-    assert not read(one).has_negatives
-    assert not read(one, {"query": "q", "pos": ["b"], "neg": ["y"]}).has_negatives
-    assert not read(one, {"query": "r", "pos": ["a"], "neg": ["y"]}).has_negatives
-    assert read(one, {"query": "r", "pos": ["b"], "neg": ["y"]}).has_negatives
+    assert not read(one).has_in_batch_negatives
+    assert not read(one, {"query": "q", "pos": ["b"], "neg": ["y"]}).has_in_batch_negatives
+    assert not read(one, {"query": "r", "pos": ["a"], "neg": ["y"]}).has_in_batch_negatives
+    assert read(one, {"query": "r", "pos": ["b"], "neg": ["y"]}).has_in_batch_negatives

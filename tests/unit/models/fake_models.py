@@ -122,7 +122,7 @@ class Workshop:
     @property
     def in_memory(self) -> list[str]:
         """The names of the fine-tunes in memory."""
-        return sorted(variant.name for variant in self.cache.loaded)
+        return sorted(model_version.name for model_version in self.cache.loaded)
 
     async def until_loading(self, name: str) -> None:
         """Waits until the load of this whole model has begun."""

@@ -150,9 +150,9 @@ async def test_models_that_load_at_once_do_not_take_the_same_room(tmp_path: Path
 # ------------------------------------------------------------------ loads that fail
 
 
-async def outcome_of(workshop: Workshop, variant: ModelVersion) -> ServiceError | None:
+async def outcome_of(workshop: Workshop, model_version: ModelVersion) -> ServiceError | None:
     try:
-        async with workshop.cache.use(variant):
+        async with workshop.cache.use(model_version):
             return None
     except ServiceError as error:
         return error

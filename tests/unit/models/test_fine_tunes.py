@@ -33,7 +33,7 @@ def test_a_fine_tune_has_the_fields_of_its_manifest(models_dir: Path) -> None:
     folder = write_manifest(models_dir / "laws", base="e5-base", family="e5", kind="qlora", job_id="job-7")
     found = find_fine_tune("laws", models_dir)
     assert found is not None
-    assert (found.name, found.variant) == ("laws", ModelVersion("laws", "job-7"))
+    assert (found.name, found.model_version) == ("laws", ModelVersion("laws", "job-7"))
     assert (found.base, found.family, found.kind, found.adapter) == ("e5-base", "e5", "qlora", True)
     assert found.folder == folder
     assert found.manifest.metrics == {"before": {"mrr@10": 0.5}, "after": {"mrr@10": 0.75}}
@@ -52,7 +52,7 @@ def test_a_fine_tune_of_the_same_name_is_another_version(models_dir: Path) -> No
         write_manifest(models_dir / "laws", base="e5-base", job_id=job_id)
         found = find_fine_tune("laws", models_dir)
         assert found is not None
-        versions.append(found.variant)
+        versions.append(found.model_version)
     assert versions[0] != versions[1]
 
 

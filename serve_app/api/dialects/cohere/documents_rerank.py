@@ -18,9 +18,9 @@ from serve_app.api.dialects.openai.openai_errors import OPENAI_ERRORS
 from serve_app.api.dialects.text_objects import text_of
 from serve_app.api.dialects.tolerant_request import TolerantRoute
 from serve_app.api.encoding.json_stream import json_reply
+from serve_app.api.inference_results import Ranked
 from serve_app.api.request_options import TimeoutHeader, known_name
-from serve_app.api.service_results import Ranked
-from serve_app.api.services import Services, ServicesDep
+from serve_app.api.route_services import Services, ServicesDep
 from serve_app.api.validated_texts import candidate_texts, field_errors
 from serve_app.domain.errors import InvalidInputError
 

@@ -15,9 +15,9 @@ from serve_app.api.dialects.openai.openai_errors import OPENAI_ERRORS
 from serve_app.api.dialects.tolerant_request import TolerantRoute
 from serve_app.api.encoding.json_stream import Members, Node, matrix, stream_reply
 from serve_app.api.encoding.quantize import FORMS, require_normalized, shortened
+from serve_app.api.inference_results import Embedded
 from serve_app.api.request_options import TimeoutHeader, tolerant_options, validate_dimensions
-from serve_app.api.service_results import Embedded
-from serve_app.api.services import Services, ServicesDep
+from serve_app.api.route_services import Services, ServicesDep
 from serve_app.api.validated_texts import field_errors, listed_texts
 from serve_app.domain.embeddings import Float32
 

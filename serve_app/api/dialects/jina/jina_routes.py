@@ -10,7 +10,7 @@ from serve_app.api.dialects.cohere.documents_rerank_schemas import RerankDocumen
 from serve_app.api.dialects.openai.openai_errors import OPENAI_ERRORS
 from serve_app.api.dialects.tolerant_request import TolerantRoute
 from serve_app.api.request_options import TimeoutHeader
-from serve_app.api.services import ServicesDep
+from serve_app.api.route_services import ServicesDep
 
 router = APIRouter(tags=["reranking"], route_class=TolerantRoute)
 

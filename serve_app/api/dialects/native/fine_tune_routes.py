@@ -20,7 +20,7 @@ from serve_app.api.dialects.native.jobs_routes import job_body
 from serve_app.api.dialects.native.native_errors import ErrorBody
 from serve_app.api.encoding.json_stream import json_reply
 from serve_app.api.fine_tune_parsing import parse_fine_tune
-from serve_app.api.services import ServicesDep
+from serve_app.api.route_services import ServicesDep
 from serve_app.api.strict_json import StrictRoute
 from serve_app.domain.request_limits import FineTuneLimits
 from serve_app.jobs.job_record import JobRecord

@@ -43,7 +43,7 @@ class FineTuneRequest(StrictRequest):
         None, description="Lines of query, tab, passage; others are ignored and reported. This, or `examples`."
     )
     examples: list[SkipValidation[TrainingExample]] | None = Field(  # any JSON; validated in ``fine_tune_parsing``
-        None, description="The same as a list, with negatives if you like."
+        None, description="Training data as a list of examples, with negatives or without; instead of `text_content`."
     )
     eval_text_content: str | None = Field(
         None, description="Lines like those of `text_content`, only to measure on; then nothing else is held out."
@@ -76,10 +76,10 @@ class FineTuneLoraRequest(FineTuneRequest):
 
     r: int = Field(defaults.LORA_RANK, ge=1, description="Rank of the adapters.")
     lora_alpha: int = Field(
-        defaults.LORA_ALPHA, ge=1, description="Their scale; the effective factor is lora_alpha / r."
+        defaults.LORA_ALPHA, ge=1, description="Scale of the adapters; the effective factor is lora_alpha / r."
     )
     lora_dropout: float = Field(
-        defaults.LORA_DROPOUT, ge=0, lt=1, allow_inf_nan=False, description="On the adapters' input."
+        defaults.LORA_DROPOUT, ge=0, lt=1, allow_inf_nan=False, description="Dropout on the adapters' input."
     )
     use_qlora: bool = Field(True, description="Keep the frozen weights in 4 bits: less memory.")
 
@@ -99,12 +99,12 @@ class FineTuneReply(BaseModel):
     model_name: str
     base_model: str
     accepted: int = Field(description="Examples that are used.")
-    ignored: int = Field(description="Lines that are not.")
-    ignored_lines: list[IgnoredLine] = Field(description="The first of them.")
+    ignored: int = Field(description="Number of ignored lines.")
+    ignored_lines: list[IgnoredLine] = Field(description="The first ignored lines, with reasons.")
 
 
 class FineTuneLoraReply(FineTuneReply):
-    """The same, of a LoRA fine-tune."""
+    """Reply to a LoRA fine-tune: the job was stored and will be started as soon as there is room."""
 
     type: str
 

@@ -21,9 +21,9 @@ from serve_app.api.dialects.documented_errors import documented
 from serve_app.api.dialects.native.health_schemas import Alive, Health, NotReady, Ready
 from serve_app.api.dialects.native.native_errors import ErrorBody
 from serve_app.api.encoding.json_stream import json_reply
+from serve_app.api.inference_protocol import InferenceProtocol
 from serve_app.api.model_states import Readiness
-from serve_app.api.service import ServiceProtocol
-from serve_app.api.services import ServicesDep
+from serve_app.api.route_services import ServicesDep
 from serve_app.domain.errors import ServiceError, UnavailableError
 
 _DEADLINE_S = 5.0
@@ -81,7 +81,7 @@ def _not_ready(reason: str) -> UnavailableError:
 class _SharedCheck:
     """One readiness check at a time, whose outcome is reused for a second."""
 
-    def __init__(self, inference: ServiceProtocol) -> None:
+    def __init__(self, inference: InferenceProtocol) -> None:
         self._inference = inference
         self._lock = asyncio.Lock()
         self._outcome: Readiness | ServiceError | None = None
@@ -102,7 +102,7 @@ class _SharedCheck:
         return self._outcome
 
 
-def _shared_check(http: Request, inference: ServiceProtocol) -> _SharedCheck:
+def _shared_check(http: Request, inference: InferenceProtocol) -> _SharedCheck:
     """The check of this application, made on first use."""
     state = http.app.state
     if not hasattr(state, "readiness_check"):

@@ -18,9 +18,9 @@ from serve_app.api.dialects.native.hybrid_schemas import (
 from serve_app.api.dialects.native.native_errors import ERRORS
 from serve_app.api.encoding.binary import BINARY, AcceptHeader, binary_dtype, binary_reply, colbert_reply
 from serve_app.api.encoding.json_stream import Elements, Members, json_reply, matrix, stream_reply
+from serve_app.api.inference_results import HybridEmbedded
 from serve_app.api.request_options import TimeoutHeader, known_name, options_of
-from serve_app.api.service_results import HybridEmbedded
-from serve_app.api.services import ServicesDep
+from serve_app.api.route_services import ServicesDep
 from serve_app.api.strict_json import StrictRoute
 from serve_app.api.validated_texts import batch_texts, field_errors, single_text
 from serve_app.domain.errors import InvalidInputError

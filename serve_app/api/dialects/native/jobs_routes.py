@@ -15,8 +15,8 @@ from serve_app.api.dialects.documented_errors import documented
 from serve_app.api.dialects.native.fine_tune_schemas import Job, JobDeleted, JobEvents, JobList
 from serve_app.api.dialects.native.native_errors import ErrorBody
 from serve_app.api.encoding.json_stream import dumps, json_reply
-from serve_app.api.jobs_service import JobsProtocol
-from serve_app.api.services import ServicesDep
+from serve_app.api.jobs_protocol import JobsProtocol
+from serve_app.api.route_services import ServicesDep
 from serve_app.api.strict_json import take_body
 from serve_app.domain.errors import JobNotFoundError, UnavailableError
 from serve_app.jobs.job_record import JobRecord

@@ -10,7 +10,7 @@ from serve_app.api.dialects.native.rerank_schemas import ExplainReply, ExplainRe
 from serve_app.api.dialects.tolerant_request import TolerantRoute
 from serve_app.api.encoding.json_stream import json_reply
 from serve_app.api.request_options import TimeoutHeader, known_name, options_of
-from serve_app.api.services import Services, ServicesDep
+from serve_app.api.route_services import Services, ServicesDep
 from serve_app.api.validated_texts import candidate_texts, field_errors, pair_texts
 
 router = APIRouter(tags=["reranking"], route_class=TolerantRoute)

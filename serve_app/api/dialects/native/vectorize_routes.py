@@ -21,7 +21,7 @@ from serve_app.api.encoding.binary import BINARY, AcceptHeader, binary_dtype, bi
 from serve_app.api.encoding.json_stream import Members, is_small, json_reply, matrix, stream_reply
 from serve_app.api.encoding.quantize import quantize
 from serve_app.api.request_options import TimeoutHeader, known_name, options_of
-from serve_app.api.services import ServicesDep
+from serve_app.api.route_services import ServicesDep
 from serve_app.api.strict_json import StrictRoute
 from serve_app.api.validated_texts import batch_texts, field_errors, single_text
 from serve_app.domain.profiles import TextRole

@@ -18,7 +18,7 @@ from serve_app.api.encoding.binary import BINARY, AcceptHeader, binary_dtype, bi
 from serve_app.api.encoding.json_stream import Batches, Members, row_slices, stream_reply
 from serve_app.api.encoding.quantize import FORMS, as_base64, require_normalized, shortened
 from serve_app.api.request_options import TimeoutHeader, tolerant_options, validate_dimensions
-from serve_app.api.services import ServicesDep
+from serve_app.api.route_services import ServicesDep
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import InvalidInputError
 

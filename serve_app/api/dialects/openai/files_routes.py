@@ -14,7 +14,7 @@ from serve_app.api.dialects.documented_errors import Responses, documented
 from serve_app.api.dialects.openai.files_schemas import OpenAIFile, OpenAIFileDeleted, OpenAIFiles, UploadForm
 from serve_app.api.dialects.openai.openai_errors import OpenAIErrorBody
 from serve_app.api.encoding.json_stream import json_reply
-from serve_app.api.services import ServicesDep
+from serve_app.api.route_services import ServicesDep
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.unicode import is_unicode
 from serve_app.jobs.upload_record import FINE_TUNE, Upload

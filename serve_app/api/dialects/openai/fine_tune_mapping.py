@@ -22,7 +22,7 @@ from serve_app.api.fine_tune_parsing import (
     validate_numbers,
     validate_pairs,
 )
-from serve_app.api.jobs_service import ParsedFineTune, Uploads
+from serve_app.api.jobs_protocol import ParsedFineTune, Uploads
 from serve_app.domain import hyperparameters as defaults
 from serve_app.domain.errors import InvalidInputError, ServiceError, UploadNotFoundError
 from serve_app.domain.request_limits import FineTuneLimits

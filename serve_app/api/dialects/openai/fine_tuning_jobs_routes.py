@@ -24,7 +24,7 @@ from serve_app.api.dialects.openai.openai_errors import OpenAIErrorBody
 from serve_app.api.dialects.tolerant_request import TolerantRoute
 from serve_app.api.encoding.json_stream import json_reply
 from serve_app.api.field_patterns import EVENT_ID, EVENT_PREFIX
-from serve_app.api.services import Services, ServicesDep
+from serve_app.api.route_services import Services, ServicesDep
 from serve_app.api.strict_json import take_body
 from serve_app.domain.errors import InvalidInputError, UnavailableError
 from serve_app.jobs.job_record import JobRecord

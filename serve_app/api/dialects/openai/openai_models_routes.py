@@ -15,7 +15,7 @@ from serve_app.api.encoding.json_stream import json_reply
 from serve_app.api.model_deletion import IN_USE, delete_model
 from serve_app.api.model_lookup import state_of
 from serve_app.api.model_states import ModelState
-from serve_app.api.services import ServicesDep
+from serve_app.api.route_services import ServicesDep
 
 _OWNER = "retrieval-model-server"
 

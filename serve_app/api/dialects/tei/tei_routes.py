@@ -32,7 +32,7 @@ from serve_app.api.dialects.tolerant_request import TolerantRoute
 from serve_app.api.encoding.json_stream import Batches, Elements, is_small, json_reply, matrix, stream_reply
 from serve_app.api.encoding.quantize import shortened
 from serve_app.api.request_options import TimeoutHeader, tolerant_options, validate_dimensions
-from serve_app.api.services import ServicesDep
+from serve_app.api.route_services import ServicesDep
 from serve_app.api.validated_texts import compared_texts, field_errors, listed_texts
 from serve_app.domain.errors import InvalidInputError
 from serve_app.domain.tokens import Token

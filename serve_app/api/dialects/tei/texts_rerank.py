@@ -14,7 +14,7 @@ from serve_app.api.dialects.text_objects import ForeignText, TextOrObject, texts
 from serve_app.api.dialects.tolerant_request import names
 from serve_app.api.encoding.json_stream import json_reply
 from serve_app.api.request_options import known_name
-from serve_app.api.services import Services
+from serve_app.api.route_services import Services
 from serve_app.api.validated_texts import candidate_texts, field_errors
 from serve_app.domain.request_limits import MOST_TEXTS
 

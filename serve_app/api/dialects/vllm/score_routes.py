@@ -18,9 +18,9 @@ from serve_app.api.dialects.openai.openai_errors import OPENAI_ERRORS
 from serve_app.api.dialects.tolerant_request import TolerantRoute
 from serve_app.api.dialects.vllm.score_schemas import ScoreReply, ScoreRequest
 from serve_app.api.encoding.json_stream import json_reply
+from serve_app.api.inference_results import CallOptions, Ranked, TokenTotal
 from serve_app.api.request_options import TimeoutHeader
-from serve_app.api.service_results import CallOptions, Ranked, TokenTotal
-from serve_app.api.services import Services, ServicesDep
+from serve_app.api.route_services import Services, ServicesDep
 from serve_app.api.validated_texts import candidate_texts, listed_texts
 from serve_app.domain.embeddings import Float32
 from serve_app.domain.errors import DeadlineError, InvalidInputError, ServiceError

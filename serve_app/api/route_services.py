@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from serve_app.api.jobs_service import JobsProtocol
-from serve_app.api.service import ServiceProtocol
+from serve_app.api.inference_protocol import InferenceProtocol
+from serve_app.api.jobs_protocol import JobsProtocol
 from serve_app.domain.request_limits import FineTuneLimits, Limits
 
 
@@ -23,7 +23,7 @@ class Services:
         fine_tune_limits: Limits of a fine-tune.
     """
 
-    inference: ServiceProtocol
+    inference: InferenceProtocol
     jobs: JobsProtocol
     limits: Limits
     fine_tune_limits: FineTuneLimits

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from serve_app.api.model_states import Capacity, ModelState, Readiness
-from serve_app.api.service_results import (
+from serve_app.api.inference_results import (
     CallOptions,
     Embedded,
     Explained,
@@ -16,11 +15,12 @@ from serve_app.api.service_results import (
     TokenEmbedded,
     Use,
 )
+from serve_app.api.model_states import Capacity, ModelState, Readiness
 from serve_app.domain.profiles import TextRole
 from serve_app.domain.tokens import Token
 
 
-class ServiceProtocol(Protocol):
+class InferenceProtocol(Protocol):
     """The inference service behind the routes; every method may raise a ``ServiceError``.
 
     Texts are never empty. An error caused by one text has its index in ``item``; in a rerank call that is the index of
