@@ -213,7 +213,7 @@ def test_a_key_is_asked_for_when_it_is_needed_and_stays_in_the_tab(opening: tupl
 
     page.route("**/models", guard)
     page.reload()
-    expect(page.locator("#similarity-form .error")).to_contain_text("send an API key")
+    expect(page.locator("#similarity-form .error")).to_contain_text("send a valid API key")
     page.get_by_label("This needs an API key").fill("rk_right")
     page.get_by_role("button", name="Use it").click()
     expect(page.locator("#similarity-model option").first).to_be_attached()
