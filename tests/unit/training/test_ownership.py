@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,13 @@ RECORD = JobRecord("job", "tuned", "base", TrainingKind.FULL, created_at=0.0, at
 
 
 def take_lease(jobs_dir: Path, cluster: str) -> Lease:
-    lease = Lease(jobs_dir, LeaseHolder(cluster, f"service {cluster}"), has_ended=lambda _: False)
-    lease._silent_s = LEASE_TIMEOUT_S + 1  # whoever held it has stopped
+    """The lease, after its present holder has been silent for long enough by a clock that jumps ahead."""
+    clock = count(0.0, LEASE_TIMEOUT_S)
+    lease = Lease(
+        jobs_dir, LeaseHolder(cluster, f"service {cluster}"), clock=lambda: next(clock), has_ended=lambda _: False
+    )
     while lease.poll() is None:
-        lease._silent_s = LEASE_TIMEOUT_S + 1
+        pass
     return lease
 
 
