@@ -12,10 +12,10 @@ import argparse
 import shutil
 from pathlib import Path
 
+from serve_app.domain.manifest import Manifest
 from serve_app.domain.profiles import BGE_M3, E5, Pooling, Profile
 from serve_app.models.folder_writer import prompts_of, write_sentence_transformers
 from serve_app.models.head_files import write_heads
-from serve_app.models.manifest import Manifest
 
 _SIZES = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 _FIRST_POSITION = 2  # of a text's first token, in XLM-RoBERTa

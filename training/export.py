@@ -9,10 +9,10 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from serve_app.domain.files import remove
+from serve_app.domain.folder_json import write_json
+from serve_app.domain.manifest import MANIFEST_FILE
 from serve_app.jobs.training_spec import TrainingKind, TrainingSpec
-from serve_app.models.folder_json import write_json
 from serve_app.models.folder_writer import prompts_of, write_sentence_transformers
-from serve_app.models.manifest import MANIFEST_FILE
 from serve_app.models.model_source import ModelSource
 from serve_app.models.sentence_settings import lowers_case
 from training.losses.objective import Heads

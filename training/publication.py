@@ -10,10 +10,10 @@ from pathlib import Path
 
 from serve_app.domain.errors import ModelLoadError
 from serve_app.domain.files import flush_folder, remove
+from serve_app.domain.manifest import Manifest
 from serve_app.jobs.job_folder import JobFolder
 from serve_app.jobs.job_record import JobStatus
 from serve_app.jobs.training_spec import TrainingKind, TrainingSpec
-from serve_app.models.manifest import Manifest
 from training.training_errors import TrainingError
 
 

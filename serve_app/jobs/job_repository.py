@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -11,7 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from serve_app.domain.errors import ConflictError, ServiceError, StorageError
+from serve_app.domain.errors import ConflictError, ModelLoadError, ServiceError, StorageError
+from serve_app.domain.manifest import Manifest
 from serve_app.jobs.ended_index import EndedJob
 from serve_app.jobs.job_events import JobEvent, event_of
 from serve_app.jobs.job_folder_readers import StoredJob, read_updates
@@ -107,10 +107,9 @@ class JobRepository(JobIndex):
     def is_published(self, job_id: str) -> bool:
         """True if the job's own result exists; its training may have died before it could report that."""
         try:
-            manifest = json.loads((self.spec(job_id).result_dir / "manifest.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return Manifest.read(self.spec(job_id).result_dir).job_id == job_id
+        except ModelLoadError:
             return False
-        return isinstance(manifest, dict) and manifest.get("job_id") == job_id
 
     def complete(self, job_id: str) -> JobRecord:
         """Ends a job whose result exists and whose training died before it could report that, or clean up.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.domain.errors import ModelLoadError
-from serve_app.models.folder_json import not_served
+from serve_app.domain.folder_json import not_served
 
 ENCODERS = ("bert", "roberta", "xlm-roberta")
 _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta")

@@ -14,9 +14,9 @@ from pathlib import Path
 from serve_app.domain.embeddings import ModelVersion
 from serve_app.domain.errors import ModelLoadError, ModelNotFoundError
 from serve_app.domain.files import PRIVATE_FOLDER, remove
+from serve_app.domain.manifest import Manifest
 from serve_app.domain.model_names import shown
 from serve_app.domain.model_uses import ModelUses
-from serve_app.models.manifest import Manifest
 from serve_app.models.model_source import is_model_name
 
 _TRASH = ".trash"

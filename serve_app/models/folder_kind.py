@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.domain.errors import ModelLoadError
-from serve_app.models.folder_json import not_served, read_object
+from serve_app.domain.folder_json import not_served, read_object
 from serve_app.models.sentence_modules import has_pooling
 from serve_app.models.sentence_settings import read_model_type
 

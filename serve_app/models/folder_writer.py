@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.domain.folder_json import write_json
 from serve_app.domain.profiles import Pooling, Profile, TextRole
-from serve_app.models.folder_json import write_json
 
 
 def write_weights(folder: Path, state: Mapping[str, NDArray[np.floating[Any]]]) -> None:

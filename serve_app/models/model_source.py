@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.domain.errors import ModelLoadError
+from serve_app.domain.folder_json import not_served, read_object
+from serve_app.domain.manifest import MANIFEST_FILE, Manifest
 from serve_app.domain.profiles import PROFILES, Capability, Pooling, Profile, resolve_profile
 from serve_app.models.architecture import check_architecture, usable_positions
-from serve_app.models.folder_json import not_served, read_object
 from serve_app.models.folder_kind import check_adapters, check_saved_by, is_reranker, require_encoder, require_reranker
 from serve_app.models.hub import download
-from serve_app.models.manifest import MANIFEST_FILE, Manifest
 from serve_app.models.sentence_modules import check_modules, read_pooling
 from serve_app.models.sentence_settings import (
     check_cross_encoder_settings,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.domain.errors import ModelLoadError
+from serve_app.domain.folder_json import not_served, read_json, read_object
 from serve_app.domain.profiles import Pooling
-from serve_app.models.folder_json import not_served, read_json, read_object
 
 _FILE = "modules.json"
 ENCODER = ("Transformer", "Pooling", "Normalize")

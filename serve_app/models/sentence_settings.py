@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.domain.errors import ModelLoadError
-from serve_app.models.folder_json import not_served, read_object
+from serve_app.domain.folder_json import not_served, read_object
 
 _KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 _TASKS: Mapping[bool, tuple[str, str, str]] = {  # by: is it a cross-encoder

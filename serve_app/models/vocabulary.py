@@ -17,7 +17,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from serve_app.domain.errors import ModelLoadError
-from serve_app.models.folder_json import read_object
+from serve_app.domain.folder_json import read_object
 from serve_app.models.sentence_settings import lowers_case
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # replicas share cores with the model

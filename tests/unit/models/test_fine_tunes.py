@@ -9,9 +9,9 @@ import pytest
 
 from serve_app.domain.embeddings import ModelVersion
 from serve_app.domain.errors import ConflictError, ModelNotFoundError
+from serve_app.domain.manifest import Manifest
 from serve_app.models import fine_tunes as module
 from serve_app.models.fine_tunes import delete_fine_tune, find_fine_tune, fine_tunes
-from serve_app.models.manifest import Manifest
 from tests.unit.models.fine_tune_examples import write_manifest
 
 OUTSIDE = ("../x", "a/../../x", "a/../x", "..", ".", "", "./x", ".staging", ".staging/x", ".trash/x", "a/./x")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from serve_app.domain.manifest import MANIFEST_FILE
 from serve_app.jobs.job_record import JobRecord, JobStatus
 from serve_app.jobs.training_spec import ClientMetadata, LoraSettings, TrainingKind, TrainingSpec
 from serve_app.models.fine_tunes import find_fine_tune
-from serve_app.models.manifest import MANIFEST_FILE
 from training.publication import cleanup, manifest, publish, published_by
 from training.training_errors import TrainingError
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from serve_app.domain.errors import ModelLoadError
-from serve_app.models.manifest import MANIFEST_FILE, Manifest
+from serve_app.domain.manifest import MANIFEST_FILE, Manifest
 
 FINE_TUNE: dict[str, Any] = {
     "name": "tuned", "family": "e5", "base": "multilingual-e5-small", "kind": "lora", "adapter": True, "job_id": "j1",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.domain.errors import ModelLoadError
-from serve_app.models.folder_json import read_object, write_json
+from serve_app.domain.folder_json import read_object, write_json
 
 MANIFEST_FILE = "manifest.json"
 
