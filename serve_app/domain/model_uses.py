@@ -30,13 +30,13 @@ class ModelUses:
         Raises:
             ConflictError: It is configured, an alias, or the base of a job or of a fine-tune.
         """
-        if name in self.jobs:
-            raise ConflictError(f"{name!r} is the base of the job {self.jobs[name]}; cancel that first")
         if name in self.aliases:
             raise ConflictError(f"{name!r} is an alias, in the configuration, of {self.aliases[name]!r}")
         if name in self.configured:
             raise ConflictError(
                 f"{name!r} is named in the configuration of the service; only fine-tunes can be deleted"
             )
+        if name in self.jobs:
+            raise ConflictError(f"{name!r} is the base of the job {self.jobs[name]}; cancel that first")
         if name in self.fine_tunes:
             raise ConflictError(f"{name!r} is the base of {', '.join(self.fine_tunes[name])}; delete these first")
