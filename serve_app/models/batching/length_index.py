@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 X = TypeVar("X")
@@ -23,7 +23,7 @@ class LengthIndex(Generic[X]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]  # Iterator[X]; the name would shadow the class's variable
+    def __iter__(self) -> Iterator[X]:
         return (text for _, _, text in self._rows)
 
     def rows(self) -> list[Row[X]]:
